@@ -1,0 +1,189 @@
+// Package resource is the table of resources the API server serves: each kind
+// is described once, in one file, as one Resource. Routes, storage keys,
+// watch, discovery, OpenAPI paths, tables, RBAC verbs and tests follow from
+// the table; nothing else in the project lists kinds.
+//
+// Everything here is pure: no clock, no I/O, no goroutine. Hooks get decoded
+// objects of k8s.io/api types (there are no internal versions) and may change
+// only the object that their doc names.
+//
+// A new kind costs one file that returns a *Resource and one line in Builtin.
+package resource
+
+import (
+	"time"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Resource describes one kind: how it is named, routed, stored, defaulted,
+// validated and shown. It is filled in once by define and read-only afterwards.
+type Resource struct {
+	// Group, Version and Kind name the served type. Group is "" for core.
+	Group, Version, Kind string
+	// Plural is the name in URLs and RBAC rules, Singular the one that
+	// kubectl prints; both lower case. Singular defaults to lower(Kind).
+	Plural, Singular string
+	// ShortNames and Categories are what discovery publishes ("po", "all").
+	ShortNames, Categories []string
+	// Namespaced says whether objects live in a namespace.
+	Namespaced bool
+	// StoragePath is the path below /registry/ that kube-apiserver uses,
+	// without slashes at the ends; it defaults to Plural.
+	StoragePath string
+	// Verbs are the verbs of the resource itself. Nil means all eight.
+	// Resources that are only created (reviews) list just "create" and are
+	// never stored.
+	Verbs []string
+	// Views are further group versions under which the same stored objects
+	// are served (events.k8s.io/v1 for core events).
+	Views []View
+
+	// New and NewList make empty objects of the kind and of its list.
+	New, NewList func() runtime.Object
+
+	// HasStatus says that the type has Spec and Status fields and a /status
+	// subresource: the main resource then ignores status, and /status ignores
+	// spec.
+	HasStatus bool
+	// HasGeneration says that metadata.generation is 1 on create and grows
+	// by one whenever Spec changes.
+	HasGeneration bool
+	// Subresources are the others: scale, log, binding, ...; /status is
+	// implied by HasStatus.
+	Subresources []Subresource
+
+	// AllowCreateOnUpdate makes PUT on a missing name create it (as for
+	// leases and a few more upstream).
+	AllowCreateOnUpdate bool
+	// UnconditionalUpdate allows PUT without a resourceVersion.
+	UnconditionalUpdate bool
+	// ValidateName checks metadata.name, or generateName when prefix is set;
+	// nil means a DNS subdomain.
+	ValidateName func(name string, prefix bool) []string
+	// TTL is how long a stored object lives; 0 means until deleted.
+	TTL time.Duration
+
+	// Default fills unset fields, on every decode of a request body.
+	Default func(obj runtime.Object)
+	// Prepare changes obj before admission and validation: it drops what a
+	// client may not set. old is nil on create. Status and generation are
+	// handled by HasStatus and HasGeneration before it is called.
+	Prepare func(obj, old runtime.Object)
+	// PrepareStatus is Prepare for an update of /status.
+	PrepareStatus func(obj, old runtime.Object)
+	// Validate returns what is wrong with obj itself (metadata is checked by
+	// the caller).
+	Validate func(obj runtime.Object) field.ErrorList
+	// ValidateUpdate returns what may not change from old to obj; Validate is
+	// called as well.
+	ValidateUpdate func(obj, old runtime.Object) field.ErrorList
+	// ValidateStatus is ValidateUpdate for an update of /status; Validate is
+	// not called then.
+	ValidateStatus func(obj, old runtime.Object) field.ErrorList
+	// Warnings returns texts for the client's Warning headers; old is nil on
+	// create.
+	Warnings func(obj, old runtime.Object) []string
+	// Fields returns the selectable fields beside metadata.name and
+	// metadata.namespace. FieldNames lists all keys it may return, since a
+	// selector on another field is a 400.
+	Fields     func(obj runtime.Object) map[string]string
+	FieldNames []string
+	// Grace decides on graceful deletion. Nil means that objects go at once.
+	Grace func(obj runtime.Object, requested *int64) Grace
+
+	// Scale and SetScale read and write the /scale view (Subresources must
+	// list "scale").
+	Scale    func(obj runtime.Object) *autoscalingv1.Scale
+	SetScale func(obj runtime.Object, scale *autoscalingv1.Scale) field.ErrorList
+
+	// Columns are those of `kubectl get`; those of priority 1 show with
+	// `-o wide`. Nil means Name and Created At.
+	Columns []metav1.TableColumnDefinition
+	// Row returns one cell for each column. now is for ages.
+	Row func(obj runtime.Object, now time.Time) []any
+}
+
+// View is another group version of a stored kind, with the conversion both
+// ways. The objects passed to To and From are not kept.
+type View struct {
+	Group, Version, Kind string
+	New, NewList         func() runtime.Object
+	// To converts the stored form to the view's, From back.
+	To, From func(obj runtime.Object) (runtime.Object, error)
+	// Columns and Row override the parent's where set.
+	Columns []metav1.TableColumnDefinition
+	Row     func(obj runtime.Object, now time.Time) []any
+	// FieldNames maps the view's field selector names to the stored ones'.
+	FieldNames map[string]string
+}
+
+// Subresource is a path below an object.
+type Subresource struct {
+	// Name is the path element: "scale", "log", "token".
+	Name string
+	// Kind is what discovery publishes and what bodies carry (a Scale, a
+	// Binding, an Eviction, a TokenRequest); empty Kind means the parent's.
+	Kind schema.GroupVersionKind
+	// Verbs are RBAC verbs: get, update, patch, create, delete.
+	Verbs []string
+}
+
+// Grace is the answer of a Resource's Grace hook.
+type Grace struct {
+	// Seconds is the grace period to store; 0 deletes at once.
+	Seconds int64
+	// Graceful is false when the object is to be removed at once although a
+	// grace period was asked for (a pod that no node runs).
+	Graceful bool
+}
+
+// AllVerbs are the verbs of an ordinary resource, in discovery's order.
+func AllVerbs() []string {
+	return []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+}
+
+// GVK returns the served group, version and kind.
+func (r *Resource) GVK() schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind}
+}
+
+// GVR returns the served group, version and resource.
+func (r *Resource) GVR() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: r.Group, Version: r.Version, Resource: r.Plural}
+}
+
+// GroupResource names the resource in errors and RBAC.
+func (r *Resource) GroupResource() schema.GroupResource {
+	return schema.GroupResource{Group: r.Group, Resource: r.Plural}
+}
+
+// Stored says whether objects of the resource are kept at all; reviews are not.
+func (r *Resource) Stored() bool { return r.HasVerb("get") }
+
+// HasVerb says whether the resource itself serves verb.
+func (r *Resource) HasVerb(verb string) bool {
+	for _, v := range r.Verbs {
+		if v == verb {
+			return true
+		}
+	}
+	return false
+}
+
+// Subresource returns the description of a subresource, /status included.
+func (r *Resource) Subresource(name string) (Subresource, bool) {
+	if name == "status" && r.HasStatus {
+		return Subresource{Name: "status", Verbs: []string{"get", "patch", "update"}}, true
+	}
+	for _, s := range r.Subresources {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Subresource{}, false
+}

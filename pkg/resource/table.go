@@ -1,0 +1,119 @@
+package resource
+
+import (
+	"fmt"
+	"sort"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/version"
+)
+
+// Table is a set of resources with the scheme that decodes them. It does not
+// change after it was made.
+type Table struct {
+	list   []*Resource
+	byGVR  map[schema.GroupVersionResource]*Resource
+	byGVK  map[schema.GroupVersionKind]*Resource
+	scheme *runtime.Scheme
+}
+
+// Builtin returns the kinds that every cluster serves. A new kind adds its
+// line here.
+func Builtin() *Table {
+	return MustTable(
+		configMaps(),
+		namespaces(),
+	)
+}
+
+// MustTable is NewTable for literal lists, where an error is a bug.
+func MustTable(list ...*Resource) *Table {
+	t, err := NewTable(list...)
+	utilruntime.Must(err)
+	return t
+}
+
+// NewTable makes a table. It refuses two resources of one name and a resource
+// that lacks what every resource has.
+func NewTable(list ...*Resource) (*Table, error) {
+	t := &Table{
+		byGVR:  map[schema.GroupVersionResource]*Resource{},
+		byGVK:  map[schema.GroupVersionKind]*Resource{},
+		scheme: runtime.NewScheme(),
+	}
+	metav1.AddToGroupVersion(t.scheme, schema.GroupVersion{Version: "v1"})
+	for _, r := range list {
+		if r.New == nil || r.Version == "" || r.Kind == "" || r.Plural == "" {
+			return nil, fmt.Errorf("resource %q of kind %q lacks a version, a name or a constructor", r.Plural, r.Kind)
+		}
+		if _, twice := t.byGVR[r.GVR()]; twice {
+			return nil, fmt.Errorf("resource %s is in the table twice", r.GVR())
+		}
+		t.list = append(t.list, r)
+		t.byGVR[r.GVR()] = r
+		t.byGVK[r.GVK()] = r
+		t.register(r.GVK(), r.New, r.NewList)
+		for _, v := range r.Views {
+			gv := schema.GroupVersion{Group: v.Group, Version: v.Version}
+			t.byGVR[gv.WithResource(r.Plural)] = r
+			t.register(gv.WithKind(v.Kind), v.New, v.NewList)
+		}
+	}
+	return t, nil
+}
+
+func (t *Table) register(gvk schema.GroupVersionKind, newObj, newList func() runtime.Object) {
+	t.scheme.AddKnownTypeWithName(gvk, newObj())
+	if newList != nil {
+		t.scheme.AddKnownTypeWithName(gvk.GroupVersion().WithKind(gvk.Kind+"List"), newList())
+	}
+	metav1.AddToGroupVersion(t.scheme, gvk.GroupVersion())
+}
+
+// All returns the resources in the order of the list. The slice is shared.
+func (t *Table) All() []*Resource { return t.list }
+
+// Scheme returns the scheme that knows all types of the table.
+func (t *Table) Scheme() *runtime.Scheme { return t.scheme }
+
+// ByGVR finds a resource by the name in its URL, under any of its views.
+func (t *Table) ByGVR(gvr schema.GroupVersionResource) (*Resource, bool) {
+	r, ok := t.byGVR[gvr]
+	return r, ok
+}
+
+// ByGVK finds a resource by its kind.
+func (t *Table) ByGVK(gvk schema.GroupVersionKind) (*Resource, bool) {
+	r, ok := t.byGVK[gvk]
+	return r, ok
+}
+
+// Groups returns the API groups with their versions, core first, then by
+// name; versions newest first.
+func (t *Table) Groups() []GroupVersions {
+	seen := map[schema.GroupVersion]bool{}
+	byGroup := map[string][]string{}
+	for gvr := range t.byGVR {
+		gv := gvr.GroupVersion()
+		if !seen[gv] {
+			seen[gv] = true
+			byGroup[gv.Group] = append(byGroup[gv.Group], gv.Version)
+		}
+	}
+	out := make([]GroupVersions, 0, len(byGroup))
+	for group, versions := range byGroup {
+		sort.Slice(versions, func(i, j int) bool { return version.CompareKubeAwareVersionStrings(versions[i], versions[j]) > 0 })
+		out = append(out, GroupVersions{Group: group, Versions: versions})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Group < out[j].Group })
+	return out
+}
+
+// GroupVersions is an API group and its served versions, preferred first.
+type GroupVersions struct {
+	Group    string
+	Versions []string
+}
