@@ -1,0 +1,2 @@
+// Package volume gives the containers of a pod their volumes.
+package volume
