@@ -9,10 +9,10 @@ import (
 )
 
 // columns builds table columns from short specs: "Name", "Data:integer",
-// "+IP" (a plus sign: only in wide output). The first is the name column.
+// "+IP" (a plus sign: only in wide output). "Name" is the name column.
 func columns(specs ...string) []metav1.TableColumnDefinition {
 	out := make([]metav1.TableColumnDefinition, 0, len(specs))
-	for i, spec := range specs {
+	for _, spec := range specs {
 		c := metav1.TableColumnDefinition{Type: "string"}
 		if rest, wide := strings.CutPrefix(spec, "+"); wide {
 			spec, c.Priority = rest, 1
@@ -21,12 +21,20 @@ func columns(specs ...string) []metav1.TableColumnDefinition {
 			spec, c.Type = name, typ
 		}
 		c.Name = spec
-		if i == 0 {
+		if spec == "Name" {
 			c.Format = "name"
 		}
 		out = append(out, c)
 	}
 	return out
+}
+
+// orNone is s, or kubectl's sign for nothing.
+func orNone(s string) string {
+	if s == "" {
+		return "<none>"
+	}
+	return s
 }
 
 // age is how long ago t was, in kubectl's short form.

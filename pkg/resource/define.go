@@ -22,6 +22,8 @@ type hooks[T runtime.Object] struct {
 	Warnings       func(obj, old T) []string // old is the zero T on create
 	Fields         func(obj T) map[string]string
 	Grace          func(obj T, requested *int64) Grace
+	Held           func(obj T) bool
+	MarkDeleting   func(obj T)
 	Scale          func(obj T) *autoscalingv1.Scale
 	SetScale       func(obj T, scale *autoscalingv1.Scale) field.ErrorList
 	Row            func(obj T, now time.Time) []any
@@ -54,6 +56,10 @@ func define[T runtime.Object](r Resource, h hooks[T]) *Resource {
 	if h.Grace != nil {
 		r.Grace = func(obj runtime.Object, requested *int64) Grace { return h.Grace(obj.(T), requested) }
 	}
+	if h.Held != nil {
+		r.Held = func(obj runtime.Object) bool { return h.Held(obj.(T)) }
+	}
+	r.MarkDeleting = one(h.MarkDeleting)
 	if h.Scale != nil {
 		r.Scale = func(obj runtime.Object) *autoscalingv1.Scale { return h.Scale(obj.(T)) }
 		r.SetScale = func(obj runtime.Object, s *autoscalingv1.Scale) field.ErrorList { return h.SetScale(obj.(T), s) }

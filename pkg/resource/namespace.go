@@ -56,6 +56,8 @@ func namespaces() *Resource {
 			}
 			return nil
 		},
+		Held:         func(ns *corev1.Namespace) bool { return len(ns.Spec.Finalizers) > 0 },
+		MarkDeleting: func(ns *corev1.Namespace) { ns.Status.Phase = corev1.NamespaceTerminating },
 		Fields: func(ns *corev1.Namespace) map[string]string {
 			return map[string]string{"status.phase": string(ns.Status.Phase)}
 		},

@@ -50,6 +50,9 @@ type Resource struct {
 	// subresource: the main resource then ignores status, and /status ignores
 	// spec.
 	HasStatus bool
+	// StatusOnCreate says that a create keeps the status of the request: only
+	// a Node's does, since its agent knows the machine.
+	StatusOnCreate bool
 	// HasGeneration says that metadata.generation is 1 on create and grows
 	// by one whenever Spec changes.
 	HasGeneration bool
@@ -95,6 +98,13 @@ type Resource struct {
 	FieldNames []string
 	// Grace decides on graceful deletion. Nil means that objects go at once.
 	Grace func(obj runtime.Object, requested *int64) Grace
+	// Held says that an object marked for deletion has to stay although it has
+	// no metadata.finalizers (a Namespace has finalizers in its spec). Nil
+	// means never.
+	Held func(obj runtime.Object) bool
+	// MarkDeleting changes what else says that an object is being deleted
+	// (a Namespace's phase).
+	MarkDeleting func(obj runtime.Object)
 
 	// Scale and SetScale read and write the /scale view (Subresources must
 	// list "scale").
@@ -113,7 +123,8 @@ type Resource struct {
 type View struct {
 	Group, Version, Kind string
 	New, NewList         func() runtime.Object
-	// To converts the stored form to the view's, From back.
+	// To converts the stored form to the view's, From back. Neither sets the
+	// result's kind and apiVersion.
 	To, From func(obj runtime.Object) (runtime.Object, error)
 	// Columns and Row override the parent's where set.
 	Columns []metav1.TableColumnDefinition
@@ -131,6 +142,15 @@ type Subresource struct {
 	Kind schema.GroupVersionKind
 	// Verbs are RBAC verbs: get, update, patch, create, delete.
 	Verbs []string
+	// Default fills unset fields of a body of Kind that is not the parent
+	// (TokenRequest, Eviction). Nil means that nothing is defaulted.
+	Default func(body runtime.Object)
+	// Prepare and Validate belong to subresources whose body is the parent
+	// (approval, ephemeralcontainers, resize, finalize): Prepare takes back
+	// every change of obj but the subresource's own, Validate says what is
+	// wrong with the update. Both nil for others.
+	Prepare  func(obj, old runtime.Object)
+	Validate func(obj, old runtime.Object) field.ErrorList
 }
 
 // Grace is the answer of a Resource's Grace hook.

@@ -26,6 +26,17 @@ func Builtin() *Table {
 	return MustTable(
 		configMaps(),
 		namespaces(),
+		secrets(),
+		serviceAccounts(),
+		pods(),
+		nodes(),
+		services(),
+		endpoints(),
+		events(),
+		leases(),
+		deployments(),
+		replicaSets(),
+		endpointSlices(),
 	)
 }
 
