@@ -1,0 +1,176 @@
+package podset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"coracle/pkg/reconcile"
+)
+
+// Manager executes what an owner's core decided about its pods. Its fields are
+// set once.
+type Manager struct {
+	Client   kubernetes.Interface
+	Events   reconcile.EventSink
+	Informer cache.SharedIndexInformer // of pods
+	Kind     schema.GroupVersionKind   // of the owner
+}
+
+// Owner is the object that pods belong to.
+type Owner interface {
+	metav1.Object
+	runtime.Object
+}
+
+// maxParallel bounds the requests that one reconcile has in flight.
+const maxParallel = 64
+
+// batchLimit bounds the pods that one reconcile creates or deletes.
+const batchLimit = 500
+
+// Create makes all pods, in batches that double while they succeed, so that a
+// cause that fails every pod costs one request and not hundreds. It stops at
+// the first failing batch and reports how many pods were made. A namespace
+// that is going away is no error: there is nothing left to do in it.
+func (m *Manager) Create(ctx context.Context, req *reconcile.Request, owner Owner, pods []*corev1.Pod) (int, error) {
+	pods = pods[:min(len(pods), batchLimit)]
+	made := 0
+	for size := 1; made < len(pods); size = min(size*2, maxParallel) {
+		batch := pods[made:min(made+size, len(pods))]
+		errs := each(batch, func(pod *corev1.Pod) error {
+			got, err := m.Client.CoreV1().Pods(owner.GetNamespace()).Create(ctx, pod, metav1.CreateOptions{})
+			if err != nil {
+				return err
+			}
+			req.Wrote(m.Informer, got)
+			m.Events.Eventf(owner, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %s", got.Name)
+			return nil
+		})
+		made += len(batch) - len(errs)
+		if len(errs) > 0 {
+			err := errors.Join(errs...)
+			if apierrors.HasStatusCause(errs[0], corev1.NamespaceTerminatingCause) {
+				return made, nil
+			}
+			m.Events.Eventf(owner, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", errs[0])
+			return made, fmt.Errorf("create pods: %w", err)
+		}
+	}
+	return made, nil
+}
+
+// Delete deletes pods, each only if it is still what the caller saw: the UID
+// and resourceVersion are preconditions. A pod already gone is a success.
+func (m *Manager) Delete(ctx context.Context, req *reconcile.Request, owner Owner, pods []*corev1.Pod) error {
+	pods = pods[:min(len(pods), batchLimit)]
+	var errs []error
+	for len(pods) > 0 {
+		batch := pods[:min(len(pods), maxParallel)]
+		pods = pods[len(batch):]
+		errs = append(errs, each(batch, func(pod *corev1.Pod) error {
+			err := m.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
+				Preconditions: Unchanged(pod),
+			})
+			if err != nil && !apierrors.IsNotFound(err) {
+				if !apierrors.IsConflict(err) {
+					m.Events.Eventf(owner, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
+				}
+				return fmt.Errorf("delete pod %s: %w", pod.Name, err)
+			}
+			req.Deleted(m.Informer, pod)
+			m.Events.Eventf(owner, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %s", pod.Name)
+			return nil
+		})...)
+	}
+	return errors.Join(errs...)
+}
+
+// Settle adopts and releases pods as c says and returns the owned ones with
+// the adopted among them. live fetches the owner from the server: nothing is
+// adopted by an owner that is gone, replaced or being deleted.
+func (m *Manager) Settle(ctx context.Context, req *reconcile.Request, owner Owner, c Claims[*corev1.Pod], live func() (metav1.Object, error)) ([]*corev1.Pod, error) {
+	owned := c.Owned
+	if len(c.Adopt) > 0 {
+		if err := MayAdopt(owner, live); err != nil {
+			return nil, err
+		}
+	}
+	for _, pod := range c.Adopt {
+		got, err := m.patch(ctx, req, pod, AdoptPatch(owner, m.Kind, pod.UID))
+		if err != nil {
+			return nil, fmt.Errorf("adopt pod %s: %w", pod.Name, err)
+		}
+		if got != nil {
+			owned = append(owned, got)
+		}
+	}
+	for _, pod := range c.Release {
+		if _, err := m.patch(ctx, req, pod, ReleasePatch(owner.GetUID(), pod.UID)); err != nil {
+			return nil, fmt.Errorf("release pod %s: %w", pod.Name, err)
+		}
+	}
+	return owned, nil
+}
+
+// patch returns nil without an error when the pod is gone.
+func (m *Manager) patch(ctx context.Context, req *reconcile.Request, pod *corev1.Pod, data []byte) (*corev1.Pod, error) {
+	got, err := m.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	req.Wrote(m.Informer, got)
+	return got, nil
+}
+
+// MayAdopt asks the server whether owner is still itself and not being
+// deleted, and returns an error otherwise.
+func MayAdopt(owner metav1.Object, live func() (metav1.Object, error)) error {
+	fresh, err := live()
+	if err != nil {
+		return fmt.Errorf("check owner %s before adopting: %w", owner.GetName(), err)
+	}
+	if fresh.GetUID() != owner.GetUID() || fresh.GetDeletionTimestamp() != nil {
+		return fmt.Errorf("owner %s was replaced or is being deleted: it adopts nothing", owner.GetName())
+	}
+	return nil
+}
+
+// Unchanged makes the preconditions that obj is still what the caller saw.
+func Unchanged(obj metav1.Object) *metav1.Preconditions {
+	uid, version := obj.GetUID(), obj.GetResourceVersion()
+	return &metav1.Preconditions{UID: &uid, ResourceVersion: &version}
+}
+
+// each calls fn for all items at once and returns the errors.
+func each[T any](items []T, fn func(T) error) []error {
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		errs []error // guarded by mu
+	)
+	for _, item := range items {
+		wg.Go(func() {
+			if err := fn(item); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errs
+}
