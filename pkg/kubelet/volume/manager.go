@@ -3,12 +3,19 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 )
 
@@ -20,15 +27,15 @@ type Config struct {
 	// Client fetches ConfigMaps, Secrets, claims, volumes and tokens. Required.
 	Client kubernetes.Interface
 	// Clock is the real clock if nil.
-	Clock clock.Clock
+	Clock clock.WithTicker
 	// Log discards if nil.
 	Log *slog.Logger
 	// NodeAllocatable gives what the node offers to pods, the upper bound of
 	// memory-backed volumes and the stand-in for missing limits. May be nil.
 	NodeAllocatable func() corev1.ResourceList
 	// OnChange is called, from the Manager's goroutines, when a ConfigMap or
-	// Secret that a pod uses has changed, so that the caller can Refresh that
-	// pod soon. It must not block. May be nil.
+	// Secret that a pod's volumes use has changed, so that the caller can
+	// Refresh that pod soon. It must not block. May be nil.
 	OnChange func(podUID types.UID)
 	// RecursiveReadOnly reports whether the runtime handler of that name
 	// ("" is the default one) can make mounts read-only recursively. Nil means no.
@@ -53,54 +60,216 @@ type Source struct {
 	ReadOnly bool
 }
 
+// Folders below a pod's folder.
+const (
+	volumesDir  = "volumes"
+	subPathsDir = "volume-subpaths"
+)
+
+// Bounds of one call.
+const (
+	// fetchTimeout bounds each request to the API server.
+	fetchTimeout = 30 * time.Second
+	// mountWorkers is how many volumes of one pod are set up at a time.
+	mountWorkers = 8
+)
+
 // Manager sets up and tears down the volumes of the node's pods.
-type Manager struct{ cfg Config }
+type Manager struct {
+	cfg     Config
+	objects *objects
+	tokens  *tokens
+
+	mu   sync.Mutex
+	pods map[types.UID]*sync.Mutex // guarded by mu; held while a pod's folder changes
+}
 
 // New makes a Manager.
-func New(cfg Config) *Manager { return &Manager{cfg: cfg} }
+func New(cfg Config) *Manager {
+	if cfg.RootDir == "" {
+		cfg.RootDir = "/var/lib/kubelet"
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.RealClock{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.NodeAllocatable == nil {
+		cfg.NodeAllocatable = func() corev1.ResourceList { return nil }
+	}
+	if cfg.OnChange == nil {
+		cfg.OnChange = func(types.UID) {}
+	}
+	return &Manager{
+		cfg:     cfg,
+		objects: newObjects(cfg.Client, cfg.OnChange),
+		tokens:  newTokens(cfg.Client, cfg.Clock, cfg.Log),
+		pods:    make(map[types.UID]*sync.Mutex),
+	}
+}
 
-// Run keeps the ConfigMaps and Secrets of known pods watched until ctx ends.
-func (m *Manager) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// Run watches the ConfigMaps and Secrets that mounted pods use, each by its
+// name, and calls OnChange for them, until ctx ends. Without it volumes still
+// work: each Mount and Refresh then asks the API server.
+func (m *Manager) Run(ctx context.Context) error { return m.objects.run(ctx) }
 
-// PodDir is the folder of a pod on the node.
-func (m *Manager) PodDir(uid types.UID) string { return m.cfg.RootDir + "/pods/" + string(uid) }
+// PodDir is the folder of a pod on the node. Its owner may keep files of the
+// pod there under other names than "volumes" and "volume-subpaths"; Unmount
+// removes them too.
+func (m *Manager) PodDir(uid types.UID) string {
+	return filepath.Join(m.cfg.RootDir, "pods", string(uid))
+}
 
-// ConfigMap reads a ConfigMap for a pod; NotFound if there is none.
+// ConfigMap reads a ConfigMap afresh, sharing the request with others that ask
+// for it at the same time. The error is the API server's, NotFound among them.
+// The object must not be changed.
 func (m *Manager) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
-	return nil, errors.New("volume: not yet")
+	return fetch[*corev1.ConfigMap](ctx, m.objects, objectKey{configMaps, namespace, name})
 }
 
-// Secret reads a Secret for a pod; NotFound if there is none.
+// Secret is ConfigMap for a Secret.
 func (m *Manager) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
-	return nil, errors.New("volume: not yet")
+	return fetch[*corev1.Secret](ctx, m.objects, objectKey{secrets, namespace, name})
 }
 
-// Mount sets up all volumes of the pod. It is idempotent.
+// Mount sets up all volumes of the pod and brings those that show API objects
+// up to date. On error it gives the volumes that did succeed beside an error
+// that names each that did not, and may be called again.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod, facts PodFacts) (Mounted, error) {
-	return nil, errors.New("volume: not yet")
+	if err := checkElement(string(pod.UID)); err != nil {
+		return nil, fmt.Errorf("pod UID: %w", err)
+	}
+	defer m.lock(pod.UID)()
+	if err := os.MkdirAll(m.PodDir(pod.UID), 0o750); err != nil {
+		return nil, fmt.Errorf("making the pod's folder: %w", err)
+	}
+	m.objects.use(pod.UID, references(pod))
+	return m.mountAll(ctx, pod, facts, false)
 }
 
-// ContainerMounts gives the mounts of one container.
-func (m *Manager) ContainerMounts(pod *corev1.Pod, container *corev1.Container, env []*runtimeapi.KeyValue, mounted Mounted) ([]*runtimeapi.Mount, error) {
-	return nil, errors.New("volume: not yet")
-}
-
-// EnvFile reads a file of a volume for podenv.Input.EnvFile.
-func (m *Manager) EnvFile(mounted Mounted, volumeName, path string) ([]byte, error) {
-	return nil, errors.New("volume: not yet")
-}
-
-// Refresh brings the ConfigMap, Secret, projected and downward volumes of a pod up to date.
+// Refresh brings the volumes of a mounted pod that show ConfigMaps, Secrets,
+// tokens and fields up to date, and leaves all others alone. Call it about
+// once a minute for each pod, on OnChange, and when the pod's labels or
+// annotations changed. A volume whose source is missing keeps its content.
 func (m *Manager) Refresh(ctx context.Context, pod *corev1.Pod, facts PodFacts) error {
-	return errors.New("volume: not yet")
+	if err := checkElement(string(pod.UID)); err != nil {
+		return fmt.Errorf("pod UID: %w", err)
+	}
+	defer m.lock(pod.UID)()
+	if _, err := os.Stat(m.PodDir(pod.UID)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_, err := m.mountAll(ctx, pod, facts, true)
+	return err
 }
 
-// Unmount tears down all volumes of a pod and removes its folder. It is idempotent.
+func (m *Manager) mountAll(ctx context.Context, pod *corev1.Pod, facts PodFacts, liveOnly bool) (Mounted, error) {
+	volumes := pod.Spec.Volumes
+	sources := make([]Source, len(volumes))
+	errs := make([]error, len(volumes))
+	var group errgroup.Group
+	group.SetLimit(mountWorkers)
+	for i := range volumes {
+		group.Go(func() error {
+			sources[i], errs[i] = m.mountOne(ctx, pod, &volumes[i], facts, liveOnly)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	mounted := make(Mounted, len(volumes))
+	for i := range volumes {
+		if errs[i] != nil {
+			errs[i] = fmt.Errorf("volume %q: %w", volumes[i].Name, errs[i])
+		} else if sources[i].HostPath != "" {
+			mounted[volumes[i].Name] = sources[i]
+		}
+	}
+	return mounted, errors.Join(errs...)
+}
+
+func (m *Manager) mountOne(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, facts PodFacts, liveOnly bool) (Source, error) {
+	k, err := find(v)
+	if err != nil || liveOnly && !k.live {
+		return Source{}, err
+	}
+	r, err := m.request(pod, v, k, facts)
+	if err != nil {
+		return Source{}, err
+	}
+	return k.mount(ctx, m, r)
+}
+
+// Unmount takes down all mounts in the pod's folder and removes the folder with
+// everything in it. Call it when no container of the pod is left. It goes by
+// what it finds on disk and needs no earlier Mount.
 func (m *Manager) Unmount(ctx context.Context, podUID types.UID) error {
-	return errors.New("volume: not yet")
+	if err := checkElement(string(podUID)); err != nil {
+		return fmt.Errorf("pod UID: %w", err)
+	}
+	unlock := m.lock(podUID)
+	defer unlock()
+	m.objects.use(podUID, nil)
+	m.tokens.forget(podUID)
+	dir := m.PodDir(podUID)
+	if err := unmountBeneath(ctx, dir); err != nil {
+		return err
+	}
+	if err := removeTree(filepath.Dir(dir), filepath.Base(dir)); err != nil {
+		return fmt.Errorf("removing the pod's folder: %w", err)
+	}
+	m.mu.Lock()
+	delete(m.pods, podUID)
+	m.mu.Unlock()
+	return nil
 }
 
-// Orphans lists the pods that have a folder on the node and for which keep is false.
+// Orphans lists the pods that have a folder on the node and that keep does not
+// want, for the caller to Unmount once none of their containers is left.
 func (m *Manager) Orphans(keep func(types.UID) bool) ([]types.UID, error) {
-	return nil, errors.New("volume: not yet")
+	entries, err := os.ReadDir(filepath.Join(m.cfg.RootDir, "pods"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods' folders: %w", err)
+	}
+	var orphans []types.UID
+	for _, e := range entries {
+		if uid := types.UID(e.Name()); e.IsDir() && !keep(uid) {
+			orphans = append(orphans, uid)
+		}
+	}
+	return orphans, nil
+}
+
+// lock serialises the calls for one pod; the result unlocks.
+func (m *Manager) lock(uid types.UID) (unlock func()) {
+	for {
+		m.mu.Lock()
+		mu := m.pods[uid]
+		if mu == nil {
+			mu = new(sync.Mutex)
+			m.pods[uid] = mu
+		}
+		m.mu.Unlock()
+		mu.Lock()
+		// An Unmount that ended meanwhile has dropped this lock: the next
+		// caller would not see it, so take the one that everybody sees.
+		m.mu.Lock()
+		current := m.pods[uid] == mu
+		m.mu.Unlock()
+		if current {
+			return mu.Unlock
+		}
+		mu.Unlock()
+	}
+}
+
+// checkElement refuses what is not a plain name of one file.
+func checkElement(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%q cannot be the name of a folder", name)
+	}
+	return nil
 }
