@@ -68,6 +68,9 @@ type Resource struct {
 	// ValidateName checks metadata.name, or generateName when prefix is set;
 	// nil means a DNS subdomain.
 	ValidateName func(name string, prefix bool) []string
+	// ReturnDeleted answers a delete with the object instead of a Status, as
+	// upstream does for pods, services and a few more.
+	ReturnDeleted bool
 	// TTL is how long a stored object lives; 0 means until deleted.
 	TTL time.Duration
 
