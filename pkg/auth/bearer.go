@@ -29,7 +29,7 @@ type TokenInfo struct {
 
 // TokenAuthenticator checks bearer tokens. (nil, false, nil) means that the
 // token is of another kind; an error means that it is of this kind and not
-// valid. Empty audiences ask for no audience in particular.
+// valid. Without audiences, those of the API server are wanted.
 type TokenAuthenticator interface {
 	AuthenticateToken(ctx context.Context, token string, audiences []string) (info *TokenInfo, ok bool, err error)
 }

@@ -73,11 +73,11 @@ func CheckCSR(signer string, csr *x509.CertificateRequest, usages []string) erro
 	if _, _, err := parseUsages(usages); err != nil {
 		return err
 	}
+	if slices.Contains(csr.Subject.Organization, mastersGroup) {
+		return fmt.Errorf("the group %s cannot be asked for", mastersGroup)
+	}
 	switch signer {
 	case SignerAPIServerClient:
-		if slices.Contains(csr.Subject.Organization, mastersGroup) {
-			return fmt.Errorf("the group %s cannot be asked for", mastersGroup)
-		}
 		return checkUsages(usages, "client auth")
 	case SignerAPIServerClientKubelet:
 		if len(csr.DNSNames)+len(csr.IPAddresses)+len(csr.EmailAddresses)+len(csr.URIs) > 0 {
