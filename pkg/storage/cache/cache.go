@@ -3,90 +3,256 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"k8s.io/utils/clock"
 
 	"coracle/pkg/storage"
 )
 
-var errNotYet = errors.New("the watch cache is not there yet")
+// Errors of the cache itself.
+var (
+	ErrNoKind      = errors.New("no kind of the cache has this key or prefix: add the kind first")
+	ErrKindRemoved = errors.New("the kind has been removed")
+)
 
-type memos struct{ mu sync.Mutex }
+// Cache is the watch cache of one API server. All methods may be called from
+// any number of goroutines.
+type Cache struct {
+	cfg   Config
+	log   *slog.Logger
+	memos *memoBudget
 
-// Cache is the watch cache of one API server.
-type Cache struct{ cfg Config }
+	kinds atomic.Pointer[kindTable]
+	// applied is the revision up to which every change is in the kinds' states;
+	// shown is the one up to which every event is in their rings. applied is
+	// never behind shown.
+	applied, shown atomic.Int64
+	// floor is a revision that somebody has seen already; a consistent read of
+	// a sole writer waits for it.
+	floor  atomic.Int64
+	nudged atomic.Int64 // when progress was last asked for, Unix nanoseconds
 
-// New makes a cache; it serves after Run has filled it.
-func New(cfg Config) *Cache { return &Cache{cfg: cfg} }
+	loading  chan struct{} // closed when Run has begun to read the store
+	ready    chan struct{} // closed when the cache serves
+	events   chan struct{} // tells the notifier; holds at most one
+	freshest flights
 
-// Run fills the cache and keeps it current until ctx ends.
-func (c *Cache) Run(ctx context.Context) error { return errNotYet }
+	mu       sync.Mutex // orders all changes; guards all below
+	pending  map[storage.Revision]change
+	waiters  waiters
+	unfollow context.CancelFunc // ends the present watch, nil when there is none
 
-// WaitReady blocks until the cache has been filled, or ctx ends.
-func (c *Cache) WaitReady(ctx context.Context) error { return errNotYet }
-
-// AddKind adds a kind at run time and loads its objects.
-func (c *Cache) AddKind(ctx context.Context, kind Kind) error { return errNotYet }
-
-// RemoveKind forgets a kind; its watchers end with ErrKindRemoved.
-func (c *Cache) RemoveKind(prefix string) {}
-
-// Get returns one object, or storage.ErrNotFound.
-func (c *Cache) Get(ctx context.Context, key string, read Read) (*Object, error) {
-	return nil, errNotYet
+	lag lagMeter
 }
 
-// List returns the objects under prefix.
-func (c *Cache) List(ctx context.Context, prefix string, opts ListOptions) (*List, error) {
-	return nil, errNotYet
+// New makes a cache. It serves after Run has filled it. A kind that overlaps
+// with another is a mistake of the program and panics.
+func New(cfg Config) *Cache {
+	if cfg.Prefix == "" {
+		cfg.Prefix = storage.Root
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.RealClock{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.RingBytes == 0 {
+		cfg.RingBytes = 16 << 20
+	}
+	if cfg.MemoBytes == 0 {
+		cfg.MemoBytes = 64 << 20
+	}
+	c := &Cache{
+		cfg:     cfg,
+		log:     cfg.Log,
+		memos:   newMemoBudget(cfg.MemoBytes),
+		loading: make(chan struct{}),
+		ready:   make(chan struct{}),
+		events:  make(chan struct{}, 1),
+		pending: map[storage.Revision]change{},
+	}
+	var table kindTable
+	for _, k := range cfg.Kinds {
+		var err error
+		if table, err = table.with(newKind(c, k)); err != nil {
+			panic(err)
+		}
+	}
+	c.kinds.Store(&table)
+	return c
 }
 
-// Watch opens a watch of the objects under prefix.
-func (c *Cache) Watch(ctx context.Context, prefix string, opts WatchOptions) (*Watcher, error) {
-	return nil, errNotYet
+func (c *Cache) table() kindTable { return *c.kinds.Load() }
+
+// WaitReady blocks until the cache has been filled once. The error is that of
+// ctx.
+func (c *Cache) WaitReady(ctx context.Context) error {
+	select {
+	case <-c.ready:
+		return nil
+	default:
+	}
+	select {
+	case <-c.ready:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the watch cache has not been filled yet: %w", ctx.Err())
+	}
 }
 
-// Watcher is one open watch.
-type Watcher struct{}
+// Revision is the newest revision that the cache has applied; 0 before it has
+// been filled.
+func (c *Cache) Revision() storage.Revision { return storage.Revision(c.applied.Load()) }
 
-// Next blocks until there are events.
-func (w *Watcher) Next(ctx context.Context) ([]WatchEvent, error) { return nil, errNotYet }
-
-// Close ends the watch; a blocked Next returns storage.ErrClosed.
-func (w *Watcher) Close() {}
-
-// Create writes a new key.
-func (c *Cache) Create(ctx context.Context, key string, value []byte, ttl time.Duration) (*Object, error) {
-	return nil, errNotYet
+// AddKind adds a kind at run time and returns when its objects are there. It
+// may be called before Run, too. A failure leaves the kind out.
+func (c *Cache) AddKind(ctx context.Context, cfg Kind) error {
+	k := newKind(c, cfg)
+	c.mu.Lock()
+	select {
+	case <-c.loading:
+		c.mu.Unlock()
+		return c.addLoaded(ctx, k)
+	default:
+	}
+	defer c.mu.Unlock()
+	return c.putKindLocked(k)
 }
 
-// Update replaces the value of a key that is at revision expect.
-func (c *Cache) Update(ctx context.Context, key string, value []byte, expect storage.Revision, ttl time.Duration) (*Object, error) {
-	return nil, errNotYet
+func (c *Cache) putKindLocked(k *kind) error {
+	table, err := c.table().with(k)
+	if err == nil {
+		c.kinds.Store(&table)
+	}
+	return err
 }
 
-// Delete removes a key that is at revision expect and returns its last state.
-func (c *Cache) Delete(ctx context.Context, key string, expect storage.Revision) (*Object, error) {
-	return nil, errNotYet
+// addLoaded adds a kind while the feed runs: from the moment the kind is known
+// its changes are set aside, then its objects are read, then those changes that
+// are newer are made up for.
+func (c *Cache) addLoaded(ctx context.Context, k *kind) error {
+	if err := c.WaitReady(ctx); err != nil {
+		return err
+	}
+	close(k.filled) // older history is read from the store when asked for
+	c.mu.Lock()
+	k.loading = &[]change{}
+	err := c.putKindLocked(k)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	contents, err := c.readLoading(ctx, k)
+	if err != nil {
+		c.RemoveKind(k.Prefix)
+		return fmt.Errorf("kind %s has not been added: %w", k.Prefix, err)
+	}
+	late := *k.loading
+	k.loading = nil
+	c.install(k, contents)
+	now := c.cfg.Clock.Now()
+	e := edit(k)
+	e.last = contents.revision
+	for i := range late {
+		if late[i].rev > contents.revision {
+			late[i].index()
+			if ev := e.apply(&late[i]); ev != nil {
+				k.ring.add(ev, now)
+			}
+		}
+	}
+	k.state.Store(&kindState{objects: e.objects.Map(), corrupt: e.corrupt.Map(), revision: e.last})
+	k.show(e.last)
+	raise(&c.floor, contents.revision)
+	close(k.loaded)
+	c.mu.Unlock()
+	return c.waitApplied(ctx, contents.revision, time.Minute)
 }
 
-// Object reads a stored key, for example the Current of a ConflictError.
-func (c *Cache) Object(kv *storage.KV) (*Object, error) { return nil, errNotYet }
+// readLoading reads the objects of a kind whose changes are being set aside. It
+// returns with c.mu held, unless it fails.
+func (c *Cache) readLoading(ctx context.Context, k *kind) (*contents, error) {
+	for {
+		got, err := c.read(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		switch {
+		case k.loading == nil:
+			c.mu.Unlock()
+			return nil, ErrKindRemoved
+		case !k.spoiled:
+			return got, nil
+		}
+		k.spoiled, k.loading = false, &[]change{}
+		c.mu.Unlock()
+	}
+}
 
-// Revision is the newest revision that the cache has applied.
-func (c *Cache) Revision() storage.Revision { return 0 }
+// RemoveKind forgets a kind and its objects; its watchers end with
+// ErrKindRemoved. The stored objects stay. An unknown prefix is ignored.
+func (c *Cache) RemoveKind(prefix string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	table, k := c.table().without(prefix)
+	if k == nil {
+		return
+	}
+	c.kinds.Store(&table)
+	k.loading = nil
+	close(k.removed)
+}
 
-// Current is the store's revision, linearizably.
-func (c *Cache) Current(ctx context.Context) (storage.Revision, error) { return 0, errNotYet }
+// kindOf returns the loaded kind of a key or prefix.
+func (c *Cache) kindOf(ctx context.Context, key string) (*kind, error) {
+	if err := c.WaitReady(ctx); err != nil {
+		return nil, err
+	}
+	k := c.table().find(key)
+	if k == nil {
+		return nil, fmt.Errorf("%q: %w", key, ErrNoKind)
+	}
+	select {
+	case <-k.loaded:
+		return k, nil
+	default:
+	}
+	select {
+	case <-k.loaded:
+		return k, nil
+	case <-k.removed:
+		return nil, fmt.Errorf("%q: %w", key, ErrNoKind)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
 
-// Lag is for how long the cache has been behind the store.
-func (c *Cache) Lag() time.Duration { return 0 }
+// Object reads a stored key as an object, for example the Current of a
+// *storage.ConflictError. The error is a *CorruptError or wraps ErrNoKind.
+func (c *Cache) Object(kv *storage.KV) (*Object, error) {
+	k := c.table().find(kv.Key)
+	if k == nil {
+		return nil, fmt.Errorf("%q: %w", kv.Key, ErrNoKind)
+	}
+	return k.index(kv.Key, kv.Value, kv.ModRevision, kv.CreateRevision)
+}
 
-// Stats describes the kinds.
-func (c *Cache) Stats() []KindStats { return nil }
-
-// Encoding remembers an encoding of the object.
-func (o *Object) Encoding(id string, make func() ([]byte, error)) ([]byte, error) { return make() }
-
-// Decoded remembers a decoded form of the object.
-func (o *Object) Decoded(make func() (any, error)) (any, error) { return make() }
+// Stats describes the kinds for metrics.
+func (c *Cache) Stats() []KindStats {
+	var out []KindStats
+	for _, k := range c.table() {
+		st := k.state.Load()
+		out = append(out, KindStats{
+			Prefix: k.Prefix, Objects: st.objects.Len(), Watchers: int(k.watchers.Load()),
+			RingEvents: k.ring.len(), RingBytes: int(k.ring.bytes.Load()), Revision: st.revision,
+		})
+	}
+	return out
+}

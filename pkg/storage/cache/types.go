@@ -177,6 +177,8 @@ type CorruptError struct {
 	Key      string
 	Revision storage.Revision // of the unreadable value; what Delete expects
 	Err      error
+
+	last *Object // what watchers saw last of the object, or nil
 }
 
 func (e *CorruptError) Error() string {

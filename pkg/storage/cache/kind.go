@@ -1,0 +1,175 @@
+package cache
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/ordered"
+)
+
+// kind is the cached part of one resource.
+type kind struct {
+	Kind
+	cache *Cache
+
+	// base is the revision at which the kind was read from the store; changes up
+	// to it are in the state already. Guarded by the cache's lock.
+	base storage.Revision
+	// state is replaced as a whole, under the cache's lock.
+	state atomic.Pointer[kindState]
+	ring  *ring
+	// loaded is closed when state holds the stored objects.
+	loaded chan struct{}
+	// removed is closed when the kind has been removed.
+	removed chan struct{}
+	// filled is closed when the ring holds what could be had of the history
+	// before the start, or never will.
+	filled chan struct{}
+
+	// wake is closed and replaced after events became visible, by the cache's
+	// notifier only. dirty tells the notifier.
+	wake     atomic.Pointer[chan struct{}]
+	dirty    atomic.Bool
+	watchers atomic.Int64
+
+	// loading collects changes while AddKind reads the stored objects, nil at
+	// other times. Guarded by the cache's lock.
+	loading *[]change
+	// spoiled says that changes are missing in loading, so that the objects
+	// must be read once more. Guarded by the cache's lock.
+	spoiled bool
+
+	snapMu sync.Mutex
+	snaps  []snapshot // states that a paged list began with, oldest first
+}
+
+// kindState is every object of a kind as of a revision. It is immutable.
+type kindState struct {
+	objects ordered.Map[*Object]
+	corrupt ordered.Map[*CorruptError] // keys whose value cannot be read
+	// revision is that of the last change; the state holds from then on until
+	// the next one.
+	revision storage.Revision
+}
+
+// snapshot is a state known to hold from its own revision up to until.
+type snapshot struct {
+	state *kindState
+	until storage.Revision
+	at    time.Time
+}
+
+// maxSnapshots bounds the states kept for later pages, per kind. What is not
+// here any more is read from the store's history.
+const (
+	maxSnapshots = 64
+	snapshotAge  = 5 * time.Minute
+)
+
+func newKind(c *Cache, cfg Kind) *kind {
+	k := &kind{
+		Kind: cfg, cache: c, ring: newRing(0),
+		loaded: make(chan struct{}), removed: make(chan struct{}), filled: make(chan struct{}),
+	}
+	k.state.Store(&kindState{})
+	wake := make(chan struct{})
+	k.wake.Store(&wake)
+	return k
+}
+
+// index reads a stored value as an object of the cache.
+func (k *kind) index(key string, stored []byte, rev, created storage.Revision) (*Object, error) {
+	o, err := k.Index(key, stored, rev)
+	if err != nil {
+		return nil, &CorruptError{Key: key, Revision: rev, Err: err}
+	}
+	o.Key, o.Revision, o.CreateRevision = key, rev, created
+	o.memo.budget = k.cache.memos
+	return o, nil
+}
+
+// keep remembers a state for later pages of a list that was served at rev.
+func (k *kind) keep(st *kindState, rev storage.Revision) {
+	now := k.cache.cfg.Clock.Now()
+	k.snapMu.Lock()
+	defer k.snapMu.Unlock()
+	if n := len(k.snaps); n > 0 && k.snaps[n-1].state == st {
+		k.snaps[n-1].until = max(k.snaps[n-1].until, rev)
+		k.snaps[n-1].at = now
+		return
+	}
+	k.snaps = append(k.snaps, snapshot{state: st, until: rev, at: now})
+	if len(k.snaps) > maxSnapshots {
+		k.snaps = slices.Delete(k.snaps, 0, 1)
+	}
+}
+
+// kept returns a remembered state that holds at rev, or nil.
+func (k *kind) kept(rev storage.Revision) *kindState {
+	k.snapMu.Lock()
+	defer k.snapMu.Unlock()
+	for _, s := range k.snaps {
+		if s.state.revision <= rev && rev <= s.until {
+			return s.state
+		}
+	}
+	return nil
+}
+
+func (k *kind) dropOldSnapshots(now time.Time) {
+	k.snapMu.Lock()
+	defer k.snapMu.Unlock()
+	k.snaps = slices.DeleteFunc(k.snaps, func(s snapshot) bool { return now.Sub(s.at) > snapshotAge })
+}
+
+// corruptUnder returns the first unreadable key under prefix, or nil.
+func (st *kindState) corruptUnder(prefix string) error {
+	for _, err := range st.corrupt.Prefix(prefix, "") {
+		return err
+	}
+	return nil
+}
+
+// kindTable is an immutable list of kinds, ordered by prefix.
+type kindTable []*kind
+
+// find returns the kind that a key or a prefix belongs to, nil when there is
+// none.
+func (t kindTable) find(key string) *kind {
+	i, found := slices.BinarySearchFunc(t, key, func(k *kind, key string) int { return strings.Compare(k.Prefix, key) })
+	if found {
+		return t[i]
+	}
+	if i > 0 && strings.HasPrefix(key, t[i-1].Prefix) {
+		return t[i-1]
+	}
+	return nil
+}
+
+// with returns the table with one more kind.
+func (t kindTable) with(k *kind) (kindTable, error) {
+	if !strings.HasSuffix(k.Prefix, "/") || !strings.HasPrefix(k.Prefix, k.cache.cfg.Prefix) || k.Index == nil {
+		return nil, fmt.Errorf("kind %q: its prefix must begin with %q and end with a slash, and it needs an Index", k.Prefix, k.cache.cfg.Prefix)
+	}
+	for _, other := range t {
+		if strings.HasPrefix(k.Prefix, other.Prefix) || strings.HasPrefix(other.Prefix, k.Prefix) {
+			return nil, fmt.Errorf("kind %q overlaps with kind %q: give each its own prefix", k.Prefix, other.Prefix)
+		}
+	}
+	next := append(slices.Clone(t), k)
+	slices.SortFunc(next, func(a, b *kind) int { return strings.Compare(a.Prefix, b.Prefix) })
+	return next, nil
+}
+
+func (t kindTable) without(prefix string) (kindTable, *kind) {
+	i := slices.IndexFunc(t, func(k *kind) bool { return k.Prefix == prefix })
+	if i < 0 {
+		return t, nil
+	}
+	return slices.Delete(slices.Clone(t), i, i+1), t[i]
+}

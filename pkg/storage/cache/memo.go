@@ -1,0 +1,143 @@
+package cache
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// memos is what an object remembers. It is empty until somebody asks.
+type memos struct {
+	budget *memoBudget // nil: nothing is remembered
+	list   atomic.Pointer[[]*memo]
+}
+
+// memoOverhead is what a memo costs beside its result.
+const memoOverhead = 192
+
+// memo is one remembered result.
+type memo struct {
+	id    string // "" for the decoded form
+	owner *Object
+	once  sync.Once // guards the making of all below
+	bytes []byte
+	value any
+	err   error
+	size  int
+}
+
+// memoBudget bounds the memos of all objects of a cache together. What is over
+// the bound is dropped at random, so that a scan over more than fits still
+// finds a part of it the next time.
+type memoBudget struct {
+	limit int
+
+	mu      sync.Mutex // guards all below
+	used    int
+	entries []*memo
+	random  uint64
+}
+
+func newMemoBudget(limit int) *memoBudget {
+	return &memoBudget{limit: limit, random: 0x9e3779b97f4a7c15}
+}
+
+// Encoding returns the bytes remembered under id (for example "json/v1"),
+// calling make when there are none; concurrent callers share one call. The
+// bytes are shared and must not be changed. They are forgotten when memory is
+// short, so make may be called again; an error is not remembered.
+func (o *Object) Encoding(id string, make func() ([]byte, error)) ([]byte, error) {
+	m := o.remember(id)
+	m.once.Do(func() {
+		m.bytes, m.err = make()
+		o.settle(m, len(m.bytes))
+	})
+	return m.bytes, m.err
+}
+
+// Decoded returns the one decoded form of the object, calling make when there
+// is none. The value is shared and must not be changed. It is forgotten like an
+// encoding.
+func (o *Object) Decoded(make func() (any, error)) (any, error) {
+	m := o.remember("")
+	m.once.Do(func() {
+		m.value, m.err = make()
+		// Decoded Kubernetes objects take a few times their encoded size.
+		o.settle(m, 4*len(o.Value))
+	})
+	return m.value, m.err
+}
+
+// remember finds or adds the memo with the id.
+func (o *Object) remember(id string) *memo {
+	for {
+		old := o.memo.list.Load()
+		var memos []*memo
+		if old != nil {
+			memos = *old
+		}
+		for _, m := range memos {
+			if m.id == id {
+				return m
+			}
+		}
+		m := &memo{id: id, owner: o}
+		grown := append(memos[:len(memos):len(memos)], m)
+		if o.memo.list.CompareAndSwap(old, &grown) {
+			return m
+		}
+	}
+}
+
+// settle accounts for a memo that has just been made, or drops it.
+func (o *Object) settle(m *memo, size int) {
+	if m.err != nil || o.memo.budget == nil {
+		o.forget(m)
+		return
+	}
+	m.size = size + memoOverhead
+	o.memo.budget.add(m)
+}
+
+// forget drops a memo; whoever holds its result keeps it.
+func (o *Object) forget(m *memo) {
+	for {
+		old := o.memo.list.Load()
+		if old == nil {
+			return
+		}
+		left := slices.DeleteFunc(slices.Clone(*old), func(n *memo) bool { return n == m })
+		next := &left
+		if len(left) == 0 {
+			next = nil
+		}
+		if o.memo.list.CompareAndSwap(old, next) {
+			return
+		}
+	}
+}
+
+// add accounts for a memo and drops others until the bound holds again.
+func (b *memoBudget) add(m *memo) {
+	var drop []*memo
+	b.mu.Lock()
+	for b.used+m.size > b.limit && len(b.entries) > 0 {
+		// xorshift: which one is dropped must only be spread, not secret.
+		b.random ^= b.random << 13
+		b.random ^= b.random >> 7
+		b.random ^= b.random << 17
+		i := int(b.random % uint64(len(b.entries)))
+		last := len(b.entries) - 1
+		drop = append(drop, b.entries[i])
+		b.used -= b.entries[i].size
+		b.entries[i] = b.entries[last]
+		b.entries[last] = nil
+		b.entries = b.entries[:last]
+	}
+	b.entries = append(b.entries, m)
+	b.used += m.size
+	b.mu.Unlock()
+	for _, d := range drop {
+		d.owner.forget(d)
+	}
+}
