@@ -60,10 +60,12 @@ func OpenTable(netns int) (*Table, error) {
 func (t *Table) Close() error { return t.conn.CloseLasting() }
 
 // Replace puts the table in the given state in one transaction, whatever was
-// there. Packets see the old table or the new one.
+// there. Packets see the old table or the new one; clients with affinity keep
+// their endpoint.
 func (t *Table) Replace(facts *Facts, state *Changes) error {
 	t.sets, t.chains = map[string]*nftables.Set{}, map[ChainKey]struct{}{}
 	t.families = usedFamilies(facts, state)
+	carried := [2][]nftables.SetElement{t.carryAffinity(state, false), t.carryAffinity(state, true)}
 	t.conn.AddTable(t.table)
 	t.conn.DelTable(t.table)
 	t.conn.AddTable(t.table)
@@ -76,6 +78,11 @@ func (t *Table) Replace(facts *Facts, state *Changes) error {
 		}
 	}
 	t.addBaseChains(facts)
+	for i, elems := range carried {
+		if err := inChunks(t.sets[named(affinityName, i == 1)], elems, t.conn.SetAddElements); err != nil {
+			return err
+		}
+	}
 	if err := t.queue(state); err != nil {
 		return err
 	}

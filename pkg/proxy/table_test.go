@@ -251,3 +251,64 @@ func TestReplaceKeepsConnections(t *testing.T) {
 		t.Errorf("removed service: %v, want connection refused", err)
 	}
 }
+
+func TestReplaceKeepsAffinity(t *testing.T) {
+	n := newNode(t, 3)
+	svc := testService("web", "10.96.1.1")
+	svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	n.set(testService("other", "10.96.1.9"), testSlice("10.244.0.2"))
+	n.set(svc, testSlice("10.244.0.2", "10.244.0.3", "10.244.0.4"))
+	first, _, err := n.lab.ask("client", "tcp", "10.96.1.1:80")
+	n.lab.must(err)
+	// As after a restart: the numbers of groups are others.
+	n.model = NewModel()
+	n.model.Set(Compute(svc, []*discoveryv1.EndpointSlice{testSlice("10.244.0.2", "10.244.0.3", "10.244.0.4")}, n.facts))
+	n.replace()
+	if got := n.lab.answers("client", "tcp", "10.96.1.1:80", 15); got[first] != 15 {
+		t.Errorf("before %s, after the restart %v", first, got)
+	}
+}
+
+func TestStaleUDPFlows(t *testing.T) {
+	n := newNode(t, 2)
+	svc := nodePort(testService("dns", "10.96.1.1"), 30053)
+	n.set(svc, testSlice("10.244.0.2"))
+	for _, to := range []string{"10.96.1.1:80", labNode + ":30053"} {
+		n.set(svc, testSlice("10.244.0.2"))
+		c, err := n.lab.dial("client", "udp", to, 0)
+		n.lab.must(err)
+		if pod, _, err := say(c); err != nil || pod != "pod0" {
+			t.Fatalf("%s: %q, %v", to, pod, err)
+		}
+		n.model.Set(Compute(svc, []*discoveryv1.EndpointSlice{testSlice("10.244.0.3")}, n.facts))
+		changes := n.model.Take()
+		n.lab.must(n.table.Apply(&changes))
+		fronts := map[netip.AddrPort]UDPFront{}
+		for _, f := range changes.UDP {
+			fronts[netip.AddrPortFrom(f.Addr, f.Port)] = f
+		}
+		if count, err := cleanFlows(n.lab.node.FD(), fronts); err != nil || count == 0 {
+			t.Fatalf("%s: ended %d flows, error %v", to, count, err)
+		}
+		if pod, _, err := say(c); err != nil || pod != "pod1" {
+			t.Errorf("%s: the same socket reaches %q, error %v; want pod1", to, pod, err)
+		}
+		if count, err := cleanFlows(n.lab.node.FD(), fronts); err != nil || count != 0 {
+			t.Errorf("%s: ended %d live flows, error %v", to, count, err)
+		}
+	}
+}
+
+func TestOnePortTwoProtocols(t *testing.T) {
+	n := newNode(t, 1)
+	svc := testService("web", "10.96.1.1")
+	n.set(svc, testSlice("10.244.0.2"))
+	svc.Spec.Ports = svc.Spec.Ports[1:]
+	n.set(svc, testSlice("10.244.0.2"))
+	if _, _, err := n.lab.ask("client", "tcp", "10.96.1.1:80"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("dropped TCP port: %v, want connection refused", err)
+	}
+	if pod, _, err := n.lab.ask("client", "udp", "10.96.1.1:80"); err != nil || pod != "pod0" {
+		t.Errorf("kept UDP port: %q, %v", pod, err)
+	}
+}
