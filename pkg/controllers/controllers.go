@@ -18,6 +18,9 @@ import (
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/controllers/deployment"
+	"coracle/pkg/controllers/endpointmirror"
+	"coracle/pkg/controllers/endpoints"
+	"coracle/pkg/controllers/endpointslice"
 	"coracle/pkg/controllers/replicaset"
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
@@ -53,6 +56,9 @@ var list = []constructor{
 	{"root-ca-cert-publisher", func(c Config, e reconcile.Env) (reconcile.Runner, error) { return rootca.New(e, c.CABundle), nil }},
 	{"replicaset-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return replicaset.New(e), nil }},
 	{"deployment-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
+	{"endpointslice-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
+	{"endpoint-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
+	{"endpointslicemirroring-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointmirror.New(e), nil }},
 }
 
 // Names returns the identities the controllers write under.
