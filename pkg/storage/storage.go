@@ -48,7 +48,8 @@ type Event struct {
 	// KV is the key after the change. For a Delete it carries only Key and
 	// ModRevision, which is the revision of the deletion.
 	KV KV
-	// Prev is the key before the change, nil when the key did not exist.
+	// Prev is the key before the change, nil when the key did not exist or the
+	// watch did not ask for it.
 	Prev *KV
 }
 
@@ -103,6 +104,15 @@ type Page struct {
 	Count int64
 }
 
+// WatchOptions say where a watch starts and what its events carry.
+type WatchOptions struct {
+	// From is the first revision delivered. Zero starts with the first one
+	// after the call; one in the future delivers nothing until then.
+	From Revision
+	// Prev fills in Event.Prev, which costs the store a read for each event.
+	Prev bool
+}
+
 // Backend is a store. All methods may be called from any number of goroutines.
 // A method returns early with the context's error when ctx ends before the
 // request was sent; a write that ends later returns *OutcomeUnknownError.
@@ -124,11 +134,10 @@ type Backend interface {
 	// positive. The result is the revision of the deletion. Errors:
 	// *ConflictError, *OutcomeUnknownError.
 	Delete(ctx context.Context, key string, expect Revision) (Revision, error)
-	// Watch delivers every event under prefix whose revision is at least from;
-	// zero means every event after this call. A from in the future delivers
-	// nothing until that revision. A compacted from is reported by Watch or by
-	// the first Next as *CompactedError.
-	Watch(ctx context.Context, prefix string, from Revision) (Watch, error)
+	// Watch delivers every event under prefix from opts.From on. A compacted
+	// From is reported by Watch or by the first Next as *CompactedError. The
+	// watch outlives ctx, which bounds only the opening.
+	Watch(ctx context.Context, prefix string, opts WatchOptions) (Watch, error)
 	// RequestProgress asks that open watches deliver a batch whose Progress is
 	// at least the store's revision at the time of the call, soon. It is a
 	// hint: a caller that depends on it asks again.

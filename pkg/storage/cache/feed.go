@@ -81,7 +81,7 @@ func (c *Cache) follow(ctx context.Context) error {
 }
 
 func (c *Cache) followFrom(ctx context.Context, from storage.Revision) error {
-	w, err := c.cfg.Backend.Watch(ctx, c.cfg.Prefix, from)
+	w, err := c.cfg.Backend.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{From: from})
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (c *Cache) historyOnce(ctx context.Context, prefix string, from, to storage
 	if from >= to {
 		return nil
 	}
-	w, err := c.cfg.Backend.Watch(ctx, prefix, from+1)
+	w, err := c.cfg.Backend.Watch(ctx, prefix, storage.WatchOptions{From: from + 1, Prev: true})
 	if err != nil {
 		return err
 	}

@@ -153,18 +153,6 @@ func (w *Watcher) take(t *testing.T, n int) []string {
 }
 
 // until reads events up to a revision.
-func (w *Watcher) until(t *testing.T, rev storage.Revision) []WatchEvent {
-	t.Helper()
-	var out []WatchEvent
-	for w.pos < rev {
-		events, err := w.Next(bounded(t))
-		if err != nil {
-			t.Fatalf("at %d of %d: %v", w.pos, rev, err)
-		}
-		out = append(out, events...)
-	}
-	return out
-}
 
 func show(events []WatchEvent) []string {
 	var out []string

@@ -16,6 +16,7 @@ const maxBatch = 1000
 type watch struct {
 	store  *Store
 	prefix string
+	prev   bool // events carry the value before
 	done   chan struct{}
 	once   sync.Once
 
@@ -25,7 +26,7 @@ type watch struct {
 }
 
 // Watch implements storage.Backend.
-func (s *Store) Watch(ctx context.Context, prefix string, from storage.Revision) (storage.Watch, error) {
+func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) (storage.Watch, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -34,8 +35,8 @@ func (s *Store) Watch(ctx context.Context, prefix string, from storage.Revision)
 	if s.closed {
 		return nil, storage.ErrClosed
 	}
-	w := &watch{store: s, prefix: prefix, done: make(chan struct{}), next: from, progress: s.progress}
-	if from == 0 {
+	w := &watch{store: s, prefix: prefix, done: make(chan struct{}), prev: opts.Prev, next: opts.From, progress: s.progress}
+	if opts.From == 0 {
 		w.next = s.now.revision + 1
 	}
 	return w, nil
@@ -80,6 +81,9 @@ func (w *watch) read() (storage.Batch, <-chan struct{}, error) {
 	for ; w.next <= s.now.revision && len(batch.Events) < maxBatch; w.next++ {
 		for _, event := range s.past[w.next-s.compacted].events {
 			if strings.HasPrefix(event.KV.Key, w.prefix) {
+				if !w.prev {
+					event.Prev = nil
+				}
 				batch.Events = append(batch.Events, event)
 			}
 		}

@@ -179,7 +179,7 @@ func testCompaction(t *testing.T, b storage.Backend) {
 func wantCompactedWatch(t *testing.T, b storage.Backend, from, compacted storage.Revision) {
 	t.Helper()
 	ctx := testContext(t)
-	w, err := b.Watch(ctx, "/registry/pods/", from)
+	w, err := b.Watch(ctx, "/registry/pods/", storage.WatchOptions{From: from})
 	if err == nil {
 		defer w.Close()
 		_, err = w.Next(ctx)

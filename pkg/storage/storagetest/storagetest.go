@@ -38,6 +38,7 @@ func Run(t *testing.T, opts Options) {
 		{"RangePages", testPages},
 		{"RangeRevisions", testRangeRevisions},
 		{"WatchEvents", testWatchEvents},
+		{"WatchWithoutPrev", testWatchWithoutPrev},
 		{"WatchFromNow", testWatchFromNow},
 		{"WatchFuture", testWatchFuture},
 		{"WatchPrefix", testWatchPrefix},
@@ -101,7 +102,7 @@ func current(t *testing.T, b storage.Backend) storage.Revision {
 
 func openWatch(t *testing.T, b storage.Backend, prefix string, from storage.Revision) storage.Watch {
 	t.Helper()
-	w, err := b.Watch(t.Context(), prefix, from)
+	w, err := b.Watch(t.Context(), prefix, storage.WatchOptions{From: from, Prev: true})
 	if err != nil {
 		t.Fatalf("Watch(%s, %d): %v", prefix, from, err)
 	}

@@ -33,6 +33,21 @@ func testWatchEvents(t *testing.T, b storage.Backend) {
 	}
 }
 
+func testWatchWithoutPrev(t *testing.T, b storage.Backend) {
+	const key = "/registry/pods/default/a"
+	w, err := b.Watch(testContext(t), "/registry/", storage.WatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r1 := mustPut(t, b, key, "1", 0)
+	r2 := mustDelete(t, b, key, r1)
+	want := []string{fmt.Sprintf("PUT %s@%d(%d)=1", key, r1, r1), fmt.Sprintf("DELETE %s@%d", key, r2)}
+	if diff := cmp.Diff(want, describe(collect(t, b, w, r2))); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func testWatchFromNow(t *testing.T, b storage.Backend) {
 	before := mustPut(t, b, "/registry/pods/default/a", "1", 0)
 	w := openWatch(t, b, "/registry/", 0)

@@ -1,0 +1,171 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+)
+
+// Config describes an etcd inside this process.
+type Config struct {
+	// DataDir holds everything, readable for its owner only. It is made when
+	// missing. Required.
+	DataDir string
+	// Name is this member's name. Default "default".
+	Name string
+	// Members are all members of the cluster by name, with their peer URLs,
+	// this one included. Empty means this one alone, with a peer listener on a
+	// free port of the loopback that nobody needs to reach.
+	Members map[string]string
+	// Join says that the cluster exists already and knows of this member.
+	Join bool
+	// PeerListen is the URL to listen on for the other members. Default this
+	// member's own URL in Members.
+	PeerListen string
+	// PeerTLS is the identity towards the other members, which must show one
+	// of the same authority. Required with Members, else made up.
+	PeerTLS TLSFiles
+	// QuotaBytes is the size at which the store refuses writes. Default 8 GiB.
+	QuotaBytes int64
+	// UnsafeNoFsync acknowledges writes before they are on the disk. For tests.
+	UnsafeNoFsync bool
+	// Log gets what etcd has to say, its notices at debug level. Nil discards.
+	Log *slog.Logger
+}
+
+// TLSFiles name PEM files.
+type TLSFiles struct {
+	Cert, Key, CA string
+}
+
+const (
+	defaultQuota = 8 << 30
+	startTimeout = time.Minute
+)
+
+// StartEmbedded starts an etcd in this process and returns when it serves. It
+// has no client listener: only this process can reach it. Closing the store
+// stops it.
+func StartEmbedded(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	settings, err := cfg.settings()
+	if err != nil {
+		return nil, fmt.Errorf("embedded etcd: %w", err)
+	}
+	server, err := embed.StartEtcd(settings)
+	if err != nil {
+		return nil, fmt.Errorf("embedded etcd in %s does not start: %w", cfg.DataDir, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	select {
+	case <-server.Server.ReadyNotify():
+	case err = <-server.Err():
+	case <-server.Server.StopNotify():
+		err = errors.New("it stopped by itself")
+	case <-ctx.Done():
+		err = fmt.Errorf("it found no leader: %w", ctx.Err())
+	}
+	if err != nil {
+		server.Close()
+		return nil, fmt.Errorf("embedded etcd in %s is not ready: %w", cfg.DataDir, err)
+	}
+	return newStore(v3client.New(server.Server), cfg.Log, server.Close), nil
+}
+
+// settings translates the Config. A single member is tuned for a quick start
+// and little memory, several for a network between them.
+func (cfg *Config) settings() (*embed.Config, error) {
+	if cfg.DataDir == "" {
+		return nil, errors.New("it needs a folder for its data")
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, err
+	}
+	s := embed.NewConfig()
+	s.Dir = cfg.DataDir
+	s.Name = cfg.Name
+	if s.Name == "" {
+		s.Name = embed.DefaultName
+	}
+	s.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapToSlog(cfg.Log))
+	s.ListenClientUrls, s.ListenClientHttpUrls, s.AdvertiseClientUrls = nil, nil, nil
+	s.EnableGRPCGateway = false
+	s.AutoCompactionRetention = "0"
+	s.SnapshotCount, s.SnapshotCatchUpEntries = 1000, 500
+	s.QuotaBackendBytes = cfg.QuotaBytes
+	if s.QuotaBackendBytes == 0 {
+		s.QuotaBackendBytes = defaultQuota
+	}
+	s.UnsafeNoFsync = cfg.UnsafeNoFsync
+	if err := cfg.peers(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// peers fills in how the members reach each other.
+func (cfg *Config) peers(s *embed.Config) error {
+	members, files := cfg.Members, cfg.PeerTLS
+	if len(members) == 0 {
+		members = map[string]string{s.Name: "https://127.0.0.1:0"}
+	}
+	if files == (TLSFiles{}) && len(cfg.Members) == 0 {
+		var err error
+		if files, err = makePeerTLS(filepath.Join(cfg.DataDir, "peer")); err != nil {
+			return err
+		}
+	}
+	if files.Cert == "" || files.Key == "" || files.CA == "" {
+		return errors.New("members talk over mutual TLS: name a certificate, its key and their authority")
+	}
+	s.PeerTLSInfo = transport.TLSInfo{CertFile: files.Cert, KeyFile: files.Key, TrustedCAFile: files.CA, ClientCertAuth: true}
+
+	own, err := peerURL(members[s.Name])
+	if err != nil {
+		return fmt.Errorf("member %q: %w", s.Name, err)
+	}
+	listen := own
+	if cfg.PeerListen != "" {
+		if listen, err = peerURL(cfg.PeerListen); err != nil {
+			return fmt.Errorf("peer listener: %w", err)
+		}
+	}
+	s.AdvertisePeerUrls, s.ListenPeerUrls = []url.URL{*own}, []url.URL{*listen}
+	var initial []string
+	for name, u := range members {
+		initial = append(initial, name+"="+u)
+	}
+	s.InitialCluster = strings.Join(initial, ",")
+	if cfg.Join {
+		s.ClusterState = embed.ClusterStateFlagExisting
+	}
+	s.TickMs, s.ElectionMs = 50, 250
+	if len(members) > 1 {
+		s.TickMs, s.ElectionMs = 100, 1000
+	}
+	return nil
+}
+
+func peerURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("%q is not an https URL of a peer", raw)
+	}
+	return u, nil
+}
