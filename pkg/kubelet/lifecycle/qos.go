@@ -42,3 +42,20 @@ func classOf(all []corev1.ResourceRequirements) corev1.PodQOSClass {
 	}
 	return corev1.PodQOSBurstable
 }
+
+// Containers returns every container of a pod: init, app and ephemeral ones,
+// the latter converted. The pod must not be changed through the result.
+func Containers(pod *corev1.Pod) []*corev1.Container {
+	var out []*corev1.Container
+	for i := range pod.Spec.InitContainers {
+		out = append(out, &pod.Spec.InitContainers[i])
+	}
+	for i := range pod.Spec.Containers {
+		out = append(out, &pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		out = append(out, &c)
+	}
+	return out
+}

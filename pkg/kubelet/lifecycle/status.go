@@ -148,7 +148,7 @@ func (c *computation) lostCounts() bool {
 func (c *computation) present(m *member, cs *corev1.ContainerStatus, old *corev1.ContainerStatus) {
 	a := m.latest
 	cs.RestartCount = a.Attempt
-	cs.ContainerID, cs.ImageID = a.ID, a.ImageID
+	cs.ContainerID, cs.ImageID = c.fullID(a), a.ImageID
 	if a.Image != "" {
 		cs.Image = a.Image
 	}
@@ -159,7 +159,7 @@ func (c *computation) present(m *member, cs *corev1.ContainerStatus, old *corev1
 	}
 	cs.VolumeMounts = mountStatuses(m.spec)
 	if m.previous != nil && m.previous.State == Exited {
-		cs.LastTerminationState.Terminated = terminated(m.previous)
+		cs.LastTerminationState.Terminated = c.terminated(m.previous)
 	} else if old != nil {
 		cs.LastTerminationState = lastState(old, a)
 	}
@@ -174,12 +174,12 @@ func (c *computation) present(m *member, cs *corev1.ContainerStatus, old *corev1
 	case Exited:
 		if w := c.waitingAgain(m, starting); w != nil {
 			cs.State.Waiting = w
-			cs.LastTerminationState.Terminated = terminated(a)
+			cs.LastTerminationState.Terminated = c.terminated(a)
 			return
 		}
-		cs.State.Terminated = terminated(a)
+		cs.State.Terminated = c.terminated(a)
 	case Unknown:
-		if old != nil && old.ContainerID == a.ID {
+		if old != nil && old.ContainerID == c.fullID(a) {
 			cs.State = old.State
 			return
 		}
@@ -187,6 +187,14 @@ func (c *computation) present(m *member, cs *corev1.ContainerStatus, old *corev1
 	default:
 		cs.State.Waiting = c.waiting(m)
 	}
+}
+
+// fullID is a container's id the way the API writes it.
+func (c *computation) fullID(a *Container) string {
+	if c.Runtime == "" {
+		return a.ID
+	}
+	return c.Runtime + "://" + a.ID
 }
 
 // lastState recovers from the last report how the attempt before a ended.
@@ -210,10 +218,10 @@ func mountStatuses(spec *corev1.Container) []corev1.VolumeMountStatus {
 	return out
 }
 
-func terminated(a *Container) *corev1.ContainerStateTerminated {
+func (c *computation) terminated(a *Container) *corev1.ContainerStateTerminated {
 	t := &corev1.ContainerStateTerminated{
 		ExitCode: a.ExitCode, Reason: a.Reason, Message: a.Message,
-		StartedAt: metav1.NewTime(a.StartedAt), FinishedAt: metav1.NewTime(a.FinishedAt), ContainerID: a.ID,
+		StartedAt: metav1.NewTime(a.StartedAt), FinishedAt: metav1.NewTime(a.FinishedAt), ContainerID: c.fullID(a),
 	}
 	switch {
 	case t.Reason == "" && a.ExitCode == 0:

@@ -22,7 +22,7 @@ const (
 
 // Container is one attempt of one container, as observed in the runtime.
 type Container struct {
-	ID        string // the runtime's id, with its scheme ("containerd://...")
+	ID        string // the runtime's id
 	Name      string // the name in the pod's spec
 	SandboxID string
 	Attempt   int32 // 0 for the first start; the restart count of the status
@@ -94,8 +94,9 @@ type Op struct {
 
 // Input is everything a decision depends on.
 type Input struct {
-	Pod  *corev1.Pod // as last seen from the API server; never changed
-	Gone bool        // the API server no longer has the pod
+	Pod     *corev1.Pod // as last seen from the API server; never changed
+	Gone    bool        // the API server no longer has the pod
+	Runtime string      // name of the runtime, before "://" in reported container ids
 
 	Sandboxes  []Sandbox
 	Containers []Container
