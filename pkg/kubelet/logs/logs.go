@@ -1,15 +1,27 @@
-// Package logs reads, follows and rotates container logs in the format of the
-// container runtime interface.
+// Package logs reads, follows and rotates the logs of containers, which the
+// container runtime writes in the format that the runtime interface defines:
+//
+//	2026-01-02T15:04:05.123456789Z stdout F a line
+//	2026-01-02T15:04:05.123456789Z stderr P the beginning of a line, the rest
+//	2026-01-02T15:04:05.123456790Z stderr F  follows
+//
+// Guarantees:
+//
+//   - Files are opened beneath the pod's log folder and through no symbolic
+//     link, for a container with a hostPath may own the folder; only regular
+//     files are read.
+//   - Memory is bounded, however long a line is.
+//   - Read gives the whole log, rotated files included, each line once, also
+//     when it is rotated meanwhile.
 package logs
 
 import (
-	"context"
-	"errors"
 	"io"
-	"log/slog"
+	"path/filepath"
+	"strconv"
 	"time"
 
-	"k8s.io/utils/clock"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Options select what Read gives.
@@ -32,42 +44,22 @@ type File struct {
 	PodDir string
 	// Name is the current log file relative to PodDir, such as "app/0.log".
 	Name string
-	// Running reports whether the container still runs; used by Follow. Nil means no.
+	// Running reports whether the container still runs, for Follow. It is
+	// asked about once a second and must not block. Nil means that it does not.
 	Running func() bool
 }
 
-// Read copies the log of one container to stdout and stderr; either may be nil.
-func Read(ctx context.Context, file File, opts Options, stdout, stderr io.Writer) error {
-	return errors.New("logs: not yet")
+// PodDir is the folder of a pod's logs below the node's log folder, which is
+// "/var/log/pods" on most nodes.
+func PodDir(logDir string, pod *corev1.Pod) string {
+	return filepath.Join(logDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 }
 
-// RotatorConfig is what a Rotator needs.
-type RotatorConfig struct {
-	// Containers lists the logs of the running containers.
-	Containers func() []Container
-	// Reopen asks the runtime to open the log of a container anew.
-	Reopen func(ctx context.Context, containerID string) error
-	// MaxSize in bytes starts a rotation, 10 MiB if 0; MaxFiles is how many
-	// files of a container are kept, the current one included, 5 if 0.
-	MaxSize  int64
-	MaxFiles int
-	// Clock is the real clock if nil, Log discards if nil.
-	Clock clock.Clock
-	Log   *slog.Logger
+// Name is the log file of the n-th start of a container, counted from 0, as
+// File and the runtime's container configuration want it.
+func Name(container string, attempt uint32) string {
+	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
 }
 
-// Container is a running container whose log may need rotation.
-type Container struct {
-	ID string
-	// PodDir and Name as in File.
-	PodDir, Name string
-}
-
-// Rotator keeps logs small.
-type Rotator struct{ cfg RotatorConfig }
-
-// NewRotator makes a Rotator.
-func NewRotator(cfg RotatorConfig) *Rotator { return &Rotator{cfg: cfg} }
-
-// Run rotates logs until ctx ends.
-func (r *Rotator) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// outputs are the writers of the two streams; a nil one drops its stream.
+type outputs [2]io.Writer

@@ -27,7 +27,7 @@ type Config struct {
 	// Client fetches ConfigMaps, Secrets, claims, volumes and tokens. Required.
 	Client kubernetes.Interface
 	// Clock is the real clock if nil.
-	Clock clock.WithTicker
+	Clock clock.PassiveClock
 	// Log discards if nil.
 	Log *slog.Logger
 	// NodeAllocatable gives what the node offers to pods, the upper bound of

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -207,10 +206,10 @@ const maxEnvFile = 64 << 10
 // EnvFile reads a file of a mounted volume, for podenv.Input.EnvFile. It reads
 // regular files only and never leaves the volume; a missing file gives an error
 // that matches fs.ErrNotExist.
-func (m *Manager) EnvFile(pod *corev1.Pod, mounted Mounted, volumeName, path string) ([]byte, error) {
+func (m *Manager) EnvFile(mounted Mounted, volumeName, path string) ([]byte, error) {
 	src, ok := mounted[volumeName]
 	if !ok {
-		return nil, fmt.Errorf("pod %s has no volume %q", pod.Name, volumeName)
+		return nil, fmt.Errorf("the pod has no volume %q", volumeName)
 	}
 	if err := checkSubPath(path); err != nil {
 		return nil, err
