@@ -37,6 +37,18 @@ func Builtin() *Table {
 		deployments(),
 		replicaSets(),
 		endpointSlices(),
+		priorityClasses(),
+		roles(),
+		roleBindings(),
+		clusterRoles(),
+		clusterRoleBindings(),
+		bindings(),
+		tokenReviews(),
+		selfSubjectReviews(),
+		subjectAccessReviews(),
+		localSubjectAccessReviews(),
+		selfSubjectAccessReviews(),
+		selfSubjectRulesReviews(),
 	)
 }
 

@@ -1,0 +1,55 @@
+package resource
+
+import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// review describes a kind that is only created: the answer is the object with
+// its status filled in, and nothing is stored.
+func review[T runtime.Object](gv schema.GroupVersion, kind, plural string, namespaced bool, newObj func() runtime.Object) *Resource {
+	return define(Resource{
+		Group: gv.Group, Version: gv.Version, Kind: kind, Plural: plural, Namespaced: namespaced,
+		Verbs: []string{"create"}, New: newObj,
+	}, hooks[T]{})
+}
+
+func tokenReviews() *Resource {
+	return review[*authenticationv1.TokenReview](authenticationv1.SchemeGroupVersion, "TokenReview", "tokenreviews", false,
+		func() runtime.Object { return &authenticationv1.TokenReview{} })
+}
+
+func selfSubjectReviews() *Resource {
+	return review[*authenticationv1.SelfSubjectReview](authenticationv1.SchemeGroupVersion, "SelfSubjectReview", "selfsubjectreviews", false,
+		func() runtime.Object { return &authenticationv1.SelfSubjectReview{} })
+}
+
+func subjectAccessReviews() *Resource {
+	return review[*authorizationv1.SubjectAccessReview](authorizationv1.SchemeGroupVersion, "SubjectAccessReview", "subjectaccessreviews", false,
+		func() runtime.Object { return &authorizationv1.SubjectAccessReview{} })
+}
+
+func localSubjectAccessReviews() *Resource {
+	return review[*authorizationv1.LocalSubjectAccessReview](authorizationv1.SchemeGroupVersion, "LocalSubjectAccessReview", "localsubjectaccessreviews", true,
+		func() runtime.Object { return &authorizationv1.LocalSubjectAccessReview{} })
+}
+
+func selfSubjectAccessReviews() *Resource {
+	return review[*authorizationv1.SelfSubjectAccessReview](authorizationv1.SchemeGroupVersion, "SelfSubjectAccessReview", "selfsubjectaccessreviews", false,
+		func() runtime.Object { return &authorizationv1.SelfSubjectAccessReview{} })
+}
+
+func selfSubjectRulesReviews() *Resource {
+	return review[*authorizationv1.SelfSubjectRulesReview](authorizationv1.SchemeGroupVersion, "SelfSubjectRulesReview", "selfsubjectrulesreviews", false,
+		func() runtime.Object { return &authorizationv1.SelfSubjectRulesReview{} })
+}
+
+// bindings are pods/binding under a name of its own, as upstream still serves
+// it; creating one binds the pod of its name.
+func bindings() *Resource {
+	return review[*corev1.Binding](corev1.SchemeGroupVersion, "Binding", "bindings", true,
+		func() runtime.Object { return &corev1.Binding{} })
+}
