@@ -1,0 +1,165 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"coracle/pkg/admission"
+	"coracle/pkg/registry"
+)
+
+// ownHandlers are the subresources that this package serves beside those in
+// Config.
+func (s *Server) ownHandlers() map[string]Handler {
+	h := map[string]Handler{
+		"pods/binding":  s.serveBinding,
+		"pods/eviction": s.serveEviction,
+	}
+	if s.cfg.Tokens != nil {
+		h["serviceaccounts/token"] = s.serveToken
+	}
+	return h
+}
+
+// createUnstored serves the kinds that are created under their own name but
+// stored as something else: a v1 Binding binds a pod.
+func (s *Server) createUnstored(ctx context.Context, sv served, req registry.Request, obj runtime.Object) error {
+	binding, ok := obj.(*corev1.Binding)
+	if !ok {
+		return methodNotSupported(sv.res.GroupResource(), "create")
+	}
+	pods, ok := s.cfg.Registry.Table().ByGVR(corev1.SchemeGroupVersion.WithResource("pods"))
+	if !ok {
+		return methodNotSupported(sv.res.GroupResource(), "create")
+	}
+	target := registry.Request{Resource: pods, Subresource: "binding", Namespace: req.Namespace, Name: binding.Name}
+	return s.bind(ctx, target, binding, registry.WriteOptions{})
+}
+
+func (s *Server) serveBinding(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
+	rep, opts, binding, err := readSub(s, w, r, req, &corev1.Binding{}, &metav1.CreateOptions{})
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	if err := s.bind(r.Context(), req, binding, opts); err != nil {
+		writeError(w, err)
+		return
+	}
+	sendObject(w, http.StatusCreated, rep, statusGVK, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
+}
+
+// readSub reads the body of a create on a subresource that takes a kind of
+// its own.
+func readSub[T runtime.Object](s *Server, w http.ResponseWriter, r *http.Request, req registry.Request, into T, options runtime.Object) (representation, registry.WriteOptions, T, error) {
+	var none T
+	rep, ok := negotiate(r, false)
+	if !ok {
+		return rep, registry.WriteOptions{}, none, notAcceptable()
+	}
+	if r.Method != http.MethodPost {
+		return rep, registry.WriteOptions{}, none, methodNotSupported(req.Resource.GroupResource(), r.Method)
+	}
+	opts, validation, err := writeOptions(r, options)
+	if err != nil {
+		return rep, opts, none, err
+	}
+	obj, err := decodeAs(s, w, r, into, validation)
+	if err != nil {
+		return rep, opts, none, err
+	}
+	return rep, opts, obj, checkName(req, obj)
+}
+
+// bind gives a pod its node, once.
+func (s *Server) bind(ctx context.Context, req registry.Request, b *corev1.Binding, opts registry.WriteOptions) error {
+	if b.Target.Name == "" || b.Target.Kind != "" && b.Target.Kind != "Node" {
+		return apierrors.NewBadRequest("target: a Binding must name a Node")
+	}
+	if err := s.cfg.Registry.Admit(ctx, admission.Create, req, b, nil, opts); err != nil {
+		return err
+	}
+	var pre *metav1.Preconditions
+	if b.UID != "" || b.ResourceVersion != "" {
+		pre = &metav1.Preconditions{}
+		if b.UID != "" {
+			pre.UID = &b.UID
+		}
+		if b.ResourceVersion != "" {
+			pre.ResourceVersion = &b.ResourceVersion
+		}
+	}
+	_, _, err := s.cfg.Registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
+		pod := current.(*corev1.Pod)
+		return pod, assign(pod, b, metav1.Time{Time: s.now()})
+	}, registry.UpdateOptions{WriteOptions: opts, Preconditions: pre, Verbatim: true})
+	return err
+}
+
+// assign changes pod as the binding says.
+func assign(pod *corev1.Pod, b *corev1.Binding, now metav1.Time) error {
+	refuse := func(format string, args ...any) error {
+		return apierrors.NewConflict(corev1.Resource("pods/binding"), pod.Name, fmt.Errorf(format, args...))
+	}
+	switch {
+	case pod.DeletionTimestamp != nil:
+		return refuse("pod %s is being deleted, cannot be assigned to a host", pod.Name)
+	case pod.Spec.NodeName != "":
+		return refuse("pod %s is already assigned to node %q", pod.Name, pod.Spec.NodeName)
+	case len(pod.Spec.SchedulingGates) > 0:
+		return refuse("pod %s has non-empty .spec.schedulingGates", pod.Name)
+	}
+	pod.Spec.NodeName = b.Target.Name
+	for k, v := range b.Annotations {
+		if pod.Annotations == nil {
+			pod.Annotations = map[string]string{}
+		}
+		pod.Annotations[k] = v
+	}
+	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: now.Truncate(1e9)}}
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == corev1.PodScheduled {
+			pod.Status.Conditions[i] = scheduled
+			return nil
+		}
+	}
+	pod.Status.Conditions = append(pod.Status.Conditions, scheduled)
+	return nil
+}
+
+// serveEviction deletes a pod with the options the Eviction gives.
+func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
+	rep, opts, eviction, err := readSub(s, w, r, req, &policyv1.Eviction{}, &metav1.CreateOptions{})
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	if err := s.cfg.Registry.Admit(r.Context(), admission.Create, req, eviction, nil, opts); err != nil {
+		writeError(w, err)
+		return
+	}
+	del := registry.DeleteOptions{WriteOptions: opts}
+	if eviction.DeleteOptions != nil {
+		del.DeleteOptions = *eviction.DeleteOptions
+	}
+	if dry, err := dryRun(del.DeleteOptions.DryRun); err != nil {
+		writeError(w, err)
+		return
+	} else if dry {
+		del.WriteOptions.DryRun = true
+	}
+	del.Options = &del.DeleteOptions
+	req.Subresource = ""
+	if _, _, err := s.cfg.Registry.Delete(r.Context(), req, del); err != nil {
+		writeError(w, err)
+		return
+	}
+	sendObject(w, http.StatusCreated, rep, statusGVK, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
+}

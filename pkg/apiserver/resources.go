@@ -1,0 +1,362 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/pkg/registry"
+	"coracle/pkg/storage/cache"
+)
+
+// maxBody bounds a request body (upstream's limit).
+const maxBody = 3 << 20
+
+// serveResource handles a request for objects.
+func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *requestInfo) {
+	sv, ok := s.lookup(info)
+	if !ok {
+		writeError(w, notFoundPath())
+		return
+	}
+	req := registry.Request{Resource: sv.res, Subresource: info.subresource, Namespace: info.namespace, Name: info.name}
+	if info.subresource != "" {
+		s.serveSubresource(w, r, sv, req, info)
+		return
+	}
+	if !sv.res.HasVerb(info.verb) || r.Method == http.MethodPost && info.name != "" {
+		writeError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+		return
+	}
+	if !sv.res.Stored() {
+		s.serveReview(w, r, sv, req)
+		return
+	}
+	switch info.verb {
+	case "get":
+		s.serveGet(w, r, sv, req)
+	case "list":
+		s.serveList(w, r, sv, req)
+	case "watch":
+		s.serveWatch(w, r, sv, req)
+	case "create":
+		s.serveCreate(w, r, sv, req)
+	case "update":
+		s.serveUpdate(w, r, sv, req)
+	case "patch":
+		s.servePatch(w, r, sv, req)
+	case "delete":
+		s.serveDelete(w, r, sv, req)
+	case "deletecollection":
+		s.serveDeleteCollection(w, r, sv, req)
+	default:
+		writeError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+	}
+}
+
+// lookup finds the resource of a request, and refuses a scope that the
+// resource does not have (CVE-2019-11247).
+func (s *Server) lookup(info *requestInfo) (served, bool) {
+	res, ok := s.cfg.Registry.Table().ByGVR(info.gvr)
+	if !ok {
+		return served{}, false
+	}
+	sv := served{res: res}
+	if info.gvr.Group != res.Group || info.gvr.Version != res.Version {
+		for i := range res.Views {
+			if v := &res.Views[i]; v.Group == info.gvr.Group && v.Version == info.gvr.Version {
+				sv.view = v
+			}
+		}
+	}
+	own := res.Group == "" && res.Plural == "namespaces"
+	switch {
+	case !res.Namespaced && info.namespace != "" && !own:
+		return served{}, false
+	case res.Namespaced && info.namespace == "" && (info.name != "" || info.verb == "create"):
+		return served{}, false
+	}
+	return sv, true
+}
+
+func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
+	rep, ok := negotiate(r, true)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	o, err := s.cfg.Registry.Get(r.Context(), req, r.URL.Query().Get("resourceVersion"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	s.sendCached(w, http.StatusOK, rep, sv, o)
+}
+
+func (s *Server) sendCached(w http.ResponseWriter, code int, rep representation, sv served, o *cache.Object) {
+	body, err := sv.transformOne(o, rep, s.now(), true)
+	if err != nil {
+		writeError(w, apierrors.NewInternalError(err))
+		return
+	}
+	send(w, code, rep, body)
+}
+
+func (s *Server) serveList(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
+	rep, ok := negotiate(r, true)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	opts, err := listOptions(r, sv, s.now())
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	page, err := s.cfg.Registry.List(r.Context(), req, opts.ListOptions)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	s.sendList(w, rep, sv, req, page)
+}
+
+func (s *Server) sendList(w http.ResponseWriter, rep representation, sv served, req registry.Request, page *cache.List) {
+	body, err := sv.transformList(req, page, rep, s.now())
+	if err != nil {
+		writeError(w, apierrors.NewInternalError(err))
+		return
+	}
+	send(w, http.StatusOK, rep, body)
+}
+
+// readBody reads a request body within the limit.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Body == nil {
+		return nil, nil
+	}
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+}
+
+// decodeBody reads and decodes a request body as the kind that is served.
+func (s *Server) decodeBody(w http.ResponseWriter, r *http.Request, sv served, validation registry.Validation) (runtime.Object, error) {
+	media, ok := bodyType(r)
+	if !ok {
+		return nil, unsupportedMediaType(r.Header.Get("Content-Type"))
+	}
+	data, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := s.decoder.Decode(data, media, sv.gvk(), validation, warner(r.Context()))
+	if err != nil {
+		return nil, err
+	}
+	if sv.view != nil {
+		if obj, err = sv.view.From(obj); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+	}
+	return obj, nil
+}
+
+func (s *Server) serveCreate(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
+	rep, ok := negotiate(r, true)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	opts, validation, err := writeOptions(r, &metav1.CreateOptions{})
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	obj, err := s.decodeBody(w, r, sv, validation)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	o, err := s.cfg.Registry.Create(r.Context(), req, obj, opts)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	s.sendCached(w, http.StatusCreated, rep, sv, o)
+}
+
+func (s *Server) serveUpdate(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
+	rep, ok := negotiate(r, true)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	opts, validation, err := writeOptions(r, &metav1.UpdateOptions{})
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	obj, err := s.decodeBody(w, r, sv, validation)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	change := func(runtime.Object) (runtime.Object, error) { return obj.DeepCopyObject(), nil }
+	o, created, err := s.cfg.Registry.Update(r.Context(), req, change, registry.UpdateOptions{
+		WriteOptions: opts, AllowCreate: sv.res.AllowCreateOnUpdate && req.Subresource == "",
+	})
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	s.sendCached(w, createdCode(created), rep, sv, o)
+}
+
+func createdCode(created bool) int {
+	if created {
+		return http.StatusCreated
+	}
+	return http.StatusOK
+}
+
+func (s *Server) servePatch(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
+	rep, ok := negotiate(r, true)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	opts, patch, err := s.patchOptions(w, r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	o, created, err := s.cfg.Registry.Patch(r.Context(), s.decoder, req, patch, opts)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	s.sendCached(w, createdCode(created), rep, sv, o)
+}
+
+func (s *Server) patchOptions(w http.ResponseWriter, r *http.Request) (registry.PatchOptions, []byte, error) {
+	write, validation, err := writeOptions(r, &metav1.PatchOptions{})
+	opts := registry.PatchOptions{WriteOptions: write, Validation: validation}
+	if err != nil {
+		return opts, nil, err
+	}
+	contentType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	opts.Type = types.PatchType(strings.TrimSpace(contentType))
+	if opts.Type == types.ApplyPatchType {
+		opts.Manager = r.URL.Query().Get("fieldManager")
+	}
+	if opts.Force, err = boolParam(r.URL.Query(), "force"); err != nil {
+		return opts, nil, err
+	}
+	patch, err := readBody(w, r)
+	return opts, patch, err
+}
+
+// deleteOptions reads them from the query and from the body, which wins.
+func (s *Server) deleteOptions(w http.ResponseWriter, r *http.Request) (registry.DeleteOptions, error) {
+	opts := registry.DeleteOptions{}
+	opts.Warn = warner(r.Context())
+	body, err := readBody(w, r)
+	if err != nil {
+		return opts, err
+	}
+	if len(body) > 0 {
+		media, ok := bodyType(r)
+		if !ok {
+			return opts, unsupportedMediaType(r.Header.Get("Content-Type"))
+		}
+		if err := s.decodeDeleteOptions(body, media, &opts.DeleteOptions); err != nil {
+			return opts, err
+		}
+	} else if err := metav1.Convert_url_Values_To_v1_DeleteOptions(ptr(r.URL.Query()), &opts.DeleteOptions, nil); err != nil {
+		return opts, apierrors.NewBadRequest("the delete options in the query are not valid: " + err.Error())
+	}
+	if opts.WriteOptions.DryRun, err = dryRun(opts.DeleteOptions.DryRun); err != nil {
+		return opts, err
+	}
+	opts.Options = &opts.DeleteOptions
+	return opts, nil
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// decodeDeleteOptions accepts DeleteOptions of any group version, as clients
+// send them under the group of the object they delete.
+func (s *Server) decodeDeleteOptions(body []byte, media registry.MediaType, into *metav1.DeleteOptions) error {
+	if media == registry.JSON {
+		if err := json.Unmarshal(body, into); err != nil {
+			return apierrors.NewBadRequest("the DeleteOptions in the body cannot be decoded: " + err.Error())
+		}
+		if into.Kind != "" && into.Kind != "DeleteOptions" {
+			return apierrors.NewBadRequest("the body must be DeleteOptions, not a " + into.Kind)
+		}
+		return nil
+	}
+	obj, err := s.decoder.DecodeInto(body, media, into)
+	if err != nil {
+		return apierrors.NewBadRequest("the DeleteOptions in the body cannot be decoded: " + err.Error())
+	}
+	if got, ok := obj.(*metav1.DeleteOptions); ok && got != into {
+		*into = *got
+	}
+	return nil
+}
+
+func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
+	rep, ok := negotiate(r, true)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	opts, err := s.deleteOptions(w, r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	o, gone, err := s.cfg.Registry.Delete(r.Context(), req, opts)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	if gone && !sv.res.ReturnDeleted {
+		status := &metav1.Status{Status: metav1.StatusSuccess, Details: &metav1.StatusDetails{
+			Name: req.Name, Group: sv.res.Group, Kind: sv.res.Plural, UID: o.UID,
+		}}
+		sendObject(w, http.StatusOK, rep, statusGVK, status)
+		return
+	}
+	s.sendCached(w, http.StatusOK, rep, sv, o)
+}
+
+func (s *Server) serveDeleteCollection(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
+	rep, ok := negotiate(r, true)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	list, err := listOptions(r, sv, s.now())
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	opts, err := s.deleteOptions(w, r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	page, err := s.cfg.Registry.DeleteCollection(r.Context(), req, list.ListOptions, opts)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	s.sendList(w, rep, sv, req, page)
+}

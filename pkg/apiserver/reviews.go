@@ -1,0 +1,84 @@
+package apiserver
+
+import (
+	"context"
+	"net/http"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"coracle/pkg/auth"
+	"coracle/pkg/registry"
+)
+
+// serveReview answers a resource that is only created and never stored: the
+// object comes back with its status filled in.
+func (s *Server) serveReview(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
+	rep, ok := negotiate(r, false)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	_, validation, err := writeOptions(r, &metav1.CreateOptions{})
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	obj, err := s.decodeBody(w, r, sv, validation)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	if err := s.review(r.Context(), sv, req, obj); err != nil {
+		writeError(w, err)
+		return
+	}
+	sendObject(w, http.StatusCreated, rep, sv.gvk(), obj)
+}
+
+func (s *Server) review(ctx context.Context, sv served, req registry.Request, obj runtime.Object) error {
+	user, _ := auth.UserFrom(ctx)
+	var errs field.ErrorList
+	switch o := obj.(type) {
+	case *authorizationv1.SubjectAccessReview:
+		if errs = auth.ValidateAccessReview(&o.Spec, ""); len(errs) == 0 {
+			o.Status = auth.ReviewAccess(ctx, s.cfg.Authorizer, &o.Spec)
+		}
+	case *authorizationv1.LocalSubjectAccessReview:
+		if errs = auth.ValidateAccessReview(&o.Spec, req.Namespace); len(errs) == 0 {
+			o.Status = auth.ReviewAccess(ctx, s.cfg.Authorizer, &o.Spec)
+		}
+	case *authorizationv1.SelfSubjectAccessReview:
+		if errs = auth.ValidateSelfAccessReview(&o.Spec); len(errs) == 0 {
+			o.Status = auth.ReviewSelfAccess(ctx, s.cfg.Authorizer, user, &o.Spec)
+		}
+	case *authorizationv1.SelfSubjectRulesReview:
+		if o.Spec.Namespace == "" {
+			return apierrors.NewBadRequest("no namespace on request: spec.namespace must name the namespace to list rules for")
+		}
+		if s.cfg.Rules == nil {
+			return methodNotSupported(sv.res.GroupResource(), "create")
+		}
+		o.Status = auth.ReviewRules(ctx, s.cfg.Rules, user, o.Spec.Namespace)
+	case *authenticationv1.SelfSubjectReview:
+		o.Status = auth.ReviewSelf(user)
+	case *authenticationv1.TokenReview:
+		if s.cfg.Tokens == nil {
+			return methodNotSupported(sv.res.GroupResource(), "create")
+		}
+		if o.Spec.Token == "" {
+			return apierrors.NewBadRequest("token is required for TokenReview in authentication")
+		}
+		o.Status = auth.ReviewToken(ctx, s.cfg.Tokens, s.cfg.Tokens.Audiences(), &o.Spec)
+	default:
+		return s.createUnstored(ctx, sv, req, obj)
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(sv.gvk().GroupKind(), "", errs)
+	}
+	return nil
+}

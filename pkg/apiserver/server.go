@@ -1,0 +1,296 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/version"
+
+	"coracle/pkg/auth"
+	"coracle/pkg/registry"
+)
+
+// Config is what a Server is made of. Registry, Authenticator and Authorizer
+// are required.
+type Config struct {
+	Registry *registry.Registry
+	// Authenticator finds out who sent a request.
+	Authenticator auth.Authenticator
+	// Authorizer decides on every request. Rules answers
+	// SelfSubjectRulesReviews.
+	Authorizer auth.Authorizer
+	Rules      auth.RuleResolver
+	// Tokens issues and reviews service account tokens; nil serves neither
+	// serviceaccounts/token nor TokenReview.
+	Tokens Tokens
+	// Handlers serve further subresources, by "pods/log" (resource in
+	// schema.GroupResource's form, a slash, the subresource).
+	Handlers map[string]Handler
+	// OpenAPI serves /openapi/...; nil serves none.
+	OpenAPI http.Handler
+	// Metrics serves /metrics; nil serves none.
+	Metrics http.Handler
+	// Paths are further non-resource paths (OIDC discovery).
+	Paths map[string]http.Handler
+	// Checks are named conditions of /readyz and /livez.
+	Checks []Check
+	// Version is what /version says.
+	Version version.Info
+	// RequestTimeout bounds requests that are no watches or streams; 0 means
+	// 60 s.
+	RequestTimeout time.Duration
+	Log            *slog.Logger
+}
+
+// Check is one condition of the health endpoints.
+type Check struct {
+	Name string
+	// Live checks count for /livez as well; the others for /readyz only.
+	Live bool
+	// Check returns nil when the condition holds.
+	Check func(ctx context.Context) error
+}
+
+// Server is the API over HTTP.
+type Server struct {
+	cfg      Config
+	decoder  *registry.Decoder // of the table's kinds
+	plain    *registry.Decoder // of kinds that subresources take
+	handlers map[string]Handler
+	disco    *discovery
+}
+
+// New makes a Server. It starts nothing.
+func New(cfg Config) (*Server, error) {
+	if cfg.Registry == nil || cfg.Authenticator == nil || cfg.Authorizer == nil {
+		return nil, fmt.Errorf("an API server needs a registry, an authenticator and an authorizer")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.RequestTimeout == 0 {
+		cfg.RequestTimeout = 60 * time.Second
+	}
+	s := &Server{
+		cfg:     cfg,
+		decoder: registry.NewDecoder(cfg.Registry.Table().Scheme()),
+		plain:   registry.NewDecoder(subresourceScheme()),
+		disco:   newDiscovery(cfg.Registry.Table()),
+	}
+	s.handlers = s.ownHandlers()
+	for name, h := range cfg.Handlers {
+		s.handlers[name] = h
+	}
+	return s, nil
+}
+
+func (s *Server) now() time.Time { return s.cfg.Registry.Now() }
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.serve(w, r, s.authenticate)
+}
+
+// serve handles one request of the user that authenticate finds.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, authenticate func(*http.Request) (*auth.User, error)) {
+	defer s.recoverPanic(w, r)
+	id := r.Header.Get("Audit-ID")
+	if id == "" {
+		id = string(uuid.NewUUID())
+	}
+	h := w.Header()
+	h.Set("Audit-Id", id)
+	h.Set("X-Content-Type-Options", "nosniff")
+
+	info := parseRequest(r)
+	ctx := withInfo(withWarnings(r.Context(), h), &info)
+	if !longRunning(r, &info) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.RequestTimeout)
+		defer cancel()
+	}
+	r = r.WithContext(ctx)
+	user, err := authenticate(r)
+	if err == nil {
+		user, err = s.impersonate(r, user)
+	}
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	ctx = auth.WithUser(ctx, user)
+	r = r.WithContext(ctx)
+	if err := s.authorize(ctx, info.attributes(user, r)); err != nil {
+		writeError(w, err)
+		return
+	}
+	if info.resource {
+		s.serveResource(w, r, &info)
+		return
+	}
+	s.servePath(w, r)
+}
+
+// recoverPanic answers a request whose handler panicked, and logs the panic:
+// the client sees nothing of it.
+func (s *Server) recoverPanic(w http.ResponseWriter, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	s.cfg.Log.Error("a request handler panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", stack())
+	writeError(w, apierrors.NewInternalError(fmt.Errorf("the request could not be served, the server's log says why")))
+}
+
+// longRunning requests have no deadline: watches, and streams to and from
+// containers.
+func longRunning(r *http.Request, info *requestInfo) bool {
+	if info.verb == "watch" {
+		return true
+	}
+	switch info.subresource {
+	case "exec", "attach", "portforward", "proxy":
+		return true
+	case "log":
+		return r.URL.Query().Get("follow") == "true"
+	}
+	return false
+}
+
+func (s *Server) authenticate(r *http.Request) (*auth.User, error) {
+	user, ok, err := s.cfg.Authenticator.Authenticate(r.Context(), r)
+	if err != nil {
+		s.cfg.Log.Info("a request was not authenticated", "path", r.URL.Path, "reason", err.Error())
+	}
+	if err != nil || !ok {
+		return nil, apierrors.NewUnauthorized("Unauthorized")
+	}
+	return user, nil
+}
+
+// impersonate returns the user that the request's Impersonate headers name,
+// if user may.
+func (s *Server) impersonate(r *http.Request, user *auth.User) (*auth.User, error) {
+	as, err := auth.Impersonate(r.Context(), r.Header, user, s.cfg.Authorizer)
+	if err != nil || as == nil {
+		return user, err
+	}
+	return as, nil
+}
+
+func (s *Server) authorize(ctx context.Context, a auth.Attributes) error {
+	decision, reason, err := s.cfg.Authorizer.Authorize(ctx, a)
+	if decision == auth.Allow {
+		return nil
+	}
+	if err != nil {
+		s.cfg.Log.Warn("authorization was decided without all it needs", "error", err)
+	}
+	if !a.ResourceRequest {
+		forbidden := apierrors.NewForbidden(schema.GroupResource{}, "", nil)
+		forbidden.ErrStatus.Message = "forbidden: " + a.Forbidden(reason)
+		return forbidden
+	}
+	resource := schema.GroupResource{Group: a.APIGroup, Resource: a.Resource}
+	return apierrors.NewForbidden(resource, a.Name, fmt.Errorf("%s", a.Forbidden(reason)))
+}
+
+// servePath serves everything outside the API groups.
+func (s *Server) servePath(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimSuffix(r.URL.Path, "/")
+	if h, ok := s.cfg.Paths[path]; ok {
+		h.ServeHTTP(w, r)
+		return
+	}
+	switch {
+	case path == "/version":
+		writeJSON(w, s.cfg.Version)
+	case path == "/healthz" || path == "/livez" || path == "/readyz" ||
+		strings.HasPrefix(path, "/livez/") || strings.HasPrefix(path, "/readyz/") || strings.HasPrefix(path, "/healthz/"):
+		s.serveHealth(w, r)
+	case path == "/metrics" && s.cfg.Metrics != nil:
+		s.cfg.Metrics.ServeHTTP(w, r)
+	case strings.HasPrefix(path, "/openapi/") && s.cfg.OpenAPI != nil:
+		s.cfg.OpenAPI.ServeHTTP(w, r)
+	case path == "" && r.Method == http.MethodGet:
+		writeJSON(w, map[string][]string{"paths": s.disco.paths(s.cfg.OpenAPI != nil)})
+	default:
+		if !s.disco.serve(w, r, path) {
+			writeError(w, notFoundPath())
+		}
+	}
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	body, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		writeError(w, apierrors.NewInternalError(err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	writeAll(w, body)
+}
+
+// warnings collects what goes into Warning headers. It is bounded, since the
+// headers are.
+type warnings struct {
+	mu     sync.Mutex
+	header http.Header     // guarded by mu
+	seen   map[string]bool // guarded by mu
+	size   int             // guarded by mu
+}
+
+const maxWarningBytes = 4 << 10
+
+func withWarnings(ctx context.Context, h http.Header) context.Context {
+	return context.WithValue(ctx, warningsKey, &warnings{header: h, seen: map[string]bool{}})
+}
+
+// warner returns a function that adds a Warning header (code 299, RFC 7234).
+func warner(ctx context.Context) func(string) {
+	ws, ok := ctx.Value(warningsKey).(*warnings)
+	if !ok {
+		return func(string) {}
+	}
+	return func(text string) {
+		ws.mu.Lock()
+		defer ws.mu.Unlock()
+		if ws.seen[text] || ws.size+len(text) > maxWarningBytes {
+			return
+		}
+		ws.seen[text] = true
+		ws.size += len(text)
+		ws.header.Add("Warning", "299 - "+quoteWarning(text))
+	}
+}
+
+// quoteWarning makes a quoted-string of RFC 7230 without control characters.
+func quoteWarning(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range text {
+		switch {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(c)
+		case c < ' ' || c == 0x7f:
+			b.WriteByte(' ')
+		default:
+			b.WriteRune(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}

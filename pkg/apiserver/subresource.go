@@ -1,0 +1,179 @@
+package apiserver
+
+import (
+	"context"
+	"net/http"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"coracle/pkg/registry"
+)
+
+var (
+	statusGVK = metav1.SchemeGroupVersion.WithKind("Status")
+	scaleGVK  = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
+)
+
+// Handler serves a subresource that is more than a part of its object. It
+// writes the whole answer. rest is the path behind the subresource.
+type Handler func(w http.ResponseWriter, r *http.Request, req registry.Request, rest string)
+
+// serveSubresource handles /status, /scale and those that write their parent
+// generically; all others have a Handler of their own.
+func (s *Server) serveSubresource(w http.ResponseWriter, r *http.Request, sv served, req registry.Request, info *requestInfo) {
+	sub, ok := sv.res.Subresource(info.subresource)
+	if !ok || info.name == "" {
+		writeError(w, notFoundPath())
+		return
+	}
+	if h, ok := s.handlers[sv.res.GroupResource().String()+"/"+sub.Name]; ok {
+		h(w, r, req, info.rest)
+		return
+	}
+	if info.rest != "" {
+		writeError(w, notFoundPath())
+		return
+	}
+	if sub.Name == "scale" && sv.res.Scale != nil {
+		s.serveScale(w, r, req, info.verb)
+		return
+	}
+	switch info.verb {
+	case "get":
+		s.serveGet(w, r, sv, req)
+	case "update":
+		s.serveUpdate(w, r, sv, req)
+	case "patch":
+		s.servePatch(w, r, sv, req)
+	default:
+		writeError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+	}
+}
+
+func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry.Request, verb string) {
+	rep, ok := negotiate(r, false)
+	if !ok {
+		writeError(w, notAcceptable())
+		return
+	}
+	var change func(runtime.Object) (runtime.Object, error)
+	opts, validation, err := writeOptions(r, &metav1.UpdateOptions{})
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	switch verb {
+	case "get":
+		s.sendScale(w, rep, req, r.Context())
+		return
+	case "update":
+		change, err = s.scaleUpdate(w, r, validation)
+	case "patch":
+		change, err = s.scalePatch(w, r)
+	default:
+		err = methodNotSupported(req.Resource.GroupResource(), verb)
+	}
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	o, err := s.cfg.Registry.SetScale(r.Context(), req, change, registry.UpdateOptions{WriteOptions: opts})
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	obj, err := registry.Shared(req.Resource, o)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	sendObject(w, http.StatusOK, rep, scaleGVK, req.Resource.Scale(obj))
+}
+
+func (s *Server) sendScale(w http.ResponseWriter, rep representation, req registry.Request, ctx context.Context) {
+	o, err := s.cfg.Registry.Get(ctx, req, "")
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	obj, err := registry.Shared(req.Resource, o)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	sendObject(w, http.StatusOK, rep, scaleGVK, req.Resource.Scale(obj))
+}
+
+func (s *Server) scaleUpdate(w http.ResponseWriter, r *http.Request, validation registry.Validation) (func(runtime.Object) (runtime.Object, error), error) {
+	media, ok := bodyType(r)
+	if !ok {
+		return nil, unsupportedMediaType(r.Header.Get("Content-Type"))
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := s.plain.Decode(body, media, scaleGVK, validation, warner(r.Context()))
+	if err != nil {
+		return nil, err
+	}
+	return func(runtime.Object) (runtime.Object, error) { return obj, nil }, nil
+}
+
+func (s *Server) scalePatch(w http.ResponseWriter, r *http.Request) (func(runtime.Object) (runtime.Object, error), error) {
+	opts, patch, err := s.patchOptions(w, r)
+	if err != nil {
+		return nil, err
+	}
+	return func(scale runtime.Object) (runtime.Object, error) {
+		return registry.PatchObject(s.plain, scaleGVK, scale, patch, opts)
+	}, nil
+}
+
+// decodeAs reads a request body that must be of the given kind.
+func decodeAs[T runtime.Object](s *Server, w http.ResponseWriter, r *http.Request, into T, validation registry.Validation) (T, error) {
+	var none T
+	media, ok := bodyType(r)
+	if !ok {
+		return none, unsupportedMediaType(r.Header.Get("Content-Type"))
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		return none, err
+	}
+	gvks, _, err := s.plain.Scheme().ObjectKinds(into)
+	if err != nil {
+		return none, apierrors.NewInternalError(err)
+	}
+	obj, err := s.plain.Decode(body, media, gvks[0], validation, warner(r.Context()))
+	if err != nil {
+		return none, err
+	}
+	return obj.(T), nil
+}
+
+// checkName refuses a body whose name or namespace is not the URL's, and
+// fills them in where the body left them out.
+func checkName(req registry.Request, obj runtime.Object) error {
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	if acc.GetName() == "" {
+		acc.SetName(req.Name)
+	}
+	if acc.GetNamespace() == "" {
+		acc.SetNamespace(req.Namespace)
+	}
+	if acc.GetName() != req.Name {
+		return apierrors.NewBadRequest("the name in the body (" + acc.GetName() + ") does not match the name on the URL (" + req.Name + ")")
+	}
+	if acc.GetNamespace() != req.Namespace {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
+}

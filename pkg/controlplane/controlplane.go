@@ -1,0 +1,235 @@
+// Package controlplane composes the parts of a control plane in one process:
+// storage behind the watch cache, the registry, the API server, and over its
+// in-memory transport whatever else runs beside it.
+//
+// Contract: a ControlPlane has no globals, opens no listener and starts
+// nothing until Run; any number of them run in one process. Clock, storage and
+// randomness are passed in. When Run returns, all its goroutines have ended;
+// the backend stays open, since it was the caller's.
+package controlplane
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/applyconfigurations"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+
+	"coracle/pkg/admission"
+	"coracle/pkg/apiserver"
+	"coracle/pkg/auth"
+	"coracle/pkg/auth/rbac"
+	"coracle/pkg/registry"
+	"coracle/pkg/registry/allocator"
+	"coracle/pkg/resource"
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/cache"
+
+	"k8s.io/apimachinery/pkg/util/managedfields"
+)
+
+// Config is what a control plane is made of. Only Backend is required.
+type Config struct {
+	// Backend is the store; the caller closes it after Run has returned.
+	Backend storage.Backend
+	// SoleWriter says that nobody else writes to the backend (embedded etcd,
+	// memory), which saves a round trip for each consistent read.
+	SoleWriter bool
+	// Clock defaults to the system's, Rand to crypto/rand.
+	Clock clock.WithTicker
+	Rand  io.Reader
+	Log   *slog.Logger
+	// ServiceCIDR defaults to 10.96.0.0/16; its first address is the
+	// kubernetes Service's.
+	ServiceCIDR netip.Prefix
+	// Advertise is where clients reach this API server; the kubernetes
+	// Service's endpoints say so. The zero value publishes none.
+	Advertise netip.AddrPort
+	// Identity holds keys and authorities; nil means that requests come over
+	// the in-memory transport only and that tokens are neither issued nor
+	// known.
+	Identity *Identity
+	// DisableAdmission lists plugins by name.
+	DisableAdmission []string
+	// Handlers are further subresources (streams to nodes).
+	Handlers map[string]apiserver.Handler
+	// OpenAPI serves /openapi; nil serves none.
+	OpenAPI http.Handler
+}
+
+// ControlPlane is a composed control plane.
+type ControlPlane struct {
+	cfg      Config
+	cache    *cache.Cache
+	registry *registry.Registry
+	server   *apiserver.Server
+	roles    *rbac.Store
+	ips      *allocator.Allocator
+	rolesIn  [4]chan struct{} // closed as each RBAC kind is complete
+	ready    chan struct{}    // closed once the default objects are there
+}
+
+func (c *Config) complete() error {
+	if c.Backend == nil {
+		return errors.New("a control plane needs a storage backend")
+	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if !c.ServiceCIDR.IsValid() {
+		c.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/16")
+	}
+	return nil
+}
+
+// New composes a control plane. Nothing runs yet.
+func New(cfg Config) (*ControlPlane, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	cp := &ControlPlane{cfg: cfg, roles: &rbac.Store{}, ready: make(chan struct{})}
+	for i := range cp.rolesIn {
+		cp.rolesIn[i] = make(chan struct{})
+	}
+	table := resource.Builtin()
+	var kinds []cache.Kind
+	for _, res := range table.All() {
+		if res.Stored() {
+			kinds = append(kinds, registry.KindOf(res))
+		}
+	}
+	cp.cache = cache.New(cache.Config{
+		Backend: cfg.Backend, Kinds: kinds, SoleWriter: cfg.SoleWriter, Clock: cfg.Clock, Log: cfg.Log,
+	})
+	var err error
+	if cp.ips, err = allocator.New(allocator.Config{ServiceCIDR: cfg.ServiceCIDR, Rand: cfg.Rand}); err != nil {
+		return nil, err
+	}
+	chain, err := cp.admission(table)
+	if err != nil {
+		return nil, err
+	}
+	cp.registry = registry.New(registry.Config{
+		Table: table, Cache: cp.cache, Chain: chain, Clock: cfg.Clock, Rand: cfg.Rand,
+		Types: func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(table.Scheme()) },
+		Hooks: map[string]registry.Hook{"services": cp.serviceHook()},
+	})
+	authz := auth.Union{auth.Masters{}, rbac.New(cp.roles)}
+	serverConfig := apiserver.Config{
+		Registry: cp.registry, Authorizer: authz, Rules: authz, Log: cfg.Log,
+		Handlers: cfg.Handlers, OpenAPI: cfg.OpenAPI, Version: Version(),
+		Checks: cp.checks(),
+	}
+	if err := cp.identify(&serverConfig); err != nil {
+		return nil, err
+	}
+	cp.server, err = apiserver.New(serverConfig)
+	return cp, err
+}
+
+// admission is the chain of this control plane.
+func (cp *ControlPlane) admission(*resource.Table) (*admission.Chain, error) {
+	return admission.NewChain()
+}
+
+// checks are the conditions of /readyz and /livez.
+func (cp *ControlPlane) checks() []apiserver.Check {
+	return []apiserver.Check{
+		{Name: "poststarthook/bootstrap", Check: func(context.Context) error {
+			select {
+			case <-cp.ready:
+				return nil
+			default:
+				return errors.New("the default objects are not there yet")
+			}
+		}},
+		{Name: "watch-cache", Check: func(context.Context) error {
+			if lag := cp.cache.Lag(); lag > maxLag {
+				return fmt.Errorf("the watch cache is %s behind the store", lag)
+			}
+			return nil
+		}},
+	}
+}
+
+// Handler is the API over HTTP, for the caller's listeners.
+func (cp *ControlPlane) Handler() http.Handler { return cp.server }
+
+// Registry is the storage logic below the API.
+func (cp *ControlPlane) Registry() *registry.Registry { return cp.registry }
+
+// RESTConfig is a client configuration over the in-memory transport.
+func (cp *ControlPlane) RESTConfig(user *auth.User) *rest.Config {
+	return &rest.Config{
+		Host:      "http://coracle.invalid", // never dialled
+		Transport: cp.server.Transport(user),
+		ContentConfig: rest.ContentConfig{
+			ContentType:        "application/vnd.kubernetes.protobuf",
+			AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json",
+		},
+		QPS: -1, // the server bounds its clients, not they themselves
+	}
+}
+
+// Run serves until ctx ends. It returns nil then, and an error when a part
+// could not start or go on.
+func (cp *ControlPlane) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return cp.cache.Run(ctx) })
+	g.Go(func() error {
+		if err := cp.cache.WaitReady(ctx); err != nil {
+			return ended(ctx, err)
+		}
+		if err := cp.loadServices(ctx); err != nil {
+			return ended(ctx, err)
+		}
+		for _, p := range cp.projections() {
+			g.Go(func() error { return cp.registry.Project(ctx, p) })
+		}
+		if err := cp.bootstrap(ctx); err != nil {
+			return ended(ctx, err)
+		}
+		close(cp.ready)
+		return nil
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// ended turns an error that only says that ctx is over into nil.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// WaitReady blocks until the default objects are there and RBAC has read them,
+// or ctx ends.
+func (cp *ControlPlane) WaitReady(ctx context.Context) error {
+	waits := append([]chan struct{}{cp.ready}, cp.rolesIn[:]...)
+	for _, ch := range waits {
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return fmt.Errorf("the control plane did not become ready: %w", ctx.Err())
+		}
+	}
+	return nil
+}

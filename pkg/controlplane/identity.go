@@ -1,0 +1,163 @@
+package controlplane
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/version"
+
+	"coracle/pkg/apiserver"
+	"coracle/pkg/auth"
+	"coracle/pkg/auth/token"
+	"coracle/pkg/pki"
+	"coracle/pkg/registry"
+)
+
+// Identity is what the control plane knows clients by.
+type Identity struct {
+	// Clients are the authorities whose client certificates count.
+	Clients *pki.LivePool
+	// Issuer is the URL in service account tokens, Audience the API server's
+	// own name as a receiver of them.
+	Issuer string
+	// TokenKey signs service account tokens; OldTokenKeys still verify.
+	TokenKey     crypto.Signer
+	OldTokenKeys []crypto.PublicKey
+	// RootCA is the PEM bundle that pods verify the API server with.
+	RootCA []byte
+}
+
+// Version is the Kubernetes version this control plane behaves as.
+func Version() version.Info {
+	return version.Info{
+		Major: "1", Minor: "37", GitVersion: "v1.37.2+coracle", GitTreeState: "clean",
+		GoVersion: goVersion(), Compiler: "gc", Platform: platform(),
+	}
+}
+
+// tokens joins the issuer and the verifier of service account tokens.
+type tokens struct {
+	*token.Issuer
+	*token.Verifier
+	audiences []string
+}
+
+func (t tokens) Audiences() []string { return t.audiences }
+
+// identify sets the parts of the server's configuration that follow from
+// cfg.Identity.
+func (cp *ControlPlane) identify(server *apiserver.Config) error {
+	id := cp.cfg.Identity
+	if id == nil {
+		server.Authenticator = auth.New(auth.Config{Anonymous: auth.AnonymousEverywhere})
+		return nil
+	}
+	authn := auth.Config{Anonymous: auth.AnonymousEverywhere}
+	if id.Clients != nil {
+		authn.Certificates = &auth.ClientCertificates{Roots: id.Clients.Pool, Clock: cp.cfg.Clock}
+	}
+	if id.TokenKey != nil {
+		t, err := cp.tokens(id)
+		if err != nil {
+			return err
+		}
+		server.Tokens = t
+		server.Paths, err = oidcPaths(id, t)
+		if err != nil {
+			return err
+		}
+		authn.Tokens, authn.Audiences = t, t.audiences
+	}
+	server.Authenticator = auth.New(authn)
+	return nil
+}
+
+func (cp *ControlPlane) tokens(id *Identity) (tokens, error) {
+	audiences := []string{id.Issuer}
+	issuer, err := token.NewIssuer(token.IssuerConfig{URL: id.Issuer, Key: id.TokenKey, Audiences: audiences, Rand: cp.cfg.Rand})
+	if err != nil {
+		return tokens{}, err
+	}
+	keys, err := token.NewKeySet(append([]crypto.PublicKey{id.TokenKey.Public()}, id.OldTokenKeys...)...)
+	if err != nil {
+		return tokens{}, err
+	}
+	verifier, err := token.NewVerifier(token.VerifierConfig{
+		Issuers: []string{id.Issuer}, Audiences: audiences, Keys: keys, Objects: boundObjects{cp}, Clock: cp.cfg.Clock,
+	})
+	return tokens{issuer, verifier, audiences}, err
+}
+
+// oidcPaths serves the documents that others verify tokens with.
+func oidcPaths(id *Identity, _ tokens) (map[string]http.Handler, error) {
+	keys, err := token.NewKeySet(append([]crypto.PublicKey{id.TokenKey.Public()}, id.OldTokenKeys...)...)
+	if err != nil {
+		return nil, err
+	}
+	jwks, err := keys.JWKS()
+	if err != nil {
+		return nil, err
+	}
+	doc, err := keys.Discovery(id.Issuer, id.Issuer+"/openid/v1/jwks")
+	if err != nil {
+		return nil, err
+	}
+	return map[string]http.Handler{
+		"/.well-known/openid-configuration": document("application/json", doc),
+		"/openid/v1/jwks":                   document("application/jwk-set+json", jwks),
+	}, nil
+}
+
+func document(contentType string, body []byte) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		if _, err := w.Write(body); err != nil {
+			return // the client has gone
+		}
+	})
+}
+
+// boundObjects finds the objects that tokens are bound to, through
+// consistent reads.
+type boundObjects struct{ cp *ControlPlane }
+
+// Object implements token.Objects.
+func (b boundObjects) Object(ctx context.Context, kind token.Kind, namespace, name string) (token.Object, bool, error) {
+	plural, ok := map[token.Kind]string{
+		token.ServiceAccount: "serviceaccounts", token.Pod: "pods", token.Secret: "secrets", token.Node: "nodes",
+	}[kind]
+	if !ok {
+		return token.Object{}, false, errors.New("tokens cannot be bound to objects of kind " + string(kind))
+	}
+	res := b.cp.resource(corev1.SchemeGroupVersion.WithResource(plural))
+	o, err := b.cp.registry.Get(ctx, registry.Request{Resource: res, Namespace: namespace, Name: name}, "")
+	if apierrors.IsNotFound(err) {
+		return token.Object{}, false, nil
+	}
+	if err != nil {
+		return token.Object{}, false, err
+	}
+	out := token.Object{UID: string(o.UID)}
+	if o.Deleting {
+		obj, err := registry.Shared(res, o)
+		if err != nil {
+			return token.Object{}, false, err
+		}
+		acc, err := meta.Accessor(obj)
+		if err != nil {
+			return token.Object{}, false, err
+		}
+		if t := acc.GetDeletionTimestamp(); t != nil {
+			out.DeletionTime = t.Time
+		}
+	}
+	return out, true, nil
+}
+
+var _ token.Objects = boundObjects{}
+

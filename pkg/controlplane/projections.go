@@ -1,0 +1,92 @@
+package controlplane
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"coracle/pkg/registry"
+	"coracle/pkg/resource"
+)
+
+// maxLag is how far the cache may trail the store before the server calls
+// itself not ready (api-semantics W-8).
+const maxLag = 5 * time.Second
+
+// projections feed RBAC with roles and bindings.
+func (cp *ControlPlane) projections() []registry.Projection {
+	roles := cp.roles
+	kinds := []struct {
+		plural string
+		set    func(runtime.Object)
+		delete func(namespace, name string)
+	}{
+		{"clusterroles", func(o runtime.Object) { roles.SetClusterRole(o.(*rbacv1.ClusterRole)) },
+			func(_, name string) { roles.DeleteClusterRole(name) }},
+		{"roles", func(o runtime.Object) { roles.SetRole(o.(*rbacv1.Role)) }, roles.DeleteRole},
+		{"clusterrolebindings", func(o runtime.Object) { roles.SetClusterRoleBinding(o.(*rbacv1.ClusterRoleBinding)) },
+			func(_, name string) { roles.DeleteClusterRoleBinding(name) }},
+		{"rolebindings", func(o runtime.Object) { roles.SetRoleBinding(o.(*rbacv1.RoleBinding)) }, roles.DeleteRoleBinding},
+	}
+	var out []registry.Projection
+	for i, k := range kinds {
+		done := false // Synced is called by one goroutine
+		out = append(out, registry.Projection{
+			Resource: cp.resource(rbacv1.SchemeGroupVersion.WithResource(k.plural)),
+			Set:      k.set, Delete: k.delete,
+			Synced: func() {
+				if !done {
+					done = true
+					close(cp.rolesIn[i])
+				}
+			},
+		})
+	}
+	return out
+}
+
+// resource returns a kind that every table has.
+func (cp *ControlPlane) resource(gvr schema.GroupVersionResource) *resource.Resource {
+	res, ok := cp.registry.Table().ByGVR(gvr)
+	if !ok {
+		panic("the table lacks " + gvr.String()) // a bug: the table's own test fails first
+	}
+	return res
+}
+
+// loadServices counts the addresses and ports that stored Services hold.
+func (cp *ControlPlane) loadServices(ctx context.Context) error {
+	res := cp.resource(corev1.SchemeGroupVersion.WithResource("services"))
+	list, err := cp.registry.List(ctx, registry.Request{Resource: res}, registry.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, o := range list.Items {
+		obj, err := registry.Shared(res, o)
+		if err != nil {
+			return err
+		}
+		cp.ips.Load(obj.(*corev1.Service))
+	}
+	return nil
+}
+
+// serviceHook gives Services their addresses and ports around their writes.
+func (cp *ControlPlane) serviceHook() registry.Hook {
+	return registry.Hook{
+		Create: func(_ context.Context, obj runtime.Object, dryRun bool) (func(), error) {
+			return cp.ips.Complete(obj.(*corev1.Service), dryRun)
+		},
+		Update: func(_ context.Context, obj, _ runtime.Object, dryRun bool) (func(), error) {
+			return cp.ips.Complete(obj.(*corev1.Service), dryRun)
+		},
+		Updated: func(_ context.Context, obj, old runtime.Object) {
+			cp.ips.Settle(obj.(*corev1.Service), old.(*corev1.Service))
+		},
+		Deleted: func(_ context.Context, obj runtime.Object) { cp.ips.Release(obj.(*corev1.Service)) },
+	}
+}

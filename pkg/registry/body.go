@@ -1,0 +1,121 @@
+package registry
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+)
+
+// Validation is the fieldValidation directive of a request (KEP-2885).
+type Validation string
+
+// The directives. The empty one means Warn.
+const (
+	Ignore Validation = "Ignore"
+	Warn   Validation = "Warn"
+	Strict Validation = "Strict"
+)
+
+// MediaType is the encoding of a body.
+type MediaType string
+
+// The encodings that bodies and responses may have.
+const (
+	JSON     MediaType = "application/json"
+	YAML     MediaType = "application/yaml"
+	Protobuf MediaType = "application/vnd.kubernetes.protobuf"
+)
+
+// Decoder decodes request bodies into types of one scheme. It is made once.
+type Decoder struct {
+	scheme          *runtime.Scheme
+	strict, lenient map[MediaType]runtime.Serializer
+}
+
+// NewDecoder makes a Decoder for the types of scheme.
+func NewDecoder(scheme *runtime.Scheme) *Decoder {
+	serializers := func(strict bool) map[MediaType]runtime.Serializer {
+		return map[MediaType]runtime.Serializer{
+			JSON:     kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, scheme, scheme, kjson.SerializerOptions{Strict: strict}),
+			YAML:     kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, scheme, scheme, kjson.SerializerOptions{Yaml: true, Strict: strict}),
+			Protobuf: protobuf.NewSerializer(scheme, scheme),
+		}
+	}
+	return &Decoder{scheme: scheme, strict: serializers(true), lenient: serializers(false)}
+}
+
+// Scheme returns the scheme whose types are decoded.
+func (d *Decoder) Scheme() *runtime.Scheme { return d.scheme }
+
+// Decode decodes data as want, which a body without kind and apiVersion is
+// taken for. A body of another kind is a BadRequest. What fieldValidation
+// finds goes to warn, or is a BadRequest with Strict.
+func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionKind, validation Validation, warn func(string)) (runtime.Object, error) {
+	serializers := d.strict
+	if validation == Ignore {
+		serializers = d.lenient
+	}
+	s, ok := serializers[media]
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("bodies of type %s cannot be decoded", media))
+	}
+	obj, got, err := s.Decode(data, &want, nil)
+	strict, isStrict := runtime.AsStrictDecodingError(err)
+	switch {
+	case isStrict && validation == Strict:
+		return nil, apierrors.NewBadRequest(err.Error())
+	case isStrict:
+		for _, e := range strict.Errors() {
+			warn(e.Error())
+		}
+	case runtime.IsNotRegisteredError(err):
+		return nil, errWrongKind(want, got)
+	case err != nil:
+		return nil, apierrors.NewBadRequest(describeDecodeError(err, want))
+	}
+	if *got != want {
+		return nil, errWrongKind(want, got)
+	}
+	return obj, nil
+}
+
+// DecodeInto decodes options, which clients send under many group versions,
+// into an object of a known type.
+func (d *Decoder) DecodeInto(data []byte, media MediaType, into runtime.Object) (runtime.Object, error) {
+	s, ok := d.lenient[media]
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("bodies of type %s cannot be decoded", media))
+	}
+	obj, _, err := s.Decode(data, nil, into)
+	return obj, err
+}
+
+func errWrongKind(want schema.GroupVersionKind, got *schema.GroupVersionKind) error {
+	if got == nil {
+		got = &schema.GroupVersionKind{}
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf(
+		"the API version in the data (%s) does not match the expected API version (%s), or the kind (%s) does not match the expected kind (%s)",
+		got.GroupVersion(), want.GroupVersion(), got.Kind, want.Kind))
+}
+
+// describeDecodeError names the kind that could not be decoded and keeps the
+// library's field and reason.
+func describeDecodeError(err error, want schema.GroupVersionKind) string {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return fmt.Sprintf("the body is not valid JSON at offset %d: %v", syntax.Offset, err)
+	}
+	msg := err.Error()
+	if strings.Contains(msg, want.Kind+" in version") {
+		return msg
+	}
+	return fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err)
+}

@@ -1,0 +1,266 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"coracle/pkg/admission"
+	"coracle/pkg/resource"
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/cache"
+)
+
+const (
+	// A generated name is at most 63 characters: the base is cut to leave
+	// room for the suffix.
+	maxGeneratedBase = 58
+	suffixLength     = 5
+	// suffixLetters leaves out vowels and look-alikes.
+	suffixLetters = "bcdfghjklmnpqrstvwxz2456789"
+	// generateAttempts bounds the retries when a generated name is taken.
+	generateAttempts = 8
+)
+
+// Create admits, completes, validates and stores obj, which it takes over.
+// Errors: BadRequest, Invalid, AlreadyExists, Forbidden (admission), Timeout.
+func (r *Registry) Create(ctx context.Context, req Request, obj runtime.Object, opts WriteOptions) (*cache.Object, error) {
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	if err := checkCreateMeta(req, acc); err != nil {
+		return nil, err
+	}
+	base := acc.GetGenerateName()
+	generate := acc.GetName() == "" && base != ""
+	pristine := obj
+	for attempt := 1; ; attempt++ {
+		if generate {
+			obj = pristine.DeepCopyObject()
+			if err := r.generateName(obj, base); err != nil {
+				return nil, err
+			}
+		}
+		stored, err := r.create(ctx, req, obj, opts)
+		if generate && apierrors.IsAlreadyExists(err) && attempt < generateAttempts {
+			continue
+		}
+		return stored, err
+	}
+}
+
+// checkCreateMeta refuses metadata that contradicts the request.
+func checkCreateMeta(req Request, acc metav1.Object) error {
+	if acc.GetResourceVersion() != "" {
+		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+	}
+	if req.Name != "" && acc.GetName() != "" && req.Name != acc.GetName() {
+		return apierrors.NewBadRequest("the name of the object (" + acc.GetName() + ") does not match the name on the URL (" + req.Name + ")")
+	}
+	if acc.GetName() == "" && req.Name != "" {
+		acc.SetName(req.Name)
+	}
+	return setNamespace(req, acc)
+}
+
+// setNamespace gives the object the request's namespace or refuses another.
+func setNamespace(req Request, acc metav1.Object) error {
+	if !req.Resource.Namespaced {
+		if acc.GetNamespace() != "" {
+			return apierrors.NewBadRequest("namespace may not be set on " + req.Resource.Plural + ", which are cluster-scoped")
+		}
+		return nil
+	}
+	switch acc.GetNamespace() {
+	case req.Namespace:
+	case "":
+		acc.SetNamespace(req.Namespace)
+	default:
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
+}
+
+func (r *Registry) generateName(obj runtime.Object, base string) error {
+	var b [suffixLength]byte
+	if err := r.random(b[:]); err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	for i := range b {
+		b[i] = suffixLetters[int(b[i])%len(suffixLetters)]
+	}
+	if len(base) > maxGeneratedBase {
+		base = base[:maxGeneratedBase]
+	}
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	acc.SetName(base + string(b[:]))
+	return nil
+}
+
+func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, opts WriteOptions) (*cache.Object, error) {
+	res := req.Resource
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	req.Name = acc.GetName()
+	if res.Default != nil {
+		res.Default(obj) // a generated name may be defaulted from
+	}
+	attrs := r.attributes(ctx, admission.Create, req, obj, nil, opts)
+	if err := r.cfg.Chain.Admit(ctx, attrs); err != nil {
+		return nil, err
+	}
+	if res.Default != nil {
+		res.Default(obj) // what a plugin added is defaulted too
+	}
+	if err := r.completeNew(res, obj, acc); err != nil {
+		return nil, err
+	}
+	obj = r.own(req, res.New(), obj, opts.Manager)
+	undo, err := r.hookCreate(ctx, res, obj, opts.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := r.storeNew(ctx, req, obj, attrs, opts)
+	if err != nil {
+		undo()
+	}
+	return stored, err
+}
+
+func (r *Registry) hookCreate(ctx context.Context, res *resource.Resource, obj runtime.Object, dryRun bool) (undo func(), err error) {
+	undo = func() {}
+	if h := r.hook(res).Create; h != nil {
+		u, err := h(ctx, obj, dryRun)
+		if err != nil {
+			return undo, err
+		}
+		if u != nil {
+			undo = u
+		}
+	}
+	return undo, nil
+}
+
+func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object, attrs *admission.Attributes, opts WriteOptions) (*cache.Object, error) {
+	res := req.Resource
+	if errs := validateNew(res, obj); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(res.GVK().GroupKind(), req.Name, errs)
+	}
+	attrs.Object = obj
+	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
+		return nil, err
+	}
+	if res.Warnings != nil {
+		for _, w := range res.Warnings(obj, nil) {
+			opts.warn(w)
+		}
+	}
+	key, err := Key(res, req.Namespace, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	value, err := Encode(res, obj)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	if opts.DryRun {
+		if _, err := r.cfg.Cache.Get(ctx, key, cache.Read{}); err == nil {
+			return nil, apierrors.NewAlreadyExists(res.GroupResource(), req.Name)
+		}
+		return unstored(res, key, value)
+	}
+	o, err := r.cfg.Cache.Create(ctx, key, value, res.TTL)
+	var conflict *storage.ConflictError
+	if errors.As(err, &conflict) {
+		return nil, apierrors.NewAlreadyExists(res.GroupResource(), req.Name)
+	}
+	return o, storageError(err, res, req.Name)
+}
+
+// unstored returns the object that a dry run would have stored.
+func unstored(res *resource.Resource, key string, value []byte) (*cache.Object, error) {
+	o, err := index(res, key, value, 0)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	o.Key, o.Value = key, value
+	return o, nil
+}
+
+// completeNew fills in what the server decides on a new object.
+func (r *Registry) completeNew(res *resource.Resource, obj runtime.Object, acc metav1.Object) error {
+	uid, err := r.newUID()
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	acc.SetUID(uid)
+	acc.SetCreationTimestamp(metav1.Time{Time: r.cfg.Clock.Now().Truncate(1e9)})
+	acc.SetDeletionTimestamp(nil)
+	acc.SetDeletionGracePeriodSeconds(nil)
+	acc.SetSelfLink("")
+	acc.SetGeneration(0)
+	if res.HasGeneration {
+		acc.SetGeneration(1)
+	}
+	if res.HasStatus {
+		if f := structField(obj, "Status"); f.IsValid() {
+			f.SetZero()
+		}
+	}
+	if res.Prepare != nil {
+		res.Prepare(obj, nil)
+	}
+	return nil
+}
+
+func validateNew(res *resource.Resource, obj runtime.Object) field.ErrorList {
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return field.ErrorList{field.InternalError(field.NewPath("metadata"), err)}
+	}
+	errs := validation.ValidateObjectMetaAccessor(acc, res.Namespaced, nameCheck(res), field.NewPath("metadata"))
+	if res.Validate != nil {
+		errs = append(errs, res.Validate(obj)...)
+	}
+	return errs
+}
+
+func nameCheck(res *resource.Resource) validation.ValidateNameFunc {
+	if res.ValidateName != nil {
+		return res.ValidateName
+	}
+	return validation.NameIsDNSSubdomain
+}
+
+// structField returns a field of the struct that obj points to.
+func structField(obj runtime.Object, name string) reflect.Value {
+	v := reflect.ValueOf(obj)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	return v.Elem().FieldByName(name)
+}
+
+// copyField sets a field of dst to that of src.
+func copyField(dst, src runtime.Object, name string) error {
+	d, s := structField(dst, name), structField(src, name)
+	if !d.IsValid() || !s.IsValid() {
+		return fmt.Errorf("type %T has no field %s", dst, name)
+	}
+	d.Set(s)
+	return nil
+}

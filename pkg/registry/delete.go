@@ -1,0 +1,225 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"coracle/pkg/admission"
+	"coracle/pkg/resource"
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/cache"
+)
+
+// DeleteOptions are those of a delete.
+type DeleteOptions struct {
+	WriteOptions
+	metav1.DeleteOptions
+}
+
+// Delete removes an object, or marks it when a grace period or a finalizer
+// holds it. gone says that it left the store; o is its last state.
+// Errors: NotFound, Conflict (preconditions), Invalid, Forbidden, Timeout.
+func (r *Registry) Delete(ctx context.Context, req Request, opts DeleteOptions) (o *cache.Object, gone bool, err error) {
+	if err := checkDeleteOptions(opts.DeleteOptions); err != nil {
+		return nil, false, err
+	}
+	key, err := Key(req.Resource, req.Namespace, req.Name)
+	if err != nil {
+		return nil, false, err
+	}
+	for range maxConflictRetries {
+		current, err := r.cfg.Cache.Get(ctx, key, cache.Read{})
+		if err != nil {
+			return nil, false, storageError(err, req.Resource, req.Name)
+		}
+		o, gone, err := r.deleteOnce(ctx, req, key, current, opts)
+		var conflict *storage.ConflictError
+		if errors.As(err, &conflict) {
+			continue
+		}
+		return o, gone, storageError(err, req.Resource, req.Name)
+	}
+	return nil, false, errModified(req.Resource, req.Name)
+}
+
+func checkDeleteOptions(opts metav1.DeleteOptions) error {
+	var errs field.ErrorList
+	//lint:ignore SA1019 old clients still send orphanDependents
+	orphan := opts.OrphanDependents
+	if orphan != nil && opts.PropagationPolicy != nil {
+		errs = append(errs, field.Invalid(field.NewPath("propagationPolicy"), *opts.PropagationPolicy,
+			"orphanDependents and deletionPropagation cannot be both set"))
+	}
+	if p := opts.PropagationPolicy; p != nil {
+		policies := []metav1.DeletionPropagation{metav1.DeletePropagationForeground, metav1.DeletePropagationBackground, metav1.DeletePropagationOrphan}
+		if !slices.Contains(policies, *p) {
+			errs = append(errs, field.NotSupported(field.NewPath("propagationPolicy"), *p, policies))
+		}
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(metav1.SchemeGroupVersion.WithKind("DeleteOptions").GroupKind(), "", errs)
+	}
+	return nil
+}
+
+func (r *Registry) deleteOnce(ctx context.Context, req Request, key string, current *cache.Object, opts DeleteOptions) (o *cache.Object, gone bool, err error) {
+	res := req.Resource
+	if err := checkPreconditions(req, current, opts.Preconditions); err != nil {
+		return nil, false, err
+	}
+	old, err := Shared(res, current)
+	if err != nil {
+		return nil, false, apierrors.NewInternalError(err)
+	}
+	attrs := r.attributes(ctx, admission.Delete, req, nil, old, opts.WriteOptions)
+	if err := r.cfg.Chain.Admit(ctx, attrs); err != nil {
+		return nil, false, err
+	}
+	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
+		return nil, false, err
+	}
+	obj, err := Decode(res, current.Value)
+	if err != nil {
+		return nil, false, apierrors.NewInternalError(err)
+	}
+	if err := r.markDeleting(res, obj, opts.DeleteOptions); err != nil {
+		return nil, false, apierrors.NewInternalError(err)
+	}
+	if mayGo(res, obj) {
+		if opts.WriteOptions.DryRun {
+			return current, true, nil
+		}
+		o, err := r.cfg.Cache.Delete(ctx, key, current.Revision)
+		if err != nil {
+			return nil, false, err
+		}
+		r.deleted(ctx, res, obj)
+		return o, true, nil
+	}
+	return r.storeMark(ctx, res, key, current, obj, opts.WriteOptions.DryRun)
+}
+
+// storeMark writes an object that is now marked for deletion, unless it was
+// marked that way before.
+func (r *Registry) storeMark(ctx context.Context, res *resource.Resource, key string, current *cache.Object, obj runtime.Object, dryRun bool) (*cache.Object, bool, error) {
+	value, err := Encode(res, obj)
+	if err != nil {
+		return nil, false, apierrors.NewInternalError(err)
+	}
+	next, err := index(res, key, value, current.Revision)
+	if err != nil {
+		return nil, false, apierrors.NewInternalError(err)
+	}
+	if string(next.Value) == string(current.Value) {
+		return current, false, nil
+	}
+	if dryRun {
+		return next, false, nil
+	}
+	o, err := r.cfg.Cache.Update(ctx, key, value, current.Revision, res.TTL)
+	return o, false, err
+}
+
+// markDeleting sets deletionTimestamp, grace period and the finalizers that
+// the propagation policy asks for. A second delete may only shorten the grace
+// period.
+func (r *Registry) markDeleting(res *resource.Resource, obj runtime.Object, opts metav1.DeleteOptions) error {
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return err
+	}
+	acc.SetFinalizers(propagationFinalizers(acc.GetFinalizers(), opts))
+	grace := seconds(0)
+	if res.Grace != nil {
+		if g := res.Grace(obj, opts.GracePeriodSeconds); g.Graceful {
+			grace = seconds(g.Seconds)
+		}
+	}
+	now := r.cfg.Clock.Now().Truncate(1e9)
+	if acc.GetDeletionTimestamp() != nil {
+		had := acc.GetDeletionGracePeriodSeconds()
+		shorter := had == nil || grace < seconds(*had)
+		if opts.GracePeriodSeconds == nil || !shorter {
+			if res.MarkDeleting != nil {
+				res.MarkDeleting(obj)
+			}
+			return nil
+		}
+		// The new deadline counts from when the first delete came.
+		if had != nil {
+			now = acc.GetDeletionTimestamp().Add(-seconds(*had).duration())
+		}
+	} else if res.HasGeneration || acc.GetGeneration() > 0 {
+		acc.SetGeneration(acc.GetGeneration() + 1)
+	}
+	at := metav1.Time{Time: now.Add(grace.duration())}
+	length := int64(grace)
+	acc.SetDeletionTimestamp(&at)
+	acc.SetDeletionGracePeriodSeconds(&length)
+	if res.MarkDeleting != nil {
+		res.MarkDeleting(obj)
+	}
+	return nil
+}
+
+// seconds is a grace period.
+type seconds int64
+
+func (s seconds) duration() time.Duration { return time.Duration(s) * time.Second }
+
+// propagationFinalizers adds and drops the two finalizers of the garbage
+// collector. Without a policy, those already there decide.
+func propagationFinalizers(have []string, opts metav1.DeleteOptions) []string {
+	policy := metav1.DeletePropagationBackground
+	switch {
+	case opts.PropagationPolicy != nil:
+		policy = *opts.PropagationPolicy
+	//lint:ignore SA1019 old clients still send orphanDependents
+	case opts.OrphanDependents != nil:
+		//lint:ignore SA1019 as above
+		if *opts.OrphanDependents {
+			policy = metav1.DeletePropagationOrphan
+		}
+	default:
+		return have
+	}
+	out := slices.DeleteFunc(slices.Clone(have), func(f string) bool {
+		return f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents
+	})
+	switch policy {
+	case metav1.DeletePropagationOrphan:
+		out = append(out, metav1.FinalizerOrphanDependents)
+	case metav1.DeletePropagationForeground:
+		out = append(out, metav1.FinalizerDeleteDependents)
+	}
+	return out
+}
+
+// DeleteCollection deletes every object that list selects and returns them.
+// Objects that others delete meanwhile are passed over; the first other error
+// ends it.
+func (r *Registry) DeleteCollection(ctx context.Context, req Request, list ListOptions, opts DeleteOptions) (*cache.List, error) {
+	page, err := r.List(ctx, req, list)
+	if err != nil {
+		return nil, err
+	}
+	for i, o := range page.Items {
+		one := Request{Resource: req.Resource, Namespace: o.Namespace, Name: o.Name}
+		last, _, err := r.Delete(ctx, one, opts)
+		if err != nil && !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+		if err == nil {
+			page.Items[i] = last
+		}
+	}
+	return page, nil
+}

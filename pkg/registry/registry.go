@@ -1,0 +1,222 @@
+// Package registry is the generic storage logic of every resource: get, list,
+// watch, create, update, patch, apply, delete and deletecollection, driven by
+// the table of package resource. It knows no HTTP: callers pass decoded
+// options and get cached objects (encoded bytes with a small index) or API
+// status errors.
+//
+// Contract: a write is one storage transaction that compares the object's
+// revision. Conflicts with other writers are retried inside for writes that
+// gave no resourceVersion, and answered 409 for those that did. An outcome
+// that the store could not tell is answered with a timeout error and never
+// retried. Decisions that rest on cached state are confirmed against the
+// store before they refuse or skip a write.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/utils/clock"
+
+	"coracle/pkg/admission"
+	"coracle/pkg/auth"
+	"coracle/pkg/resource"
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/cache"
+)
+
+// Config is what a Registry is made of. All fields but Hooks are required.
+type Config struct {
+	Table *resource.Table
+	Cache *cache.Cache
+	// Chain admits writes.
+	Chain *admission.Chain
+	Clock clock.PassiveClock
+	// Rand feeds UIDs and generated names.
+	Rand io.Reader
+	// Types describes the schemas that field ownership follows. It is called
+	// at the first write, since it takes about 100 ms.
+	Types func() managedfields.TypeConverter
+	// Hooks are further steps of single resources, by "resource.group"
+	// (schema.GroupResource's string form).
+	Hooks map[string]Hook
+}
+
+// Hook is what a resource does around its writes beside the table's pure
+// functions: a Service takes addresses from an allocator. Each function may
+// be nil. undo is called when the write did not happen.
+type Hook struct {
+	Create func(ctx context.Context, obj runtime.Object, dryRun bool) (undo func(), err error)
+	Update func(ctx context.Context, obj, old runtime.Object, dryRun bool) (undo func(), err error)
+	// Updated is called after an update was stored.
+	Updated func(ctx context.Context, obj, old runtime.Object)
+	// Deleted is called after obj left the store.
+	Deleted func(ctx context.Context, obj runtime.Object)
+}
+
+// Registry serves the table's resources from one cache. It is safe for
+// concurrent use.
+type Registry struct {
+	cfg  Config
+	rand sync.Mutex // guards cfg.Rand
+
+	types    sync.Once
+	typeConv managedfields.TypeConverter // set by types
+	managers sync.Map                    // managerKey -> *managedfields.FieldManager
+}
+
+// New returns a Registry over cfg.
+func New(cfg Config) *Registry {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.RealClock{}
+	}
+	return &Registry{cfg: cfg}
+}
+
+// Table returns the resources the registry serves.
+func (r *Registry) Table() *resource.Table { return r.cfg.Table }
+
+// Cache returns the cache that all reads go through.
+func (r *Registry) Cache() *cache.Cache { return r.cfg.Cache }
+
+// Now is the registry's clock, which ages in tables follow.
+func (r *Registry) Now() time.Time { return r.cfg.Clock.Now() }
+
+// Request names what a call is about.
+type Request struct {
+	Resource    *resource.Resource
+	Subresource string
+	Namespace   string
+	Name        string
+}
+
+// WriteOptions are those that all writes share.
+type WriteOptions struct {
+	DryRun bool
+	// Manager owns the fields that the write sets; the HTTP layer defaults it
+	// to the first word of the User-Agent.
+	Manager string
+	// Options is the request's own options object, for admission.
+	Options runtime.Object
+	// Warn receives texts for Warning headers; nil drops them.
+	Warn func(string)
+}
+
+func (o WriteOptions) warn(text string) {
+	if o.Warn != nil {
+		o.Warn(text)
+	}
+}
+
+// Prefix is the storage prefix of a resource, or of one of its namespaces. It
+// ends with a slash, so that ns1 never matches ns10.
+func Prefix(res *resource.Resource, namespace string) string {
+	p := "/registry/" + res.StoragePath + "/"
+	if namespace != "" {
+		p += namespace + "/"
+	}
+	return p
+}
+
+// Key is the storage key of an object.
+func Key(res *resource.Resource, namespace, name string) (string, error) {
+	if res.Namespaced && namespace == "" {
+		return "", apierrors.NewBadRequest("a namespace must be given for " + res.Plural)
+	}
+	for _, part := range []string{namespace, name} {
+		if part == "." || part == ".." || strings.ContainsAny(part, "/%\x00") {
+			return "", apierrors.NewBadRequest(fmt.Sprintf("%q is not a name: it may not be . or .., nor contain / or %%", part))
+		}
+	}
+	if name == "" {
+		return "", apierrors.NewBadRequest("a name must be given")
+	}
+	if !res.Namespaced {
+		namespace = ""
+	}
+	return Prefix(res, namespace) + name, nil
+}
+
+// attributes describes a write to admission.
+func (r *Registry) attributes(ctx context.Context, op admission.Operation, req Request, obj, old runtime.Object, opts WriteOptions) *admission.Attributes {
+	user, _ := auth.UserFrom(ctx)
+	return &admission.Attributes{
+		Operation: op, Resource: req.Resource, Subresource: req.Subresource,
+		Namespace: req.Namespace, Name: req.Name,
+		Object: obj, Old: old, Options: opts.Options,
+		User: user, DryRun: opts.DryRun, Warn: opts.warn,
+	}
+}
+
+// Admit runs the whole chain for a request whose object is not stored by the
+// registry itself: a Binding, an Eviction, a TokenRequest, a connect.
+func (r *Registry) Admit(ctx context.Context, op admission.Operation, req Request, obj, old runtime.Object, opts WriteOptions) error {
+	a := r.attributes(ctx, op, req, obj, old, opts)
+	if err := r.cfg.Chain.Admit(ctx, a); err != nil {
+		return err
+	}
+	return r.cfg.Chain.Validate(ctx, a)
+}
+
+func (r *Registry) hook(res *resource.Resource) Hook {
+	return r.cfg.Hooks[res.GroupResource().String()]
+}
+
+// newUID makes a random (version 4) UUID.
+func (r *Registry) newUID() (types.UID, error) {
+	var b [16]byte
+	if err := r.random(b[:]); err != nil {
+		return "", err
+	}
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])), nil
+}
+
+func (r *Registry) random(b []byte) error {
+	r.rand.Lock()
+	defer r.rand.Unlock()
+	if _, err := io.ReadFull(r.cfg.Rand, b); err != nil {
+		return fmt.Errorf("read randomness: %w", err)
+	}
+	return nil
+}
+
+// storageError turns an error of the store into the API's.
+func storageError(err error, res *resource.Resource, name string) error {
+	var conflict *storage.ConflictError
+	switch {
+	case err == nil:
+		return nil
+	case isStatus(err):
+		return err
+	case errors.Is(err, storage.ErrNotFound):
+		return apierrors.NewNotFound(res.GroupResource(), name)
+	case errors.As(err, &conflict):
+		return errModified(res, name)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return apierrors.NewTimeoutError("the store did not answer in time; the outcome of a write is not known", 1)
+	}
+	return apierrors.NewInternalError(fmt.Errorf("%s %q: %w", res.GroupResource(), name, err))
+}
+
+func isStatus(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status)
+}
+
+// errModified is the conflict that clients retry on; its words are upstream's
+// since tools look for them.
+func errModified(res *resource.Resource, name string) error {
+	return apierrors.NewConflict(res.GroupResource(), name,
+		errors.New("the object has been modified; please apply your changes to the latest version and try again"))
+}

@@ -1,0 +1,374 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"coracle/pkg/admission"
+	"coracle/pkg/resource"
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/cache"
+)
+
+// maxConflictRetries bounds how often a write without a resourceVersion is
+// recomputed because others wrote in between.
+const maxConflictRetries = 100
+
+// Change computes the wanted object from the current one, which it may keep
+// or change: it is decoded for this call alone. current is an empty object
+// when there is none and the update may create. It runs again after a
+// conflict, so it has no side effects.
+type Change func(current runtime.Object) (runtime.Object, error)
+
+// UpdateOptions are those of an update.
+type UpdateOptions struct {
+	WriteOptions
+	// Preconditions of the request; nil fields are not checked.
+	Preconditions *metav1.Preconditions
+	// AllowCreate creates the object when there is none.
+	AllowCreate bool
+	// KeepManagers leaves managedFields as change made them (apply).
+	KeepManagers bool
+	// Verbatim skips the resource's own preparation, for internal writes that
+	// move fields no client may (binding sets spec.nodeName).
+	Verbatim bool
+}
+
+// Update replaces the object by what change makes of it and returns the
+// stored result; created says that there was none. An object that comes out
+// equal is not written: its resourceVersion stays.
+// Errors: NotFound, Conflict, Invalid, Forbidden (admission), Timeout.
+func (r *Registry) Update(ctx context.Context, req Request, change Change, opts UpdateOptions) (o *cache.Object, created bool, err error) {
+	key, err := Key(req.Resource, req.Namespace, req.Name)
+	if err != nil {
+		return nil, false, err
+	}
+	// The first try rests on the cache, which may trail the store when other
+	// servers write; only a try on a confirmed read may refuse or skip.
+	read := cache.Read{Any: true}
+	for range maxConflictRetries {
+		current, err := r.cfg.Cache.Get(ctx, key, read)
+		confirmed := !read.Any
+		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return nil, false, storageError(err, req.Resource, req.Name)
+		}
+		if err != nil && !confirmed {
+			read = cache.Read{}
+			continue
+		}
+		if err != nil {
+			if !opts.AllowCreate {
+				return nil, false, apierrors.NewNotFound(req.Resource.GroupResource(), req.Name)
+			}
+			o, err := r.createByUpdate(ctx, req, change, opts)
+			return o, err == nil, err
+		}
+		o, wrote, err := r.updateOnce(ctx, req, key, current, change, opts)
+		if err == nil && (wrote || confirmed) {
+			return o, false, nil
+		}
+		var conflict *storage.ConflictError
+		if errors.As(err, &conflict) || !confirmed {
+			read = cache.Read{}
+			continue
+		}
+		return nil, false, storageError(err, req.Resource, req.Name)
+	}
+	return nil, false, errModified(req.Resource, req.Name)
+}
+
+func (r *Registry) createByUpdate(ctx context.Context, req Request, change Change, opts UpdateOptions) (*cache.Object, error) {
+	obj, err := change(req.Resource.New())
+	if err != nil {
+		return nil, err
+	}
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	if p := opts.Preconditions; p != nil && p.UID != nil || acc.GetUID() != "" {
+		return nil, apierrors.NewConflict(req.Resource.GroupResource(), req.Name,
+			errors.New("the object does not exist, so a precondition on its UID cannot hold"))
+	}
+	acc.SetResourceVersion("")
+	return r.Create(ctx, req, obj, opts.WriteOptions)
+}
+
+// updateOnce makes one attempt on current. wrote is false when the result
+// equals current.
+func (r *Registry) updateOnce(ctx context.Context, req Request, key string, current *cache.Object, change Change, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
+	res := req.Resource
+	old, err := Shared(res, current)
+	if err != nil {
+		return nil, false, apierrors.NewInternalError(err)
+	}
+	if err := checkPreconditions(req, current, opts.Preconditions); err != nil {
+		return nil, false, err
+	}
+	obj, err := r.wanted(ctx, req, current, old, change, opts)
+	if err != nil {
+		return nil, false, err
+	}
+	undo, err := r.hookUpdate(ctx, res, obj, old, opts.DryRun)
+	if err != nil {
+		return nil, false, err
+	}
+	o, wrote, err = r.storeUpdate(ctx, req, key, current, obj, old, opts)
+	if err != nil || !wrote {
+		undo()
+	}
+	return o, wrote, err
+}
+
+// wanted runs change and everything that completes its result before it is
+// validated.
+func (r *Registry) wanted(ctx context.Context, req Request, current *cache.Object, old runtime.Object, change Change, opts UpdateOptions) (runtime.Object, error) {
+	res := req.Resource
+	mine, err := Decode(res, current.Value)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	obj, err := change(mine)
+	if err != nil {
+		return nil, err
+	}
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	oldAcc, err := meta.Accessor(old)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	if err := checkUpdateMeta(req, acc, oldAcc); err != nil {
+		return nil, err
+	}
+	if err := r.cfg.Chain.Admit(ctx, r.attributes(ctx, admission.Update, req, obj, old, opts.WriteOptions)); err != nil {
+		return nil, err
+	}
+	if res.Default != nil {
+		res.Default(obj)
+	}
+	acc.SetResourceVersion("")
+	if err := completeUpdate(req, obj, old, acc, oldAcc, opts.Verbatim); err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	if !opts.KeepManagers {
+		obj = r.own(req, old, obj, opts.Manager)
+	}
+	return obj, nil
+}
+
+// checkUpdateMeta refuses a body that is about another object or another
+// version of it, and fills in what it left out.
+func checkUpdateMeta(req Request, acc, old metav1.Object) error {
+	if acc.GetName() != req.Name {
+		if acc.GetName() != "" {
+			return apierrors.NewBadRequest("the name of the object (" + acc.GetName() + ") does not match the name on the URL (" + req.Name + ")")
+		}
+		acc.SetName(req.Name)
+	}
+	if err := setNamespace(req, acc); err != nil {
+		return err
+	}
+	if rv := acc.GetResourceVersion(); rv == "" || rv == "0" {
+		if !req.Resource.UnconditionalUpdate {
+			return apierrors.NewInvalid(req.Resource.GVK().GroupKind(), req.Name, field.ErrorList{field.Invalid(
+				field.NewPath("metadata", "resourceVersion"), acc.GetResourceVersion(), "must be specified for an update")})
+		}
+	} else if rv != old.GetResourceVersion() {
+		return errModified(req.Resource, req.Name)
+	}
+	if uid := acc.GetUID(); uid != "" && uid != old.GetUID() {
+		return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf(
+			"Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID()))
+	}
+	return nil
+}
+
+func checkPreconditions(req Request, current *cache.Object, p *metav1.Preconditions) error {
+	if p == nil {
+		return nil
+	}
+	if p.UID != nil && *p.UID != current.UID {
+		return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf(
+			"Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, current.UID))
+	}
+	if rv := fmt.Sprint(int64(current.Revision)); p.ResourceVersion != nil && *p.ResourceVersion != rv {
+		return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf(
+			"Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *p.ResourceVersion, rv))
+	}
+	return nil
+}
+
+// completeUpdate keeps what an update may not change and moves generation and
+// the half (spec or status) that the request does not address.
+func completeUpdate(req Request, obj, old runtime.Object, acc, oldAcc metav1.Object, verbatim bool) error {
+	res := req.Resource
+	acc.SetUID(oldAcc.GetUID())
+	acc.SetSelfLink("")
+	acc.SetCreationTimestamp(oldAcc.GetCreationTimestamp())
+	if t := oldAcc.GetDeletionTimestamp(); t != nil {
+		acc.SetDeletionTimestamp(t)
+	}
+	if g := oldAcc.GetDeletionGracePeriodSeconds(); g != nil {
+		acc.SetDeletionGracePeriodSeconds(g)
+	}
+	acc.SetGeneration(oldAcc.GetGeneration())
+	if verbatim {
+		return nil
+	}
+	var kept string
+	var prepare func(obj, old runtime.Object)
+	switch req.Subresource {
+	case "", "scale":
+		kept, prepare = "Status", res.Prepare
+	case "status":
+		kept, prepare = "Spec", res.PrepareStatus
+	default:
+		sub, _ := res.Subresource(req.Subresource)
+		prepare = sub.Prepare
+	}
+	if res.HasStatus && kept != "" && structField(old, kept).IsValid() {
+		if err := copyField(obj, old.DeepCopyObject(), kept); err != nil {
+			return err
+		}
+	}
+	if prepare != nil {
+		prepare(obj, old)
+	}
+	if res.HasGeneration && req.Subresource != "status" && !sameSpec(obj, old) {
+		acc.SetGeneration(oldAcc.GetGeneration() + 1)
+	}
+	return nil
+}
+
+func sameSpec(a, b runtime.Object) bool {
+	x, y := structField(a, "Spec"), structField(b, "Spec")
+	return !x.IsValid() || equality.Semantic.DeepEqual(x.Interface(), y.Interface())
+}
+
+func (r *Registry) hookUpdate(ctx context.Context, res *resource.Resource, obj, old runtime.Object, dryRun bool) (undo func(), err error) {
+	undo = func() {}
+	if h := r.hook(res).Update; h != nil {
+		u, err := h(ctx, obj, old, dryRun)
+		if err != nil {
+			return undo, err
+		}
+		if u != nil {
+			undo = u
+		}
+	}
+	return undo, nil
+}
+
+func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, current *cache.Object, obj, old runtime.Object, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
+	res := req.Resource
+	if errs := validateChange(req, obj, old, opts.Verbatim); len(errs) > 0 {
+		return nil, false, apierrors.NewInvalid(res.GVK().GroupKind(), req.Name, errs)
+	}
+	attrs := r.attributes(ctx, admission.Update, req, obj, old, opts.WriteOptions)
+	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
+		return nil, false, err
+	}
+	if res.Warnings != nil && req.Subresource == "" {
+		for _, w := range res.Warnings(obj, old) {
+			opts.warn(w)
+		}
+	}
+	keepTimes(obj, old)
+	value, err := Encode(res, obj)
+	if err != nil {
+		return nil, false, apierrors.NewInternalError(err)
+	}
+	next, err := index(res, key, value, current.Revision)
+	if err != nil {
+		return nil, false, apierrors.NewInternalError(err)
+	}
+	if bytes.Equal(next.Value, current.Value) {
+		return current, false, nil
+	}
+	gone := mayGo(res, obj)
+	switch {
+	case opts.DryRun:
+		next.Key, next.Revision = key, current.Revision
+		return next, true, nil
+	case gone:
+		o, err = r.cfg.Cache.Delete(ctx, key, current.Revision)
+		if err == nil {
+			r.deleted(ctx, res, obj)
+		}
+	default:
+		o, err = r.cfg.Cache.Update(ctx, key, value, current.Revision, res.TTL)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if h := r.hook(res).Updated; h != nil && !gone {
+		h(ctx, obj, old)
+	}
+	return o, true, nil
+}
+
+func validateChange(req Request, obj, old runtime.Object, verbatim bool) field.ErrorList {
+	res := req.Resource
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return field.ErrorList{field.InternalError(field.NewPath("metadata"), err)}
+	}
+	oldAcc, err := meta.Accessor(old)
+	if err != nil {
+		return field.ErrorList{field.InternalError(field.NewPath("metadata"), err)}
+	}
+	acc.SetResourceVersion(oldAcc.GetResourceVersion())
+	path := field.NewPath("metadata")
+	errs := validation.ValidateObjectMetaAccessor(acc, res.Namespaced, nameCheck(res), path)
+	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(acc, oldAcc, path)...)
+	switch {
+	case verbatim:
+	case req.Subresource == "status":
+		if res.ValidateStatus != nil {
+			errs = append(errs, res.ValidateStatus(obj, old)...)
+		}
+	case req.Subresource != "" && req.Subresource != "scale":
+		if sub, _ := res.Subresource(req.Subresource); sub.Validate != nil {
+			errs = append(errs, sub.Validate(obj, old)...)
+		}
+	default:
+		if res.Validate != nil {
+			errs = append(errs, res.Validate(obj)...)
+		}
+		if res.ValidateUpdate != nil {
+			errs = append(errs, res.ValidateUpdate(obj, old)...)
+		}
+	}
+	return errs
+}
+
+// mayGo says that obj is marked for deletion and nothing holds it any more.
+func mayGo(res *resource.Resource, obj runtime.Object) bool {
+	acc, err := meta.Accessor(obj)
+	if err != nil || acc.GetDeletionTimestamp() == nil || len(acc.GetFinalizers()) > 0 {
+		return false
+	}
+	if g := acc.GetDeletionGracePeriodSeconds(); g != nil && *g > 0 {
+		return false
+	}
+	return res.Held == nil || !res.Held(obj)
+}
+
+func (r *Registry) deleted(ctx context.Context, res *resource.Resource, obj runtime.Object) {
+	if h := r.hook(res).Deleted; h != nil {
+		h(ctx, obj)
+	}
+}

@@ -1,0 +1,196 @@
+package registry
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// protoPrefix starts every value that is a runtime.Unknown in protobuf, in
+// the store as well as on the wire (apimachinery, serializer/protobuf).
+var protoPrefix = []byte{'k', '8', 's', 0}
+
+// Field numbers of runtime.Unknown, runtime.TypeMeta and ObjectMeta that the
+// splicing below reads.
+const (
+	unknownTypeMeta = 1
+	unknownRaw      = 2
+
+	typeMetaAPIVersion = 1
+	typeMetaKind       = 2
+
+	objectMeta = 1 // every API object has its metadata as field 1
+
+	metaName            = 1
+	metaNamespace       = 3
+	metaUID             = 5
+	metaResourceVersion = 6
+	metaDeletion        = 9
+	metaLabels          = 11
+)
+
+var errWire = errors.New("malformed protobuf")
+
+// envelope is an opened runtime.Unknown. The slices alias the value.
+type envelope struct {
+	apiVersion, kind string
+	raw              []byte
+}
+
+// openEnvelope splits a protobuf value into its type and the object's bytes.
+func openEnvelope(value []byte) (envelope, error) {
+	var env envelope
+	rest, ok := bytes.CutPrefix(value, protoPrefix)
+	if !ok {
+		return env, fmt.Errorf("the value does not begin with the protobuf prefix k8s\\0: %w", errWire)
+	}
+	err := eachField(rest, func(num protowire.Number, _, _ int, body []byte) error {
+		switch num {
+		case unknownTypeMeta:
+			return eachField(body, func(num protowire.Number, _, _ int, body []byte) error {
+				switch num {
+				case typeMetaAPIVersion:
+					env.apiVersion = string(body)
+				case typeMetaKind:
+					env.kind = string(body)
+				}
+				return nil
+			})
+		case unknownRaw:
+			env.raw = body
+		}
+		return nil
+	})
+	return env, err
+}
+
+// sealEnvelope is the inverse of openEnvelope. Empty contentEncoding and
+// contentType are written as the library writes them.
+func sealEnvelope(apiVersion, kind string, raw []byte) []byte {
+	typeMeta := make([]byte, 0, len(apiVersion)+len(kind)+4)
+	typeMeta = protowire.AppendTag(typeMeta, typeMetaAPIVersion, protowire.BytesType)
+	typeMeta = protowire.AppendString(typeMeta, apiVersion)
+	typeMeta = protowire.AppendTag(typeMeta, typeMetaKind, protowire.BytesType)
+	typeMeta = protowire.AppendString(typeMeta, kind)
+
+	out := make([]byte, 0, len(protoPrefix)+len(typeMeta)+len(raw)+20)
+	out = append(out, protoPrefix...)
+	out = protowire.AppendTag(out, unknownTypeMeta, protowire.BytesType)
+	out = protowire.AppendBytes(out, typeMeta)
+	out = protowire.AppendTag(out, unknownRaw, protowire.BytesType)
+	out = protowire.AppendBytes(out, raw)
+	return append(out, 0x1a, 0x00, 0x22, 0x00)
+}
+
+// rawMeta is what one pass over an object's metadata finds.
+type rawMeta struct {
+	name, namespace, uid string
+	labels               map[string]string
+	deleting             bool
+
+	metaStart, metaEnd int // the ObjectMeta's bytes within the object
+	rvStart, rvEnd     int // the resourceVersion field, tag included, within the ObjectMeta
+	rest               int // where the object's other fields begin
+}
+
+// scanMeta reads the metadata of an encoded object without decoding it.
+func scanMeta(raw []byte) (rawMeta, error) {
+	var m rawMeta
+	num, typ, n := protowire.ConsumeTag(raw)
+	if n < 0 || num != objectMeta || typ != protowire.BytesType {
+		return m, fmt.Errorf("the object does not begin with its metadata: %w", errWire)
+	}
+	meta, size := protowire.ConsumeBytes(raw[n:])
+	if size < 0 {
+		return m, fmt.Errorf("the object's metadata is cut off: %w", errWire)
+	}
+	m.rest = n + size
+	m.metaEnd = m.rest
+	m.metaStart = m.rest - len(meta)
+	err := eachField(meta, func(num protowire.Number, start, end int, body []byte) error {
+		switch num {
+		case metaName:
+			m.name = string(body)
+		case metaNamespace:
+			m.namespace = string(body)
+		case metaUID:
+			m.uid = string(body)
+		case metaResourceVersion:
+			m.rvStart, m.rvEnd = start, end
+		case metaDeletion:
+			m.deleting = true
+		case metaLabels:
+			key, value, err := mapEntry(body)
+			if err != nil {
+				return err
+			}
+			if m.labels == nil {
+				m.labels = map[string]string{}
+			}
+			m.labels[key] = value
+		}
+		if m.rvEnd == 0 && num < metaResourceVersion {
+			m.rvStart = end // where the field belongs when it is absent
+		}
+		return nil
+	})
+	if m.rvEnd == 0 {
+		m.rvEnd = m.rvStart
+	}
+	return m, err
+}
+
+// spliceRevision returns raw with metadata.resourceVersion set to rv,
+// whatever it was before.
+func spliceRevision(raw []byte, m rawMeta, rv string) []byte {
+	meta := raw[m.metaStart:m.metaEnd]
+	size := len(meta) - (m.rvEnd - m.rvStart) + 2 + len(rv)
+	out := make([]byte, 0, len(raw)+len(rv)+8)
+	out = protowire.AppendTag(out, objectMeta, protowire.BytesType)
+	out = protowire.AppendVarint(out, uint64(size))
+	out = append(out, meta[:m.rvStart]...)
+	out = protowire.AppendTag(out, metaResourceVersion, protowire.BytesType)
+	out = protowire.AppendString(out, rv)
+	out = append(out, meta[m.rvEnd:]...)
+	return append(out, raw[m.rest:]...)
+}
+
+// eachField walks the fields of a message. body is the content of a
+// length-delimited field and nil for the others; start and end enclose the
+// whole field.
+func eachField(msg []byte, f func(num protowire.Number, start, end int, body []byte) error) error {
+	for pos := 0; pos < len(msg); {
+		num, typ, n := protowire.ConsumeTag(msg[pos:])
+		if n < 0 {
+			return fmt.Errorf("a field tag is cut off: %w", errWire)
+		}
+		size := protowire.ConsumeFieldValue(num, typ, msg[pos+n:])
+		if size < 0 {
+			return fmt.Errorf("field %d is cut off: %w", num, errWire)
+		}
+		var body []byte
+		if typ == protowire.BytesType {
+			body, _ = protowire.ConsumeBytes(msg[pos+n:])
+		}
+		if err := f(num, pos, pos+n+size, body); err != nil {
+			return err
+		}
+		pos += n + size
+	}
+	return nil
+}
+
+func mapEntry(msg []byte) (key, value string, err error) {
+	err = eachField(msg, func(num protowire.Number, _, _ int, body []byte) error {
+		switch num {
+		case 1:
+			key = string(body)
+		case 2:
+			value = string(body)
+		}
+		return nil
+	})
+	return key, value, err
+}
