@@ -1,0 +1,199 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+const (
+	// apiTimeout bounds the start of the API server, nodesTimeout the time
+	// until all nodes are ready.
+	apiTimeout   = 60 * time.Second
+	nodesTimeout = 90 * time.Second
+	// statePoll is how often a starting part is looked at.
+	statePoll = 20 * time.Millisecond
+	// controlPlaneGrace is how long the control plane gets to end in order.
+	controlPlaneGrace = 15 * time.Second
+)
+
+// controlPlaneArgs is the control plane's command line.
+func controlPlaneArgs(f folder, s *Spec) []string {
+	args := append([]string(nil), s.Programs.APIServerArgs...)
+	args = append(args,
+		"--all-in-one",
+		"--data-dir="+f.control(),
+		"--bind-address=127.0.0.1",
+		"--advertise-address="+s.hostEnd().String(),
+		"--secure-port="+strconv.Itoa(s.Port),
+		"--service-cluster-ip-range="+s.ServiceCIDR.String(),
+		"--cluster-cidr="+s.PodCIDR.String(),
+	)
+	if s.Hardened {
+		args = append(args, "--hardened")
+	}
+	return args
+}
+
+func (b *boot) controlPlaneRuns(context.Context) (bool, error) {
+	p, err := readProcess(b.f.apiserverPID())
+	return err == nil && p.alive(), err
+}
+
+// startControlPlane does not wait for the API server: the nodes start meanwhile.
+func (b *boot) startControlPlane(context.Context) error {
+	if err := os.MkdirAll(b.f.control(), 0o700); err != nil {
+		return fmt.Errorf("make the control plane's folder: %w", err)
+	}
+	if err := trimLog(b.f.apiserverLog()); err != nil {
+		return err
+	}
+	cmd := exec.Command(b.s.Programs.APIServer, controlPlaneArgs(b.f, b.s)...)
+	cmd.Env = append(os.Environ(), "HOME="+b.f.control())
+	_, err := startDetached(cmd, b.f.apiserverLog(), b.f.apiserverPID())
+	return err
+}
+
+func (b *boot) stopControlPlane(ctx context.Context) error {
+	return endControlPlane(ctx, b.f, 5*time.Second)
+}
+
+func endControlPlane(ctx context.Context, f folder, grace time.Duration) error {
+	p, err := readProcess(f.apiserverPID())
+	if err != nil {
+		return err
+	}
+	if err := p.stop(ctx, grace); err != nil {
+		return fmt.Errorf("stop the control plane: %w", err)
+	}
+	if err := os.Remove(f.apiserverPID()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("stop the control plane: %w", err)
+	}
+	return nil
+}
+
+// awaitAPI returns when the API server says that it is ready, or soon after
+// its process has ended.
+func (b *boot) awaitAPI(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	var last error
+	err := poll(ctx, func() (bool, error) {
+		p, err := readProcess(b.f.apiserverPID())
+		if err != nil {
+			return false, err
+		}
+		if !p.alive() {
+			return false, fmt.Errorf("the API server ended: %s", lastLines(b.f.apiserverLog(), 3))
+		}
+		client, err := adminClient(b.f)
+		if err != nil {
+			last = err
+			return false, nil
+		}
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		_, last = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(attempt)
+		return last == nil, nil
+	})
+	if err != nil && last != nil && ctx.Err() != nil {
+		return fmt.Errorf("the API server was not ready within %s: %w", apiTimeout, last)
+	}
+	return err
+}
+
+// adminClient uses the kubeconfig that the API server wrote.
+func adminClient(f folder) (*kubernetes.Clientset, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", f.adminKubeconfig())
+	if err != nil {
+		return nil, fmt.Errorf("read the administrator's kubeconfig: %w", err)
+	}
+	cfg.Timeout = 10 * time.Second
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
+	}
+	return client, nil
+}
+
+// awaitNodes returns when every node of the cluster is ready.
+func (b *boot) awaitNodes(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, nodesTimeout)
+	defer cancel()
+	client, err := adminClient(b.f)
+	if err != nil {
+		return err
+	}
+	var last error
+	missing := nodeNames(b.s.Nodes)
+	err = poll(ctx, func() (bool, error) {
+		list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			last = err
+			return false, nil
+		}
+		last = nil
+		missing = notReady(b.s.Nodes, list.Items)
+		return missing == "", nil
+	})
+	if err != nil && ctx.Err() != nil {
+		first := strings.SplitN(missing, ", ", 2)[0]
+		return errors.Join(fmt.Errorf("not ready within %s: %s; the end of the log of the agent of %s: %s",
+			nodesTimeout, missing, first, lastLines(b.f.rootfs(first, "var/log/kubelet.log"), 3)), last)
+	}
+	return err
+}
+
+// notReady names the wanted nodes that the API server does not show as ready.
+func notReady(want []NodeSpec, have []corev1.Node) string {
+	ready := map[string]bool{}
+	for i := range have {
+		for _, c := range have[i].Status.Conditions {
+			if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+				ready[have[i].Name] = true
+			}
+		}
+	}
+	var missing []string
+	for _, n := range want {
+		if !ready[n.Name] {
+			missing = append(missing, n.Name)
+		}
+	}
+	return strings.Join(missing, ", ")
+}
+
+// poll calls fn until it is done, fails, or ctx ends.
+func poll(ctx context.Context, fn func() (bool, error)) error {
+	tick := time.NewTicker(statePoll)
+	defer tick.Stop()
+	for {
+		done, err := fn()
+		if err != nil || done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// endpoint is the API server's address on the host.
+func (s *Spec) endpoint() string {
+	return "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))
+}
