@@ -35,6 +35,9 @@ func deployments() *Resource {
 				d.Generation++
 			}
 		},
+		Validate:       validateDeployment,
+		ValidateUpdate: validateDeploymentUpdate,
+		ValidateStatus: validateDeploymentStatus,
 		Scale: func(d *appsv1.Deployment) *autoscalingv1.Scale {
 			return makeScale(&d.ObjectMeta, d.Spec.Replicas, d.Status.Replicas, d.Spec.Selector)
 		},

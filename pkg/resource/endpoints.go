@@ -36,6 +36,7 @@ func endpoints() *Resource {
 				}
 			}
 		},
+		Validate: validateEndpoints,
 		Row: func(e *corev1.Endpoints, now time.Time) []any {
 			return []any{e.Name, endpointsText(e.Subsets), age(e.CreationTimestamp, now)}
 		},

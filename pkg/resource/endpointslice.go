@@ -8,6 +8,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 func endpointSlices() *Resource {
@@ -29,7 +30,11 @@ func endpointSlices() *Resource {
 				}
 			}
 		},
-		Prepare: prepareEndpointSlice,
+		Prepare:  prepareEndpointSlice,
+		Validate: validateEndpointSlice,
+		ValidateUpdate: func(s, old *discoveryv1.EndpointSlice) field.ErrorList {
+			return checkImmutable(field.NewPath("addressType"), s.AddressType, old.AddressType)
+		},
 		Row: func(s *discoveryv1.EndpointSlice, now time.Time) []any {
 			return []any{s.Name, string(s.AddressType), slicePorts(s.Ports), sliceEndpoints(s.Endpoints), age(s.CreationTimestamp, now)}
 		},

@@ -46,8 +46,10 @@ func events() *Resource {
 			},
 		}},
 	}, hooks[*corev1.Event]{
-		Fields: eventFields,
-		Row:    eventRow,
+		Validate:       validateEvent,
+		ValidateUpdate: validateEventUpdate,
+		Fields:         eventFields,
+		Row:            eventRow,
 	})
 }
 

@@ -33,7 +33,10 @@ func nodes() *Resource {
 		Columns: columns("Name", "Status", "Roles", "Age", "Version",
 			"+Internal-IP", "+External-IP", "+OS-Image", "+Kernel-Version", "+Container-Runtime"),
 	}, hooks[*corev1.Node]{
-		Default: defaultNode,
+		Default:        defaultNode,
+		Validate:       validateNode,
+		ValidateUpdate: validateNodeUpdate,
+		ValidateStatus: validateNodeStatus,
 		Fields: func(n *corev1.Node) map[string]string {
 			return map[string]string{"spec.unschedulable": strconv.FormatBool(n.Spec.Unschedulable)}
 		},

@@ -18,6 +18,7 @@ func pods() *Resource {
 		HasGeneration:       true,
 		UnconditionalUpdate: true,
 		Subresources:        podSubresources(),
+		ReturnDeleted:       true,
 		New:                 func() runtime.Object { return &corev1.Pod{} },
 		NewList:             func() runtime.Object { return &corev1.PodList{} },
 		FieldNames: []string{
@@ -27,12 +28,15 @@ func pods() *Resource {
 		Columns: columns("Name", "Ready", "Status", "Restarts", "Age",
 			"+IP", "+Node", "+Nominated Node", "+Readiness Gates"),
 	}, hooks[*corev1.Pod]{
-		Default:       defaultPod,
-		Prepare:       preparePod,
-		PrepareStatus: preparePodStatus,
-		Fields:        podFields,
-		Grace:         podGrace,
-		Row:           podRow,
+		Default:        defaultPod,
+		Prepare:        preparePod,
+		PrepareStatus:  preparePodStatus,
+		Validate:       validatePod,
+		ValidateUpdate: validatePodUpdate,
+		ValidateStatus: validatePodStatus,
+		Fields:         podFields,
+		Grace:          podGrace,
+		Row:            podRow,
 	})
 }
 
@@ -46,14 +50,14 @@ func podSubresources() []Subresource {
 		{Name: "attach", Kind: kind("", "v1", "PodAttachOptions"), Verbs: stream},
 		{Name: "binding", Kind: kind("", "v1", "Binding"), Verbs: []string{"create"}},
 		{Name: "ephemeralcontainers", Verbs: []string{"get", "patch", "update"},
-			Prepare: two(prepareEphemeralContainers)},
+			Prepare: two(prepareEphemeralContainers), Validate: twoResult(validateEphemeralContainers)},
 		{Name: "eviction", Kind: kind("policy", "v1", "Eviction"), Verbs: []string{"create"}},
 		{Name: "exec", Kind: kind("", "v1", "PodExecOptions"), Verbs: stream},
 		{Name: "log", Verbs: []string{"get"}},
 		{Name: "portforward", Kind: kind("", "v1", "PodPortForwardOptions"), Verbs: stream},
 		{Name: "proxy", Kind: kind("", "v1", "PodProxyOptions"), Verbs: proxyVerbs},
 		{Name: "resize", Verbs: []string{"get", "patch", "update"},
-			Prepare: two(prepareResize)},
+			Prepare: two(prepareResize), Validate: twoResult(validateResize)},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -46,11 +47,28 @@ func clusterRoles() *Resource {
 		func() runtime.Object { return &rbacv1.ClusterRole{} }, func() runtime.Object { return &rbacv1.ClusterRoleList{} })
 	r.Columns = columns("Name", "Created At:date")
 	return define(r, hooks[*rbacv1.ClusterRole]{
-		Validate: func(o *rbacv1.ClusterRole) field.ErrorList { return checkRules(o.Rules, false) },
+		Validate: func(o *rbacv1.ClusterRole) field.ErrorList {
+			return append(checkRules(o.Rules, false), checkAggregation(o.AggregationRule)...)
+		},
 		Row: func(o *rbacv1.ClusterRole, _ time.Time) []any {
 			return []any{o.Name, o.CreationTimestamp.UTC().Format(time.RFC3339)}
 		},
 	})
+}
+
+func checkAggregation(rule *rbacv1.AggregationRule) field.ErrorList {
+	if rule == nil {
+		return nil
+	}
+	p := field.NewPath("aggregationRule", "clusterRoleSelectors")
+	if len(rule.ClusterRoleSelectors) == 0 {
+		return field.ErrorList{field.Required(p, "at least one clusterRoleSelector required if aggregationRule is non-nil")}
+	}
+	var errs field.ErrorList
+	for i := range rule.ClusterRoleSelectors {
+		errs = append(errs, checkLabelSelector(p.Index(i), &rule.ClusterRoleSelectors[i])...)
+	}
+	return errs
 }
 
 // checkRules holds the API doc of PolicyRule: verbs always, and either
@@ -159,6 +177,9 @@ func checkSubject(p *field.Path, s rbacv1.Subject, namespaced bool) field.ErrorL
 	switch s.Kind {
 	case rbacv1.ServiceAccountKind:
 		group = ""
+		if s.Name != "" {
+			errs = append(errs, invalid(p.Child("name"), s.Name, validation.NameIsDNSSubdomain(s.Name, false))...)
+		}
 		if !namespaced && s.Namespace == "" {
 			errs = append(errs, field.Required(p.Child("namespace"), ""))
 		}

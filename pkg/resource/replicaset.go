@@ -32,6 +32,9 @@ func replicaSets() *Resource {
 			defaultPodTemplate(&rs.Spec.Template)
 			defaultCount(&rs.Spec.Replicas, 1)
 		},
+		Validate:       validateReplicaSet,
+		ValidateUpdate: validateReplicaSetUpdate,
+		ValidateStatus: validateReplicaSetStatus,
 		Fields: func(rs *appsv1.ReplicaSet) map[string]string {
 			return map[string]string{"status.replicas": strconv.Itoa(int(rs.Status.Replicas))}
 		},

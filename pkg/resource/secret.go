@@ -17,8 +17,10 @@ func secrets() *Resource {
 		FieldNames:          []string{"type"},
 		Columns:             columns("Name", "Type", "Data", "Age"),
 	}, hooks[*corev1.Secret]{
-		Default: defaultSecret,
-		Fields:  func(s *corev1.Secret) map[string]string { return map[string]string{"type": string(s.Type)} },
+		Default:        defaultSecret,
+		Validate:       validateSecret,
+		ValidateUpdate: validateSecretUpdate,
+		Fields:         func(s *corev1.Secret) map[string]string { return map[string]string{"type": string(s.Type)} },
 		Row: func(s *corev1.Secret, now time.Time) []any {
 			return []any{s.Name, string(s.Type), int64(len(s.Data)), age(s.CreationTimestamp, now)}
 		},

@@ -28,13 +28,17 @@ func services() *Resource {
 			Name: "proxy", Kind: schema.GroupVersionKind{Version: "v1", Kind: "ServiceProxyOptions"},
 			Verbs: []string{"create", "delete", "get", "patch", "update"},
 		}},
-		New:        func() runtime.Object { return &corev1.Service{} },
-		NewList:    func() runtime.Object { return &corev1.ServiceList{} },
-		FieldNames: []string{"spec.clusterIP", "spec.type"},
-		Columns:    columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "+Selector"),
+		ReturnDeleted: true,
+		New:           func() runtime.Object { return &corev1.Service{} },
+		NewList:       func() runtime.Object { return &corev1.ServiceList{} },
+		FieldNames:    []string{"spec.clusterIP", "spec.type"},
+		Columns:       columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "+Selector"),
 	}, hooks[*corev1.Service]{
-		Default: defaultService,
-		Prepare: prepareService,
+		Default:        defaultService,
+		Prepare:        prepareService,
+		Validate:       validateService,
+		ValidateUpdate: validateServiceUpdate,
+		ValidateStatus: validateServiceStatus,
 		Fields: func(svc *corev1.Service) map[string]string {
 			return map[string]string{"spec.clusterIP": svc.Spec.ClusterIP, "spec.type": string(svc.Spec.Type)}
 		},

@@ -21,9 +21,10 @@ func serviceAccounts() *Resource {
 				}
 			}),
 		}},
-		New:     func() runtime.Object { return &corev1.ServiceAccount{} },
-		NewList: func() runtime.Object { return &corev1.ServiceAccountList{} },
-		Columns: columns("Name", "Secrets", "Age"),
+		ReturnDeleted: true,
+		New:           func() runtime.Object { return &corev1.ServiceAccount{} },
+		NewList:       func() runtime.Object { return &corev1.ServiceAccountList{} },
+		Columns:       columns("Name", "Secrets", "Age"),
 	}, hooks[*corev1.ServiceAccount]{
 		Prepare: func(sa, old *corev1.ServiceAccount) {
 			// Only the names of secrets are kept: they are in the account's

@@ -42,6 +42,7 @@ func Builtin() *Table {
 		roleBindings(),
 		clusterRoles(),
 		clusterRoleBindings(),
+		certificateSigningRequests(),
 		bindings(),
 		tokenReviews(),
 		selfSubjectReviews(),

@@ -1,0 +1,277 @@
+package resource
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// kubeletPort must not be reachable through a load balancer.
+const kubeletPort = 10250
+
+func validateService(svc *corev1.Service) field.ErrorList {
+	path, spec := field.NewPath("spec"), &svc.Spec
+	headless := spec.ClusterIP == corev1.ClusterIPNone
+	var errs field.ErrorList
+	if len(spec.Ports) == 0 && !headless && spec.Type != corev1.ServiceTypeExternalName {
+		errs = append(errs, field.Required(path.Child("ports"), ""))
+	}
+	errs = append(errs, checkServiceType(path, spec)...)
+	errs = append(errs, checkServicePorts(path.Child("ports"), spec)...)
+	errs = append(errs, metav1validation.ValidateLabels(spec.Selector, path.Child("selector"))...)
+	errs = append(errs, checkSessionAffinity(path, spec)...)
+	for i, ip := range spec.ExternalIPs {
+		errs = append(errs, checkDestination(path.Child("externalIPs").Index(i), ip)...)
+	}
+	errs = append(errs, checkTrafficPolicies(path, spec)...)
+	errs = append(errs, checkLoadBalancer(path, spec)...)
+	errs = append(errs, checkClusterIPs(path, spec)...)
+	if d := spec.TrafficDistribution; d != nil {
+		errs = append(errs, checkSet(path.Child("trafficDistribution"), *d, corev1.ServiceTrafficDistributionPreferClose,
+			corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode)...)
+	}
+	return errs
+}
+
+func checkServiceType(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
+	errs := checkSet(path.Child("type"), spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName,
+		corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)
+	switch spec.Type {
+	case corev1.ServiceTypeLoadBalancer:
+		for i, p := range spec.Ports {
+			if p.Port == kubeletPort {
+				errs = append(errs, field.Invalid(path.Child("ports").Index(i), p.Port, "may not expose port 10250 externally since it is used by kubelet"))
+			}
+		}
+		fallthrough
+	case corev1.ServiceTypeNodePort:
+		if spec.ClusterIP == corev1.ClusterIPNone {
+			errs = append(errs, field.Invalid(path.Child("clusterIPs").Index(0), spec.ClusterIP,
+				fmt.Sprintf("may not be set to 'None' for %s services", spec.Type)))
+		}
+	case corev1.ServiceTypeExternalName:
+		if len(spec.ClusterIPs) > 0 || spec.ClusterIP != "" {
+			errs = append(errs, field.Forbidden(path.Child("clusterIPs"), "may not be set for ExternalName services"))
+		}
+		if len(spec.IPFamilies) > 0 {
+			errs = append(errs, field.Forbidden(path.Child("ipFamilies"), "may not be set for ExternalName services"))
+		}
+		if spec.IPFamilyPolicy != nil {
+			errs = append(errs, field.Forbidden(path.Child("ipFamilyPolicy"), "may not be set for ExternalName services"))
+		}
+		// One dot at the end is allowed, as in a zone file.
+		errs = append(errs, checkName(path.Child("externalName"), strings.TrimSuffix(spec.ExternalName, "."), utilvalidation.IsDNS1123Subdomain)...)
+	}
+	return errs
+}
+
+func checkServicePorts(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
+	var errs field.ErrorList
+	type number struct {
+		protocol corev1.Protocol
+		port     int32
+	}
+	names, ports, nodePorts := map[string]bool{}, map[number]bool{}, map[number]bool{}
+	for i := range spec.Ports {
+		sp, p := &spec.Ports[i], path.Index(i)
+		switch {
+		case sp.Name == "" && len(spec.Ports) > 1:
+			errs = append(errs, field.Required(p.Child("name"), ""))
+		case sp.Name != "":
+			errs = append(errs, invalid(p.Child("name"), sp.Name, utilvalidation.IsDNS1123Label(sp.Name))...)
+			if names[sp.Name] {
+				errs = append(errs, field.Duplicate(p.Child("name"), sp.Name))
+			}
+			names[sp.Name] = true
+		}
+		errs = append(errs, checkPortNumber(p.Child("port"), sp.Port)...)
+		errs = append(errs, checkProtocol(p.Child("protocol"), sp.Protocol)...)
+		errs = append(errs, checkPortRef(p.Child("targetPort"), sp.TargetPort)...)
+		if sp.AppProtocol != nil {
+			errs = append(errs, invalid(p.Child("appProtocol"), *sp.AppProtocol, utilvalidation.IsQualifiedName(*sp.AppProtocol))...)
+		}
+		if key := (number{sp.Protocol, sp.Port}); ports[key] {
+			errs = append(errs, field.Duplicate(p, corev1.ServicePort{Protocol: sp.Protocol, Port: sp.Port}))
+		} else {
+			ports[key] = true
+		}
+		if sp.NodePort == 0 {
+			continue
+		}
+		if spec.Type == corev1.ServiceTypeClusterIP || spec.Type == corev1.ServiceTypeExternalName {
+			errs = append(errs, field.Forbidden(p.Child("nodePort"), fmt.Sprintf("may not be used when `type` is '%s'", spec.Type)))
+			continue
+		}
+		if key := (number{sp.Protocol, sp.NodePort}); nodePorts[key] {
+			errs = append(errs, field.Duplicate(p.Child("nodePort"), sp.NodePort))
+		} else {
+			nodePorts[key] = true
+		}
+	}
+	return errs
+}
+
+func checkProtocol(path *field.Path, p corev1.Protocol) field.ErrorList {
+	return checkSet(path, p, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)
+}
+
+func checkSessionAffinity(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
+	errs := checkSet(path.Child("sessionAffinity"), spec.SessionAffinity, corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)
+	c, p := spec.SessionAffinityConfig, path.Child("sessionAffinityConfig")
+	switch {
+	case spec.SessionAffinity == corev1.ServiceAffinityNone && c != nil:
+		errs = append(errs, field.Forbidden(p, fmt.Sprintf("must not be set when session affinity is %s", corev1.ServiceAffinityNone)))
+	case spec.SessionAffinity == corev1.ServiceAffinityClientIP:
+		p = p.Child("clientIP", "timeoutSeconds")
+		if c == nil || c.ClientIP == nil || c.ClientIP.TimeoutSeconds == nil {
+			errs = append(errs, field.Required(p, ""))
+		} else if s := *c.ClientIP.TimeoutSeconds; s <= 0 || s > 86400 {
+			errs = append(errs, field.Invalid(p, s, fmt.Sprintf("must be greater than 0 and less than %d", 86400)))
+		}
+	}
+	return errs
+}
+
+func checkTrafficPolicies(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
+	var errs field.ErrorList
+	p := path.Child("externalTrafficPolicy")
+	if externallyAccessible(spec) {
+		errs = append(errs, checkSet(p, spec.ExternalTrafficPolicy,
+			corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal)...)
+	} else if spec.ExternalTrafficPolicy != "" {
+		errs = append(errs, field.Invalid(p, spec.ExternalTrafficPolicy, "may only be set for externally-accessible services"))
+	}
+	p = path.Child("healthCheckNodePort")
+	if n := spec.HealthCheckNodePort; !needsHealthPort(spec) && n != 0 {
+		errs = append(errs, field.Invalid(p, n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"))
+	} else if n < 0 {
+		errs = append(errs, field.Invalid(p, n, "must be greater than or equal to 0"))
+	}
+	return append(errs, checkOptional(path.Child("internalTrafficPolicy"), spec.InternalTrafficPolicy,
+		corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
+}
+
+func checkLoadBalancer(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
+	var errs field.ErrorList
+	for i, cidr := range spec.LoadBalancerSourceRanges {
+		errs = append(errs, utilvalidation.IsValidCIDRForLegacyField(path.Child("loadBalancerSourceRanges").Index(i), strings.TrimSpace(cidr), false, nil)...)
+	}
+	if c := spec.LoadBalancerClass; c != nil {
+		errs = append(errs, invalid(path.Child("loadBalancerClass"), *c, utilvalidation.IsQualifiedName(*c))...)
+	}
+	if spec.Type == corev1.ServiceTypeLoadBalancer {
+		if spec.AllocateLoadBalancerNodePorts == nil {
+			errs = append(errs, field.Required(path.Child("allocateLoadBalancerNodePorts"), ""))
+		}
+		return errs
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"loadBalancerSourceRanges", len(spec.LoadBalancerSourceRanges) > 0},
+		{"loadBalancerClass", spec.LoadBalancerClass != nil},
+		{"allocateLoadBalancerNodePorts", spec.AllocateLoadBalancerNodePorts != nil},
+	} {
+		if f.set {
+			errs = append(errs, field.Forbidden(path.Child(f.name), "may only be used when `type` is 'LoadBalancer'"))
+		}
+	}
+	return errs
+}
+
+func checkClusterIPs(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
+	var errs field.ErrorList
+	p := path.Child("clusterIPs")
+	if spec.ClusterIP != "" && (len(spec.ClusterIPs) == 0 || spec.ClusterIPs[0] != spec.ClusterIP) {
+		errs = append(errs, field.Invalid(p, spec.ClusterIPs, "first value must match `clusterIP`"))
+	}
+	errs = append(errs, checkOptional(path.Child("ipFamilyPolicy"), spec.IPFamilyPolicy,
+		corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack)...)
+	for i, f := range spec.IPFamilies {
+		errs = append(errs, checkSet(path.Child("ipFamilies").Index(i), f, corev1.IPv4Protocol, corev1.IPv6Protocol)...)
+		if slices.Index(spec.IPFamilies, f) < i {
+			errs = append(errs, field.Duplicate(path.Child("ipFamilies").Index(i), f))
+		}
+	}
+	if len(spec.ClusterIPs) > 2 {
+		errs = append(errs, field.Invalid(p, spec.ClusterIPs, "may only hold up to 2 values"))
+	}
+	for i, ip := range spec.ClusterIPs {
+		if ip == corev1.ClusterIPNone {
+			if len(spec.ClusterIPs) > 1 {
+				errs = append(errs, field.Invalid(p, spec.ClusterIPs, "'None' must be the first and only value"))
+			}
+			continue
+		}
+		bad := utilvalidation.IsValidIPForLegacyField(p.Index(i), ip, false, nil)
+		errs = append(errs, bad...)
+		if len(bad) == 0 && i < len(spec.IPFamilies) && isIPv6(ip) != (spec.IPFamilies[i] == corev1.IPv6Protocol) {
+			errs = append(errs, field.Invalid(p.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", spec.IPFamilies[i], i)))
+		}
+	}
+	return errs
+}
+
+// validateServiceUpdate: an address of the service range stays for as long as
+// the type needs one; going to or from ExternalName gives it up or takes one.
+func validateServiceUpdate(svc, old *corev1.Service) field.ErrorList {
+	path := field.NewPath("spec")
+	is, was := &svc.Spec, &old.Spec
+	var errs field.ErrorList
+	p := path.Child("clusterIPs")
+	if is.Type != corev1.ServiceTypeExternalName && was.Type != corev1.ServiceTypeExternalName {
+		switch {
+		case len(was.ClusterIPs) > 0 && len(is.ClusterIPs) == 0:
+			errs = append(errs, field.Invalid(p.Index(0), is.ClusterIPs, "primary clusterIP can not be unset"))
+		case len(was.ClusterIPs) > 0 && is.ClusterIPs[0] != was.ClusterIPs[0]:
+			errs = append(errs, field.Invalid(p.Index(0), is.ClusterIPs, "may not change once set"))
+		case len(was.ClusterIPs) > 1 && len(is.ClusterIPs) > 1 && is.ClusterIPs[1] != was.ClusterIPs[1]:
+			errs = append(errs, field.Invalid(p.Index(1), is.ClusterIPs, "may not change once set"))
+		}
+		if len(was.IPFamilies) > 0 && len(is.IPFamilies) > 0 && is.IPFamilies[0] != was.IPFamilies[0] {
+			errs = append(errs, field.Invalid(path.Child("ipFamilies").Index(0), is.IPFamilies, "may not change once set"))
+		}
+	}
+	// A load balancer that one implementation made is not handed to another.
+	if is.Type == corev1.ServiceTypeLoadBalancer && was.Type == corev1.ServiceTypeLoadBalancer {
+		errs = append(errs, checkSamePointer(path.Child("loadBalancerClass"), is.LoadBalancerClass, was.LoadBalancerClass)...)
+	}
+	return errs
+}
+
+func checkSamePointer(path *field.Path, is, was *string) field.ErrorList {
+	if (is == nil) != (was == nil) || (is != nil && *is != *was) {
+		return field.ErrorList{field.Invalid(path, is, "may not change once set")}
+	}
+	return nil
+}
+
+func validateServiceStatus(svc, _ *corev1.Service) field.ErrorList {
+	var errs field.ErrorList
+	path := field.NewPath("status", "loadBalancer", "ingress")
+	if len(svc.Status.LoadBalancer.Ingress) > 0 && svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		errs = append(errs, field.Forbidden(path, "may only be used when `spec.type` is \"LoadBalancer\""))
+	}
+	for i, in := range svc.Status.LoadBalancer.Ingress {
+		p := path.Index(i)
+		if in.IP != "" {
+			errs = append(errs, utilvalidation.IsValidIPForLegacyField(p.Child("ip"), in.IP, false, nil)...)
+			if in.IPMode == nil {
+				errs = append(errs, field.Required(p.Child("ipMode"), "must be specified when `ip` is set"))
+			}
+		} else if in.IPMode != nil {
+			errs = append(errs, field.Forbidden(p.Child("ipMode"), "may not be specified when `ip` is not set"))
+		}
+		errs = append(errs, checkOptional(p.Child("ipMode"), in.IPMode, corev1.LoadBalancerIPModeProxy, corev1.LoadBalancerIPModeVIP)...)
+		if in.Hostname != "" {
+			errs = append(errs, invalid(p.Child("hostname"), in.Hostname, utilvalidation.IsDNS1123Subdomain(in.Hostname))...)
+		}
+	}
+	return errs
+}
