@@ -148,8 +148,6 @@ func restrictNode(node string, q *Request) error {
 func restrictNodeFields(node string, n, old *corev1.Node) error {
 	same := equality.Semantic.DeepEqual
 	switch {
-	case n.Spec.ConfigSource != nil && !same(n.Spec.ConfigSource, old.Spec.ConfigSource):
-		return fmt.Errorf("node %q is not allowed to set a configSource", node)
 	case !same(n.Spec.Taints, old.Spec.Taints):
 		return fmt.Errorf("node %q is not allowed to modify taints", node)
 	case !same(n.OwnerReferences, old.OwnerReferences):

@@ -50,8 +50,8 @@ func restrictMirror(node string, p *corev1.Pod, l Lister) error {
 	}
 	plain := p.DeepCopy()
 	delete(plain.Annotations, corev1.MirrorPodAnnotationKey)
-	for _, r := range podRefs(plain) {
-		return fmt.Errorf("node %q can not create pods that reference %s", node, r.kind)
+	if refs := podRefs(plain); len(refs) > 0 {
+		return fmt.Errorf("node %q can not create pods that reference %s", node, refs[0].kind)
 	}
 	if len(p.Spec.ResourceClaims) > 0 || p.Status.ExtendedResourceClaimStatus != nil || len(p.Status.ResourceClaimStatuses) > 0 {
 		return fmt.Errorf("node %q can not create pods that reference %s", node, resourceClaim)

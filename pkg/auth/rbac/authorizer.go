@@ -114,6 +114,9 @@ func (z *Authorizer) current() *index {
 func (x *index) missing(u *auth.User, namespace string) error {
 	var errs []error
 	x.visit(u, namespace, func(s *subject) bool {
+		if !s.broken {
+			return true
+		}
 		for _, b := range s.bindings {
 			if b.err != nil {
 				errs = append(errs, b.err)

@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -25,8 +26,9 @@ type index struct {
 	cluster  *scope
 
 	mu sync.RWMutex
-	// namespaces holds the scopes asked for so far; guarded by mu.
-	namespaces map[string]*scope
+	// namespaces holds the scopes asked for so far, stale those of the index
+	// before, to be used again if nothing of theirs changed; guarded by mu.
+	namespaces, stale map[string]*scope
 
 	// compiled holds the rules of the roles bound so far by the slice they
 	// come from; guarded by compileMu. It is taken over from the index before,
@@ -43,15 +45,26 @@ type rulesKey struct {
 	n     int
 }
 
-// scope is the bindings of the cluster or of one namespace, by subject.
+// scope is the bindings of the cluster or of one namespace, by subject. It is
+// immutable but for what its subjects compute once.
 type scope struct {
+	// inputs is all that the scope was made from.
+	inputs        []input
 	users, groups map[string]*subject
+}
+
+// input is one binding and the rules its role had.
+type input struct {
+	binding any
+	rules   rulesKey
 }
 
 // subject is a user or group and what binds it in one scope.
 type subject struct {
 	bindings []*binding
-	once     sync.Once
+	// broken says that the role of a binding does not exist.
+	broken bool
+	once   sync.Once
 	// merged is nil when there are few bindings; set once by once.
 	merged *ruleSet
 }
@@ -83,12 +96,18 @@ func newIndex(source Source, revision uint64, old *index) *index {
 		namespaces: map[string]*scope{},
 		compiled:   map[rulesKey]*ruleSet{},
 	}
+	var cluster *scope
 	if old != nil {
 		old.compileMu.Lock()
 		x.before = old.compiled
 		old.compileMu.Unlock()
+		old.mu.Lock()
+		x.stale = old.namespaces
+		old.namespaces = map[string]*scope{}
+		old.mu.Unlock()
+		cluster = old.cluster
 	}
-	x.cluster = x.newClusterScope()
+	x.cluster = x.clusterScope(cluster)
 	return x
 }
 
@@ -119,6 +138,7 @@ func (s *scope) visit(u *auth.User, f func(*subject) bool) bool {
 func (x *index) namespace(name string) *scope {
 	x.mu.RLock()
 	s, ok := x.namespaces[name]
+	stale := x.stale[name]
 	x.mu.RUnlock()
 	if ok {
 		return s
@@ -129,7 +149,7 @@ func (x *index) namespace(name string) *scope {
 		// not exist must not fill the memory.
 		return nil
 	}
-	s = x.newNamespaceScope(bindings)
+	s = x.namespaceScope(bindings, stale)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if first, ok := x.namespaces[name]; ok {
@@ -139,13 +159,23 @@ func (x *index) namespace(name string) *scope {
 	return s
 }
 
-func (x *index) newClusterScope() *scope {
-	s := &scope{users: map[string]*subject{}, groups: map[string]*subject{}}
-	for _, b := range x.source.ClusterRoleBindings() {
-		rules, err := resolveRef(x.source, &b.RoleRef, "")
-		for i := range b.Subjects {
-			sub := &b.Subjects[i]
-			s.add(sub, "", x.newBinding(rules, err, func() string {
+// clusterScope returns old when nothing of it changed.
+func (x *index) clusterScope(old *scope) *scope {
+	bindings := x.source.ClusterRoleBindings()
+	resolved := make([]resolvedRole, len(bindings))
+	inputs := make([]input, len(bindings))
+	for i, b := range bindings {
+		resolved[i] = x.resolve(&b.RoleRef, "")
+		inputs[i] = input{b, resolved[i].key()}
+	}
+	if old != nil && slices.Equal(old.inputs, inputs) {
+		return old
+	}
+	s := newScope(inputs)
+	for i, b := range bindings {
+		for j := range b.Subjects {
+			sub := &b.Subjects[j]
+			s.add(sub, "", x.newBinding(&resolved[i], func() string {
 				return fmt.Sprintf("RBAC: allowed by ClusterRoleBinding %q of %s %q to %s", b.Name, b.RoleRef.Kind, b.RoleRef.Name, describeSubject(sub, ""))
 			}))
 		}
@@ -153,18 +183,52 @@ func (x *index) newClusterScope() *scope {
 	return s
 }
 
-func (x *index) newNamespaceScope(bindings []*rbacv1.RoleBinding) *scope {
-	s := &scope{users: map[string]*subject{}, groups: map[string]*subject{}}
-	for _, b := range bindings {
-		rules, err := resolveRef(x.source, &b.RoleRef, b.Namespace)
-		for i := range b.Subjects {
-			sub := &b.Subjects[i]
-			s.add(sub, b.Namespace, x.newBinding(rules, err, func() string {
+// namespaceScope returns old when nothing of it changed.
+func (x *index) namespaceScope(bindings []*rbacv1.RoleBinding, old *scope) *scope {
+	resolved := make([]resolvedRole, len(bindings))
+	inputs := make([]input, len(bindings))
+	for i, b := range bindings {
+		resolved[i] = x.resolve(&b.RoleRef, b.Namespace)
+		inputs[i] = input{b, resolved[i].key()}
+	}
+	if old != nil && slices.Equal(old.inputs, inputs) {
+		return old
+	}
+	s := newScope(inputs)
+	for i, b := range bindings {
+		for j := range b.Subjects {
+			sub := &b.Subjects[j]
+			s.add(sub, b.Namespace, x.newBinding(&resolved[i], func() string {
 				return fmt.Sprintf("RBAC: allowed by RoleBinding %q of %s %q to %s", b.Name+"/"+b.Namespace, b.RoleRef.Kind, b.RoleRef.Name, describeSubject(sub, b.Namespace))
 			}))
 		}
 	}
 	return s
+}
+
+func newScope(inputs []input) *scope {
+	return &scope{inputs: inputs, users: map[string]*subject{}, groups: map[string]*subject{}}
+}
+
+// resolvedRole is what a binding refers to, or why there is none.
+type resolvedRole struct {
+	rules []rbacv1.PolicyRule
+	err   error
+}
+
+func (r *resolvedRole) key() rulesKey {
+	if r.err != nil {
+		return rulesKey{n: -1}
+	}
+	if len(r.rules) == 0 {
+		return rulesKey{}
+	}
+	return rulesKey{&r.rules[0], len(r.rules)}
+}
+
+func (x *index) resolve(ref *rbacv1.RoleRef, namespace string) resolvedRole {
+	rules, err := resolveRef(x.source, ref, namespace)
+	return resolvedRole{rules, err}
 }
 
 // resolveRef returns the rules that a binding in the namespace, which is empty
@@ -186,16 +250,16 @@ func resolveRef(source Source, ref *rbacv1.RoleRef, namespace string) ([]rbacv1.
 	}
 }
 
-func (x *index) newBinding(rules []rbacv1.PolicyRule, err error, describe func() string) *binding {
-	return &binding{rules: rules, set: x.compile(rules), err: err, describe: describe}
+func (x *index) newBinding(r *resolvedRole, describe func() string) *binding {
+	return &binding{rules: r.rules, set: x.compile(r), err: r.err, describe: describe}
 }
 
 // compile returns the set of the rules, made once for each role.
-func (x *index) compile(rules []rbacv1.PolicyRule) *ruleSet {
-	if len(rules) == 0 {
+func (x *index) compile(r *resolvedRole) *ruleSet {
+	if len(r.rules) == 0 {
 		return nil
 	}
-	key := rulesKey{&rules[0], len(rules)}
+	key := r.key()
 	x.compileMu.Lock()
 	defer x.compileMu.Unlock()
 	if s, ok := x.compiled[key]; ok {
@@ -203,7 +267,7 @@ func (x *index) compile(rules []rbacv1.PolicyRule) *ruleSet {
 	}
 	s, ok := x.before[key]
 	if !ok {
-		s = compile(rules)
+		s = compile(r.rules)
 	}
 	x.compiled[key] = s
 	return s
@@ -230,6 +294,7 @@ func (s *scope) add(sub *rbacv1.Subject, namespace string, b *binding) {
 		into[name] = &subject{}
 	}
 	into[name].bindings = append(into[name].bindings, b)
+	into[name].broken = into[name].broken || b.err != nil
 }
 
 // allows returns the first binding found that allows the request, or nil.

@@ -1,0 +1,434 @@
+package rbac
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/pkg/auth"
+)
+
+func rule(verbs, groups, resources string, names ...string) rbacv1.PolicyRule {
+	r := rbacv1.PolicyRule{Verbs: strings.Fields(verbs), APIGroups: strings.Split(groups, ","), Resources: strings.Fields(resources), ResourceNames: names}
+	return r
+}
+
+func urlRule(verbs string, urls ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{Verbs: strings.Fields(verbs), NonResourceURLs: urls}
+}
+
+func clusterRole(name string, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {
+	return &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}
+}
+
+func clusterBinding(name, role string, subjects ...rbacv1.Subject) *rbacv1.ClusterRoleBinding {
+	return &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects:   subjects,
+	}
+}
+
+func roleBinding(namespace, name, kind, role string, subjects ...rbacv1.Subject) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: role},
+		Subjects:   subjects,
+	}
+}
+
+func userSubject(name string) rbacv1.Subject {
+	return rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: name}
+}
+func groupSubject(name string) rbacv1.Subject {
+	return rbacv1.Subject{Kind: "Group", APIGroup: rbacv1.GroupName, Name: name}
+}
+func accountSubject(namespace, name string) rbacv1.Subject {
+	return rbacv1.Subject{Kind: "ServiceAccount", Namespace: namespace, Name: name}
+}
+
+// ask makes attributes of "verb group/resource/sub namespace name", with "-"
+// for empty parts.
+func ask(u *auth.User, text string) auth.Attributes {
+	f := strings.Fields(text)
+	for i := range f {
+		if f[i] == "-" {
+			f[i] = ""
+		}
+	}
+	group, resource, _ := strings.Cut(f[1], ":")
+	resource, sub, _ := strings.Cut(resource, "/")
+	return auth.Attributes{User: u, Verb: f[0], APIGroup: group, Resource: resource, Subresource: sub, Namespace: f[2], Name: f[3], ResourceRequest: true}
+}
+
+func askURL(u *auth.User, verb, path string) auth.Attributes {
+	return auth.Attributes{User: u, Verb: verb, Path: path}
+}
+
+func TestRuleAllows(t *testing.T) {
+	u := &auth.User{Name: "x"}
+	for _, tc := range []struct {
+		name string
+		rule rbacv1.PolicyRule
+		yes  []auth.Attributes
+		no   []auth.Attributes
+	}{
+		{"plain", rule("get list", "", "pods"),
+			[]auth.Attributes{ask(u, "get :pods ns a"), ask(u, "list :pods - -")},
+			[]auth.Attributes{ask(u, "delete :pods ns a"), ask(u, "get apps:pods ns a"), ask(u, "get :pods/log ns a"), ask(u, "get :nodes - a"), askURL(u, "get", "/pods")}},
+		{"all verbs", rule("*", "", "pods"),
+			[]auth.Attributes{ask(u, "get :pods ns a"), ask(u, "frobnicate :pods ns a")},
+			[]auth.Attributes{ask(u, "get :pods/exec ns a")}},
+		{"all resources include subresources", rule("get", "", "*"),
+			[]auth.Attributes{ask(u, "get :pods ns a"), ask(u, "get :pods/exec ns a")},
+			[]auth.Attributes{ask(u, "get apps:deployments ns a")}},
+		{"all groups", rule("get", "*", "pods"),
+			[]auth.Attributes{ask(u, "get :pods ns a"), ask(u, "get metrics.k8s.io:pods ns a")},
+			[]auth.Attributes{ask(u, "get :services ns a")}},
+		{"subresource", rule("get", "", "pods/log"),
+			[]auth.Attributes{ask(u, "get :pods/log ns a")},
+			[]auth.Attributes{ask(u, "get :pods ns a"), ask(u, "get :pods/exec ns a")}},
+		{"subresource of all", rule("get", "apps", "*/scale"),
+			[]auth.Attributes{ask(u, "get apps:deployments/scale ns a"), ask(u, "get apps:statefulsets/scale ns a")},
+			[]auth.Attributes{ask(u, "get apps:deployments ns a"), ask(u, "get apps:deployments/status ns a"), ask(u, "get apps:scale ns a")}},
+		{"names", rule("get create", "", "configmaps", "a", "b"),
+			[]auth.Attributes{ask(u, "get :configmaps ns a"), ask(u, "get :configmaps ns b")},
+			[]auth.Attributes{ask(u, "get :configmaps ns c"), ask(u, "create :configmaps ns -")}},
+		{"url", urlRule("get", "/healthz", "/apis/*"),
+			[]auth.Attributes{askURL(u, "get", "/healthz"), askURL(u, "get", "/apis/"), askURL(u, "get", "/apis/apps/v1")},
+			[]auth.Attributes{askURL(u, "get", "/healthz/etcd"), askURL(u, "get", "/apis"), askURL(u, "post", "/healthz"), ask(u, "get :healthz - -")}},
+		{"all urls", urlRule("*", "*"),
+			[]auth.Attributes{askURL(u, "get", "/"), askURL(u, "post", "/x")}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, a := range tc.yes {
+				if !RuleAllows(&a, &tc.rule) {
+					t.Errorf("%+v is refused", a)
+				}
+			}
+			for _, a := range tc.no {
+				if RuleAllows(&a, &tc.rule) {
+					t.Errorf("%+v is allowed", a)
+				}
+			}
+		})
+	}
+}
+
+func TestAuthorize(t *testing.T) {
+	s := &Store{}
+	s.SetClusterRole(clusterRole("viewer", rule("get list watch", "", "pods"), urlRule("get", "/metrics")))
+	s.SetClusterRole(clusterRole("scaler", rule("update", "apps", "*/scale")))
+	s.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: "editor"}, Rules: []rbacv1.PolicyRule{rule("delete", "", "pods")}})
+	s.SetClusterRoleBinding(clusterBinding("viewers", "viewer", groupSubject("dev"), accountSubject("ci", "bot")))
+	s.SetRoleBinding(roleBinding("ns1", "editors", "Role", "editor", userSubject("ann"), accountSubject("", "local")))
+	s.SetRoleBinding(roleBinding("ns1", "scalers", "ClusterRole", "scaler", userSubject("ann")))
+	s.SetRoleBinding(roleBinding("ns1", "url", "ClusterRole", "viewer", userSubject("urls")))
+	s.SetRoleBinding(roleBinding("ns2", "lost", "Role", "gone", userSubject("ann")))
+	s.SetClusterRoleBinding(clusterBinding("lost", "nowhere", userSubject("lost")))
+	z := New(s)
+
+	ann := &auth.User{Name: "ann"}
+	dev := &auth.User{Name: "joe", Groups: []string{"ops", "dev"}}
+	bot := &auth.User{Name: auth.ServiceAccountName("ci", "bot")}
+	local := &auth.User{Name: auth.ServiceAccountName("ns1", "local")}
+	const lost = `RBAC: clusterrole.rbac.authorization.k8s.io "nowhere" not found`
+	for _, tc := range []struct {
+		a      auth.Attributes
+		want   auth.Decision
+		reason string
+	}{
+		{ask(dev, "get :pods any x"), auth.Allow, `RBAC: allowed by ClusterRoleBinding "viewers" of ClusterRole "viewer" to Group "dev"`},
+		{ask(bot, "list :pods - -"), auth.Allow, `RBAC: allowed by ClusterRoleBinding "viewers" of ClusterRole "viewer" to ServiceAccount "bot/ci"`},
+		{askURL(dev, "get", "/metrics"), auth.Allow, `RBAC: allowed by ClusterRoleBinding "viewers" of ClusterRole "viewer" to Group "dev"`},
+		{ask(ann, "delete :pods ns1 x"), auth.Allow, `RBAC: allowed by RoleBinding "editors/ns1" of Role "editor" to User "ann"`},
+		{ask(local, "delete :pods ns1 x"), auth.Allow, `RBAC: allowed by RoleBinding "editors/ns1" of Role "editor" to ServiceAccount "local/ns1"`},
+		{ask(ann, "update apps:deployments/scale ns1 x"), auth.Allow, `RBAC: allowed by RoleBinding "scalers/ns1" of ClusterRole "scaler" to User "ann"`},
+		{ask(ann, "delete :pods ns3 x"), auth.NoOpinion, ""},
+		{ask(ann, "delete :pods - -"), auth.NoOpinion, ""},
+		{ask(ann, "delete :pods ns2 x"), auth.NoOpinion, `RBAC: role.rbac.authorization.k8s.io "gone" not found`},
+		{ask(&auth.User{Name: "lost"}, "get :pods ns1 x"), auth.NoOpinion, lost},
+		{askURL(&auth.User{Name: "urls"}, "get", "/metrics"), auth.NoOpinion, ""},
+		{ask(&auth.User{Name: "dev"}, "get :pods any x"), auth.NoOpinion, ""},
+		{ask(&auth.User{Name: "nobody", Groups: []string{"ann"}}, "delete :pods ns1 x"), auth.NoOpinion, ""},
+	} {
+		d, reason, err := z.Authorize(t.Context(), tc.a)
+		if d != tc.want || err != nil {
+			t.Errorf("%+v: %v %v", tc.a, d, err)
+		}
+		if reason != tc.reason {
+			t.Errorf("%+v:\nreason %q\nwant   %q", tc.a, reason, tc.reason)
+		}
+	}
+}
+
+func TestChangesCountAtOnce(t *testing.T) {
+	s := &Store{}
+	z := New(s)
+	u := &auth.User{Name: "ann"}
+	a := ask(u, "get :pods ns x")
+	allowed := func() bool {
+		d, _, _ := z.Authorize(t.Context(), a)
+		return d == auth.Allow
+	}
+	expect := func(step string, want bool) {
+		t.Helper()
+		if allowed() != want {
+			t.Fatalf("%s: allowed = %v", step, !want)
+		}
+	}
+	expect("empty", false)
+	s.SetRoleBinding(roleBinding("ns", "b", "Role", "r", userSubject("ann")))
+	expect("binding without role", false)
+	s.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "r"}, Rules: []rbacv1.PolicyRule{rule("get", "", "pods")}})
+	expect("role", true)
+	s.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "r"}, Rules: []rbacv1.PolicyRule{rule("get", "", "nodes")}})
+	expect("changed role", false)
+	s.SetClusterRole(clusterRole("c", rule("get", "", "pods")))
+	s.SetClusterRoleBinding(clusterBinding("cb", "c", userSubject("ann")))
+	expect("cluster binding", true)
+	s.DeleteClusterRole("c")
+	expect("cluster role gone", false)
+	s.SetClusterRole(clusterRole("c", rule("get", "", "pods")))
+	expect("cluster role back", true)
+	s.DeleteClusterRoleBinding("cb")
+	expect("cluster binding gone", false)
+	s.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "r"}, Rules: []rbacv1.PolicyRule{rule("get", "", "pods")}})
+	expect("role back", true)
+	s.DeleteRoleBinding("ns", "b")
+	expect("binding gone", false)
+	s.SetRoleBinding(roleBinding("ns", "b", "Role", "r", userSubject("ann")))
+	expect("binding back", true)
+	s.DeleteRole("ns", "r")
+	expect("role gone", false)
+}
+
+func TestRulesFor(t *testing.T) {
+	s := &Store{}
+	s.SetClusterRole(clusterRole("a", rule("get", "", "pods", "one"), urlRule("get", "/x")))
+	s.SetClusterRole(clusterRole("b", rule("list", "apps", "deployments")))
+	s.SetClusterRoleBinding(clusterBinding("a", "a", userSubject("ann")))
+	s.SetRoleBinding(roleBinding("ns", "b", "ClusterRole", "b", userSubject("ann")))
+	got, err := New(s).RulesFor(t.Context(), &auth.User{Name: "ann"}, "ns")
+	want := auth.Rules{
+		Resource: []authorizationv1.ResourceRule{
+			{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods"}, ResourceNames: []string{"one"}},
+			{Verbs: []string{"list"}, APIGroups: []string{"apps"}, Resources: []string{"deployments"}},
+		},
+		NonResource: []authorizationv1.NonResourceRule{{Verbs: []string{"get"}, NonResourceURLs: []string{"/x"}}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+// pick draws from small alphabets, so that rules and requests meet.
+type pick struct{ *rand.Rand }
+
+func (p pick) one(from ...string) string { return from[p.IntN(len(from))] }
+
+func (p pick) some(from ...string) []string {
+	var out []string
+	for range 1 + p.IntN(3) {
+		out = append(out, p.one(from...))
+	}
+	return out
+}
+
+func (p pick) rules() []rbacv1.PolicyRule {
+	var rules []rbacv1.PolicyRule
+	for range p.IntN(4) {
+		r := rbacv1.PolicyRule{Verbs: p.some("get", "list", "*", "odd", "even", "create", "")}
+		if p.IntN(4) == 0 {
+			r.NonResourceURLs = p.some("/", "/a", "/a/*", "/a*", "*", "/b/**", "")
+		} else {
+			r.APIGroups = p.some("", "apps", "*", "batch")
+			r.Resources = p.some("pods", "pods/log", "*", "*/log", "*/scale", "jobs", "pods/scale", "jobs/*", "*/*")
+			if p.IntN(3) == 0 {
+				r.ResourceNames = p.some("n1", "n2", "")
+			}
+		}
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+func (p pick) attributes(u *auth.User) auth.Attributes {
+	a := auth.Attributes{User: u, Verb: p.one("get", "list", "odd", "even", "*", "create", "patch", "")}
+	if p.IntN(4) == 0 {
+		a.Path = p.one("/", "/a", "/a/x", "/ab", "/b/", "/b", "", "/a*")
+		return a
+	}
+	a.ResourceRequest = true
+	a.APIGroup = p.one("", "apps", "*", "batch", "x")
+	a.Resource = p.one("pods", "jobs", "*", "pods/log", "nodes")
+	a.Subresource = p.one("", "", "log", "scale", "*")
+	a.Namespace = p.one("", "ns1", "ns2", "ns3")
+	a.Name = p.one("", "n1", "n2", "n3")
+	return a
+}
+
+// naive decides by reading all bindings and roles anew.
+func naive(s *Store, a *auth.Attributes) bool {
+	is := func(sub rbacv1.Subject, namespace string) bool {
+		switch sub.Kind {
+		case "User":
+			return sub.Name == a.User.Name
+		case "Group":
+			return a.User.InGroup(sub.Name)
+		}
+		if sub.Namespace != "" {
+			namespace = sub.Namespace
+		}
+		return namespace != "" && a.User.Name == "system:serviceaccount:"+namespace+":"+sub.Name
+	}
+	allows := func(ref rbacv1.RoleRef, subjects []rbacv1.Subject, namespace string) bool {
+		for _, sub := range subjects {
+			if rules, err := resolveRef(s, &ref, namespace); err == nil && is(sub, namespace) && RulesAllow(a, rules) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, b := range s.ClusterRoleBindings() {
+		if allows(b.RoleRef, b.Subjects, "") {
+			return true
+		}
+	}
+	if a.Namespace != "" {
+		for _, b := range s.RoleBindings(a.Namespace) {
+			if allows(b.RoleRef, b.Subjects, a.Namespace) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// TestIndexEqualsOracle: for random roles, bindings, changes and requests the
+// index answers as the plain reading of all rules does.
+func TestIndexEqualsOracle(t *testing.T) {
+	allowed := 0
+	for seed := range uint64(150) {
+		p := pick{rand.New(rand.NewPCG(seed, 1))}
+		s := &Store{}
+		z := New(s)
+		users := []*auth.User{
+			{Name: "ann", Groups: []string{"g1", "g2"}},
+			{Name: "bob"},
+			{Name: "system:serviceaccount:ns1:sa", Groups: []string{"g2"}},
+		}
+		subjects := func() []rbacv1.Subject {
+			var out []rbacv1.Subject
+			for range p.IntN(3) {
+				out = append(out, []rbacv1.Subject{
+					userSubject("ann"), userSubject("bob"), groupSubject("g1"), groupSubject("g2"),
+					accountSubject("", "sa"), accountSubject("ns1", "sa"), userSubject("system:serviceaccount:ns1:sa"), {Kind: "Odd", Name: "ann"},
+				}[p.IntN(8)])
+			}
+			return out
+		}
+		for range 60 {
+			role, name, namespace := p.one("r1", "r2", "r3", "r4"), fmt.Sprint("b", p.IntN(20)), p.one("ns1", "ns2")
+			switch p.IntN(10) {
+			case 0, 1:
+				s.SetClusterRole(clusterRole(role, p.rules()...))
+			case 2:
+				s.DeleteClusterRole(role)
+			case 3, 4:
+				s.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: role}, Rules: p.rules()})
+			case 5:
+				s.DeleteRole(namespace, role)
+			case 6:
+				s.SetClusterRoleBinding(clusterBinding(name, role, subjects()...))
+			case 7, 8:
+				s.SetRoleBinding(roleBinding(namespace, name, p.one("Role", "ClusterRole", "Odd"), role, subjects()...))
+			case 9:
+				s.DeleteRoleBinding(namespace, name)
+			}
+			for range 20 {
+				a := p.attributes(users[p.IntN(len(users))])
+				d, reason, err := z.Authorize(t.Context(), a)
+				want := naive(s, &a)
+				if (d == auth.Allow) != want || err != nil || d == auth.Deny {
+					t.Fatalf("seed %d: %+v: %v (%s), want allowed %v, err %v", seed, a, d, reason, want, err)
+				}
+				if want {
+					allowed++
+				}
+			}
+		}
+	}
+	if allowed < 1000 {
+		t.Errorf("only %d requests were allowed: the test shows little", allowed)
+	}
+}
+
+func FuzzRuleMatch(f *testing.F) {
+	f.Add("get", "", "pods", "log", "n", "get", "", "pods/log", "n", "/a", "/a*", true)
+	f.Add("*", "apps", "*", "", "", "get", "*", "*/scale", "", "", "*", true)
+	f.Add("get", "", "", "", "", "get", "", "", "", "/livez/x", "/livez/*", false)
+	f.Fuzz(func(t *testing.T, verb, group, resource, sub, name, rVerb, rGroup, rResource, rName, path, rURL string, isResource bool) {
+		r := rbacv1.PolicyRule{Verbs: []string{rVerb}, APIGroups: []string{rGroup}, Resources: []string{rResource}, NonResourceURLs: []string{rURL}}
+		if rName != "" {
+			r.ResourceNames = []string{rName}
+		}
+		a := auth.Attributes{User: &auth.User{Name: "u"}, Verb: verb, APIGroup: group, Resource: resource, Subresource: sub, Name: name, Path: path, ResourceRequest: isResource}
+		q := newRequest(&a)
+		_, got := compile([]rbacv1.PolicyRule{r}).allows(&q)
+		if want := RuleAllows(&a, &r); got != want {
+			t.Errorf("rule %+v on %+v: index says %v, rule says %v", r, a, got, want)
+		}
+	})
+}
+
+// benchStore has n roles with their own bindings, and a user bound to many.
+func benchStore(n int) (*Store, *auth.User) {
+	s := &Store{}
+	u := &auth.User{Name: "ann", Groups: []string{"dev", auth.GroupAuthenticated}}
+	for i := range n {
+		name := fmt.Sprint("role-", i)
+		s.SetClusterRole(clusterRole(name, rule("get list watch create update", "", fmt.Sprintf("res%d res%d/status", i, i)), rule("get", "apps", "deployments", name)))
+		s.SetClusterRoleBinding(clusterBinding(name, name, groupSubject("dev"), userSubject(name)))
+		s.SetRoleBinding(roleBinding("ns", name, "ClusterRole", name, userSubject("ann")))
+	}
+	return s, u
+}
+
+func BenchmarkAuthorize(b *testing.B) {
+	s, u := benchStore(1000)
+	z := New(s)
+	for _, tc := range []struct {
+		name string
+		a    auth.Attributes
+	}{
+		{"allow", ask(u, "get :res999/status ns x")},
+		{"allow-named", ask(u, "get apps:deployments ns role-700")},
+		{"deny", ask(u, "delete :res1 ns x")},
+		{"few-bindings", ask(&auth.User{Name: "role-5"}, "get :res5 ns x")},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _, _ = z.Authorize(b.Context(), tc.a)
+			}
+		})
+	}
+}
+
+// BenchmarkAuthorizeAfterChange is the first decision after any change.
+func BenchmarkAuthorizeAfterChange(b *testing.B) {
+	s, u := benchStore(1000)
+	z := New(s)
+	a := ask(u, "get :res999/status ns x")
+	for b.Loop() {
+		s.SetClusterRole(clusterRole("other"))
+		_, _, _ = z.Authorize(b.Context(), a)
+	}
+}
