@@ -1,4 +1,14 @@
-// Package probe runs the liveness, readiness and startup probes of a node's containers.
+// Package probe runs the startup, liveness and readiness probes of a node's
+// containers and keeps their verdicts.
+//
+// What to do when is decided by a pure state machine (state.go): delays,
+// thresholds, and that liveness and readiness wait for startup. Each probe of
+// each container has one goroutine, which sleeps until that machine wants an
+// attempt and makes it. A kind of attempt (exec, httpGet, ...) is one file and
+// one line in attempts.
+//
+// A failed liveness or startup probe stays failed, and is not tried again,
+// until the container has a new id: the caller restarts the container.
 package probe
 
 import (
@@ -35,15 +45,19 @@ const (
 // Config is what a Manager needs.
 type Config struct {
 	// Exec runs a command in a container and returns its exit code and output.
-	// A command that outlives the timeout is an error matching context.DeadlineExceeded.
+	// A command that outlives the timeout is an error that matches
+	// context.DeadlineExceeded and counts as a failure; any other error says
+	// nothing about the container and is tried again. Required.
 	Exec func(ctx context.Context, containerID string, cmd []string, timeout time.Duration) (exitCode int, out []byte, err error)
 	// Clock is the real clock if nil.
 	Clock clock.Clock
 	// Log discards if nil.
 	Log *slog.Logger
-	// OnChange is called when a verdict has changed. It must not block.
+	// OnChange is called when a verdict has changed. It must not block, and
+	// may call Result. May be nil.
 	OnChange func(podUID types.UID, container string)
-	// OnFailure is called for each failed attempt, for events. May be nil.
+	// OnFailure is called for each attempt that failed, with a sentence for the
+	// user. It must not block. May be nil.
 	OnFailure func(pod *corev1.Pod, container string, kind Kind, message string)
 }
 
@@ -56,24 +70,22 @@ type Container struct {
 	// Running and StartedAt are the runtime's view.
 	Running   bool
 	StartedAt time.Time
+	// Started and Ready are what the pod's last published status says of this
+	// very ID. They count only when the manager sees the container for the
+	// first time: after a restart of the agent, containers stay as they were
+	// until their probes say otherwise.
+	Started, Ready bool
 }
 
-// Manager runs the probes of all pods of the node.
-type Manager struct{ cfg Config }
+// spec gives the probe of a kind, nil if the container has none.
+func spec(c *corev1.Container, kind Kind) *corev1.Probe {
+	switch kind {
+	case Startup:
+		return c.StartupProbe
+	case Liveness:
+		return c.LivenessProbe
+	}
+	return c.ReadinessProbe
+}
 
-// New makes a Manager.
-func New(cfg Config) *Manager { return &Manager{cfg: cfg} }
-
-// Run runs the probes until ctx ends.
-func (m *Manager) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-
-// Update tells the manager the present state of a pod. Call it whenever the
-// pod, its address or the state of a container changed; repeating is harmless.
-func (m *Manager) Update(pod *corev1.Pod, podIP string, containers []Container) {}
-
-// Remove ends all probes of a pod.
-func (m *Manager) Remove(uid types.UID) {}
-
-// Result is the verdict on a container. A running container without a probe of
-// that kind counts as Success.
-func (m *Manager) Result(uid types.UID, container string, kind Kind) Result { return Unknown }
+func kinds() []Kind { return []Kind{Startup, Liveness, Readiness} }
