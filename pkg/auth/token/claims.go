@@ -1,6 +1,7 @@
 package token
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,13 +25,26 @@ type Ref struct {
 type Claims struct {
 	Issuer    string           `json:"iss,omitempty"`
 	Subject   string           `json:"sub,omitempty"`
-	Audience  jwt.Audience     `json:"aud,omitempty"`
+	Audience  Audience         `json:"aud,omitempty"`
 	Expiry    *jwt.NumericDate `json:"exp,omitempty"`
 	IssuedAt  *jwt.NumericDate `json:"iat,omitempty"`
 	NotBefore *jwt.NumericDate `json:"nbf,omitempty"`
 	ID        string           `json:"jti,omitempty"`
 	// Kubernetes are the claims of the cluster; nil in foreign tokens.
 	Kubernetes *ClusterClaims `json:"kubernetes.io,omitempty"`
+}
+
+// Audience is written as a list, also with one element, and read as a list or
+// a single string.
+type Audience []string
+
+// UnmarshalJSON reads both forms.
+func (a *Audience) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '"' {
+		*a = Audience{""}
+		return json.Unmarshal(data, &(*a)[0])
+	}
+	return json.Unmarshal(data, (*[]string)(a))
 }
 
 // ClusterClaims are the claims below "kubernetes.io".
