@@ -283,8 +283,11 @@ func (c *Cache) backfill(ctx context.Context, table kindTable) {
 		if part == nil {
 			part = &backlog{}
 		}
-		if k.ring.view.Load().start == starts[i] {
-			k.ring.prepend(max(start, part.dropped), part.events, c.cfg.Clock.Now())
+		// The history may have been compacted past the start of the ring, and
+		// the ring may have moved on meanwhile: then there is nothing to add.
+		from := max(start, part.dropped)
+		if from < starts[i] && k.ring.view.Load().start == starts[i] {
+			k.ring.prepend(from, part.events, c.cfg.Clock.Now())
 		}
 	}
 }

@@ -17,6 +17,8 @@ const (
 	batchEvents = 500
 	// bookmarkEvery leaves room for a bookmark to arrive within a minute.
 	bookmarkEvery = 50 * time.Second
+	// maxFailures is how often a watcher asks for the store's history in vain.
+	maxFailures = 6
 )
 
 // Watcher is one open watch. Next is called by one goroutine at a time; Close
@@ -39,6 +41,8 @@ type Watcher struct {
 	initial *kindState
 	after   string
 	marked  time.Time // when the last bookmark was sent, or the watch opened
+	// failures counts how often in a row the store's history could not be read.
+	failures int
 }
 
 // Watch opens a watch of the objects under prefix, which is a kind's prefix or
@@ -216,12 +220,34 @@ func (w *Watcher) past(ctx context.Context) ([]*event, storage.Revision, error) 
 		return err
 	})
 	switch {
-	case errors.Is(err, errEnough):
-		return events, events[len(events)-1].rev, nil
-	case errors.Is(err, storage.ErrCompacted):
+	case err == nil:
+		w.failures = 0
+		return events, to, nil
+	case errors.Is(err, storage.ErrCompacted) && len(events) == 0:
 		return nil, 0, &ExpiredError{Revision: w.pos}
+	case len(events) > 0:
+		// What has been read is complete up to its last revision; go on there.
+		w.failures = 0
+		return events, events[len(events)-1].rev, nil
 	}
-	return events, to, err
+	if w.failures++; w.failures > maxFailures {
+		return nil, 0, fmt.Errorf("the history after %d cannot be read: %w", w.pos, err)
+	}
+	return nil, w.pos, w.pause(ctx, firstBackoff<<w.failures)
+}
+
+// pause waits before the store is asked again.
+func (w *Watcher) pause(ctx context.Context, d time.Duration) error {
+	timer := w.cache.cfg.Clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+		return nil
+	case <-w.closed:
+		return storage.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // errEnough stops the reading of history.

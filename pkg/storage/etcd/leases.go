@@ -17,30 +17,32 @@ const (
 	keysPerLease = 200
 )
 
-// leases hands out leases for times to live.
+// leases hands out leases for times to live. It measures time from its own
+// beginning, so that a jump of the wall clock ends no key early or late.
 type leases struct {
 	grant func(ctx context.Context, seconds int64) (clientv3.LeaseID, error)
 	clock clock.PassiveClock
+	epoch time.Time
 
 	mu   sync.Mutex // guards all below, also while a lease is being granted
 	open map[slice]*lease
 }
 
-// slice is a time at which keys end, and the width of the slices around it.
+// slice is a stretch of time in which keys end.
 type slice struct {
-	end   int64 // Unix nanoseconds
+	end   time.Duration // since the epoch
 	width time.Duration
 }
 
 type lease struct {
 	id   clientv3.LeaseID
-	ends time.Time
 	keys int
 }
 
 func newLeases(client *clientv3.Client, c clock.PassiveClock) *leases {
 	return &leases{
 		clock: c,
+		epoch: c.Now(),
 		open:  map[slice]*lease{},
 		grant: func(ctx context.Context, seconds int64) (clientv3.LeaseID, error) {
 			resp, err := client.Grant(ctx, seconds)
@@ -58,26 +60,23 @@ func (l *leases) get(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, 
 	width := min(max(ttl/10, time.Second), longestSlack)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.clock.Now()
-	for at, have := range l.open {
-		if !have.ends.After(now) {
+	now := l.clock.Since(l.epoch)
+	for at := range l.open {
+		if at.end <= now {
 			delete(l.open, at)
 		}
 	}
-	// Slices are cut on the wall clock only to have common borders; the lease
-	// itself is measured by etcd.
-	ends := now.Add(ttl + width).Truncate(width)
-	at := slice{end: ends.UnixNano(), width: width}
+	at := slice{end: (now + ttl + width - 1) / width * width, width: width}
 	if have := l.open[at]; have != nil && have.keys < keysPerLease {
 		have.keys++
 		return have.id, nil
 	}
-	seconds := int64((ends.Sub(now) + time.Second - 1) / time.Second)
+	seconds := int64((at.end - now + time.Second - 1) / time.Second)
 	id, err := l.grant(ctx, seconds)
 	if err != nil {
 		return 0, err
 	}
-	l.open[at] = &lease{id: id, ends: ends, keys: 1}
+	l.open[at] = &lease{id: id, keys: 1}
 	return id, nil
 }
 
