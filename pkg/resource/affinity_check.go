@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -137,14 +138,8 @@ func checkPodTerm(path *field.Path, t *corev1.PodAffinityTerm) field.ErrorList {
 	for _, ns := range t.Namespaces {
 		errs = append(errs, invalid(path.Child("namespace"), ns, utilvalidation.IsDNS1123Label(ns))...)
 	}
-	for name, keys := range map[string][]string{"matchLabelKeys": t.MatchLabelKeys, "mismatchLabelKeys": t.MismatchLabelKeys} {
-		for i, key := range keys {
-			errs = append(errs, checkLabelName(path.Child(name).Index(i), key)...)
-		}
-		if len(keys) > 0 && t.LabelSelector == nil {
-			errs = append(errs, field.Forbidden(path.Child(name), "must not be specified when labelSelector is not set"))
-		}
-	}
+	errs = append(errs, checkLabelKeys(path.Child("matchLabelKeys"), t.MatchLabelKeys, t.LabelSelector)...)
+	errs = append(errs, checkLabelKeys(path.Child("mismatchLabelKeys"), t.MismatchLabelKeys, t.LabelSelector)...)
 	for i, key := range t.MatchLabelKeys {
 		if slices.Contains(t.MismatchLabelKeys, key) {
 			errs = append(errs, field.Invalid(path.Child("matchLabelKeys").Index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys"))
@@ -154,6 +149,18 @@ func checkPodTerm(path *field.Path, t *corev1.PodAffinityTerm) field.ErrorList {
 		return append(errs, field.Required(path.Child("topologyKey"), "can not be empty"))
 	}
 	return append(errs, checkLabelName(path.Child("topologyKey"), t.TopologyKey)...)
+}
+
+// checkLabelKeys: keys narrow a selector, so there must be one.
+func checkLabelKeys(path *field.Path, keys []string, sel *metav1.LabelSelector) field.ErrorList {
+	var errs field.ErrorList
+	if len(keys) > 0 && sel == nil {
+		errs = append(errs, field.Forbidden(path, "must not be specified when labelSelector is not set"))
+	}
+	for i, key := range keys {
+		errs = append(errs, checkLabelName(path.Index(i), key)...)
+	}
+	return errs
 }
 
 func checkTolerations(path *field.Path, list []corev1.Toleration) field.ErrorList {
@@ -228,12 +235,7 @@ func checkTopologySpread(path *field.Path, list []corev1.TopologySpreadConstrain
 		errs = append(errs, checkOptional(p.Child("nodeAffinityPolicy"), c.NodeAffinityPolicy, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)...)
 		errs = append(errs, checkOptional(p.Child("nodeTaintsPolicy"), c.NodeTaintsPolicy, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)...)
 		errs = append(errs, checkLabelSelector(p.Child("labelSelector"), c.LabelSelector)...)
-		if len(c.MatchLabelKeys) > 0 && c.LabelSelector == nil {
-			errs = append(errs, field.Forbidden(p.Child("matchLabelKeys"), "must not be specified when labelSelector is not set"))
-		}
-		for j, key := range c.MatchLabelKeys {
-			errs = append(errs, checkLabelName(p.Child("matchLabelKeys").Index(j), key)...)
-		}
+		errs = append(errs, checkLabelKeys(p.Child("matchLabelKeys"), c.MatchLabelKeys, c.LabelSelector)...)
 	}
 	return errs
 }

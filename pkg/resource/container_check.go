@@ -165,10 +165,12 @@ func (c *podChecker) ephemeralContainer(path *field.Path, ec *corev1.EphemeralCo
 		}
 	}
 	for i, m := range ctr.VolumeMounts {
-		for name, set := range map[string]bool{"subPath": m.SubPath != "", "subPathExpr": m.SubPathExpr != ""} {
-			if set {
-				errs = append(errs, field.Forbidden(path.Child("volumeMounts").Index(i).Child(name), "cannot be set for an Ephemeral Container"))
-			}
+		p := path.Child("volumeMounts").Index(i)
+		if m.SubPath != "" {
+			errs = append(errs, field.Forbidden(p.Child("subPath"), "cannot be set for an Ephemeral Container"))
+		}
+		if m.SubPathExpr != "" {
+			errs = append(errs, field.Forbidden(p.Child("subPathExpr"), "cannot be set for an Ephemeral Container"))
 		}
 	}
 	return errs

@@ -110,12 +110,12 @@ func checkPodCertificate(path *field.Path, c *corev1.PodCertificateProjection, c
 	if c.CredentialBundlePath == "" && c.KeyPath == "" && c.CertificateChainPath == "" {
 		errs = append(errs, field.Required(p, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"))
 	}
-	for name, file := range map[string]string{
-		"credentialBundlePath": c.CredentialBundlePath, "keyPath": c.KeyPath, "certificateChainPath": c.CertificateChainPath,
+	for _, f := range []struct{ name, file string }{
+		{"credentialBundlePath", c.CredentialBundlePath}, {"keyPath", c.KeyPath}, {"certificateChainPath", c.CertificateChainPath},
 	} {
-		if file != "" {
-			claim(path, file)
-			errs = append(errs, checkFileName(p.Child(name), file)...)
+		if f.file != "" {
+			claim(path, f.file)
+			errs = append(errs, checkFileName(p.Child(f.name), f.file)...)
 		}
 	}
 	return errs
