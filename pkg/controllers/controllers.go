@@ -15,12 +15,15 @@ import (
 
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/controllers/deployment"
 	"coracle/pkg/controllers/endpointmirror"
 	"coracle/pkg/controllers/endpoints"
 	"coracle/pkg/controllers/endpointslice"
+	"coracle/pkg/controllers/gc"
+	"coracle/pkg/controllers/namespace"
 	"coracle/pkg/controllers/replicaset"
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
@@ -32,6 +35,9 @@ type Config struct {
 	// ClientFor returns the client of one controller. Its identity is
 	// system:serviceaccount:kube-system:NAME. Required.
 	ClientFor func(name string) kubernetes.Interface
+	// MetadataFor returns the client of one controller that works on objects of
+	// any type, with the same identity. Required.
+	MetadataFor func(name string) metadata.Interface
 	// Informers is the process's one factory; see reconcile.NewInformers.
 	// Required.
 	Informers informers.SharedInformerFactory
@@ -54,6 +60,12 @@ type constructor struct {
 var list = []constructor{
 	{"service-account-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return serviceaccount.New(e), nil }},
 	{"root-ca-cert-publisher", func(c Config, e reconcile.Env) (reconcile.Runner, error) { return rootca.New(e, c.CABundle), nil }},
+	{"namespace-controller", func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		return namespace.New(e, c.MetadataFor("namespace-controller")), nil
+	}},
+	{"generic-garbage-collector", func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		return gc.New(e, c.MetadataFor("generic-garbage-collector")), nil
+	}},
 	{"replicaset-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return replicaset.New(e), nil }},
 	{"deployment-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
 	{"endpointslice-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
@@ -74,6 +86,8 @@ func (c *Config) validate() error {
 	switch {
 	case c.ClientFor == nil:
 		return errors.New("controllers: set Config.ClientFor to a function that makes a client per controller")
+	case c.MetadataFor == nil:
+		return errors.New("controllers: set Config.MetadataFor to a function that makes a metadata client per controller")
 	case c.Informers == nil:
 		return errors.New("controllers: set Config.Informers to the process's informer factory")
 	case len(c.CABundle) == 0:
