@@ -4,7 +4,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -77,7 +76,7 @@ func validateEventUpdate(e, old *corev1.Event) field.ErrorList {
 		errs = append(errs, checkImmutable(field.NewPath(f.name), f.is, f.was)...)
 	}
 	// Old clients kept seconds only.
-	if !equality.Semantic.DeepEqual(e.EventTime.Truncate(time.Second), old.EventTime.Truncate(time.Second)) {
+	if !e.EventTime.Truncate(time.Second).Equal(old.EventTime.Truncate(time.Second)) {
 		errs = append(errs, field.Invalid(field.NewPath("eventTime"), e.EventTime, "field is immutable"))
 	}
 	return errs

@@ -1,0 +1,472 @@
+package resource
+
+//lint:file-ignore SA1019 Endpoints are deprecated for clients; a server serves them all the same.
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// TestFirstKinds: a cluster that runs containers needs all of these.
+func TestFirstKinds(t *testing.T) {
+	want := strings.Fields(`
+		/v1/namespaces /v1/nodes /v1/pods /v1/services /v1/endpoints /v1/configmaps /v1/secrets /v1/serviceaccounts
+		/v1/events events.k8s.io/v1/events /v1/bindings discovery.k8s.io/v1/endpointslices coordination.k8s.io/v1/leases
+		apps/v1/deployments apps/v1/replicasets scheduling.k8s.io/v1/priorityclasses
+		rbac.authorization.k8s.io/v1/roles rbac.authorization.k8s.io/v1/rolebindings
+		rbac.authorization.k8s.io/v1/clusterroles rbac.authorization.k8s.io/v1/clusterrolebindings
+		certificates.k8s.io/v1/certificatesigningrequests
+		authentication.k8s.io/v1/tokenreviews authentication.k8s.io/v1/selfsubjectreviews
+		authorization.k8s.io/v1/subjectaccessreviews authorization.k8s.io/v1/localsubjectaccessreviews
+		authorization.k8s.io/v1/selfsubjectaccessreviews authorization.k8s.io/v1/selfsubjectrulesreviews`)
+	table := Builtin()
+	for _, name := range want {
+		parts := strings.Split(name, "/")
+		if _, ok := table.ByGVR(schema.GroupVersionResource{Group: parts[0], Version: parts[1], Resource: parts[2]}); !ok {
+			t.Errorf("%s is not served", name)
+		}
+	}
+	for name, subresources := range map[string]string{
+		"pods":            "status binding eviction log exec attach portforward proxy ephemeralcontainers resize",
+		"serviceaccounts": "token", "nodes": "status proxy", "services": "status proxy", "namespaces": "status finalize",
+		"deployments.apps": "status scale", "replicasets.apps": "status scale",
+		"certificatesigningrequests.certificates.k8s.io": "status approval",
+	} {
+		for _, r := range table.All() {
+			if r.GroupResource().String() != name {
+				continue
+			}
+			for _, s := range strings.Fields(subresources) {
+				if _, ok := r.Subresource(s); !ok {
+					t.Errorf("%s lacks /%s", name, s)
+				}
+			}
+		}
+	}
+}
+
+func TestConfigMap(t *testing.T) {
+	testCreate(t, configMaps(), []change[*corev1.ConfigMap]{
+		{"key", func(c *corev1.ConfigMap) { c.Data["a/b"] = "" }, errs("Invalid data[a/b]")},
+		{"key twice", func(c *corev1.ConfigMap) { c.Data["blob"] = "" }, errs("Invalid data[blob]")},
+		{"size", func(c *corev1.ConfigMap) { c.Data["big"] = strings.Repeat("x", maxDataSize) }, errs("TooLong []")},
+	})
+	testUpdate(t, configMaps(), func(c *corev1.ConfigMap) { c.Immutable = new(true) }, []change[*corev1.ConfigMap]{
+		{"data", func(c *corev1.ConfigMap) { c.Data["new"] = "" }, errs("Forbidden data")},
+		{"binary data", func(c *corev1.ConfigMap) { c.BinaryData = nil }, errs("Forbidden binaryData")},
+		{"thaw", func(c *corev1.ConfigMap) { c.Immutable = nil }, errs("Forbidden immutable")},
+		{"label", func(c *corev1.ConfigMap) { c.Labels = map[string]string{"a": "b"} }, nil},
+	})
+}
+
+func TestSecret(t *testing.T) {
+	testCreate(t, secrets(), []change[*corev1.Secret]{
+		{"key", func(s *corev1.Secret) { s.Data["a b"] = nil }, errs("Invalid data[a b]")},
+		{"size", func(s *corev1.Secret) { s.Data["big"] = make([]byte, maxDataSize) }, errs("TooLong data")},
+		{"tls", func(s *corev1.Secret) { s.Type = corev1.SecretTypeTLS }, errs("Required data[tls.crt]", "Required data[tls.key]")},
+		{"docker", func(s *corev1.Secret) { s.Type = corev1.SecretTypeDockerConfigJson }, errs("Required data[.dockerconfigjson]")},
+		{"docker json", func(s *corev1.Secret) {
+			s.Type = corev1.SecretTypeDockerConfigJson
+			s.Data[corev1.DockerConfigJsonKey] = []byte("{")
+		}, errs("Invalid data[.dockerconfigjson]")},
+		{"basic", func(s *corev1.Secret) { s.Type = corev1.SecretTypeBasicAuth }, errs("Required data[username]", "Required data[password]")},
+		{"basic with a user", func(s *corev1.Secret) {
+			s.Type = corev1.SecretTypeBasicAuth
+			s.StringData["username"] = "ada"
+		}, nil},
+		{"ssh", func(s *corev1.Secret) { s.Type = corev1.SecretTypeSSHAuth }, errs("Required data[ssh-privatekey]")},
+		{"token", func(s *corev1.Secret) { s.Type = corev1.SecretTypeServiceAccountToken },
+			errs("Required metadata.annotations[kubernetes.io/service-account.name]")},
+	})
+	testUpdate(t, secrets(), func(s *corev1.Secret) { s.Immutable = new(true) }, []change[*corev1.Secret]{
+		{"type", func(s *corev1.Secret) { s.Type = "other" }, errs("Invalid type")},
+		{"data", func(s *corev1.Secret) { s.StringData = map[string]string{"user": "eve"} }, errs("Forbidden data")},
+		{"thaw", func(s *corev1.Secret) { s.Immutable = new(false) }, errs("Forbidden immutable")},
+	})
+}
+
+func TestNode(t *testing.T) {
+	testCreate(t, nodes(), []change[*corev1.Node]{
+		{"taint effect", func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: "Never"}} }, errs("NotSupported spec.taints[0].effect")},
+		{"taint twice", func(n *corev1.Node) {
+			n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: "NoSchedule"}, {Key: "k", Value: "v", Effect: "NoSchedule"}}
+		}, errs("Duplicate spec.taints[1]")},
+		{"cidr", func(n *corev1.Node) { n.Spec.PodCIDR = "10.0.0" }, errs("Invalid spec.podCIDRs[0]")},
+		{"capacity", func(n *corev1.Node) {
+			q := n.Status.Capacity["cpu"]
+			q.Neg()
+			n.Status.Capacity["cpu"] = q
+		}, errs("Invalid status.capacity[cpu]", "Invalid status.allocatable[cpu]")},
+	})
+	testUpdate(t, nodes(), nil, []change[*corev1.Node]{
+		{"cordon", func(n *corev1.Node) { n.Spec.Unschedulable = false }, nil},
+		{"taint", func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: "NoSchedule"}} }, nil},
+		{"cidr", func(n *corev1.Node) { n.Spec.PodCIDR = "10.1.0.0/24" }, errs("Forbidden spec.podCIDRs")},
+		{"provider", func(n *corev1.Node) { n.Spec.ProviderID = "x" }, nil},
+	})
+	testStatus(t, nodes(), nil, []change[*corev1.Node]{
+		{"address", func(n *corev1.Node) { n.Status.Addresses[0].Address = "x" }, errs("Invalid status.addresses[0]")},
+		{"address twice", func(n *corev1.Node) { n.Status.Addresses = append(n.Status.Addresses, n.Status.Addresses[0]) }, errs("Duplicate status.addresses[2]")},
+	})
+}
+
+func TestService(t *testing.T) {
+	testCreate(t, services(), []change[*corev1.Service]{
+		{"no ports", func(s *corev1.Service) { s.Spec.Ports = nil }, errs("Required spec.ports")},
+		{"headless without ports", func(s *corev1.Service) {
+			s.Spec = corev1.ServiceSpec{ClusterIP: "None", Selector: s.Spec.Selector}
+		}, nil},
+		{"unnamed ports", func(s *corev1.Service) { s.Spec.Ports[0].Name = "" }, errs("Required spec.ports[0].name")},
+		{"port name twice", func(s *corev1.Service) { s.Spec.Ports[1].Name = "http" }, errs("Duplicate spec.ports[1].name")},
+		{"port twice", func(s *corev1.Service) { s.Spec.Ports[1].Port = 80; s.Spec.Ports[1].Protocol = "TCP" }, errs("Duplicate spec.ports[1]")},
+		{"port", func(s *corev1.Service) { s.Spec.Ports[0].Port = 0; s.Spec.Ports[0].TargetPort = intstr.FromInt32(1) }, errs("Invalid spec.ports[0].port")},
+		{"target port", func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromString("A b") }, errs("Invalid spec.ports[0].targetPort")},
+		{"type", func(s *corev1.Service) { s.Spec.Type = "Magic"; s.Spec.SessionAffinity = "" }, errs("NotSupported spec.type")},
+		{"node port of a cluster IP", func(s *corev1.Service) { s.Spec.Type = "ClusterIP"; s.Spec.Ports[0].NodePort = 30000 },
+			errs("Forbidden spec.ports[0].nodePort")},
+		{"node port twice", func(s *corev1.Service) {
+			s.Spec.Ports[0].NodePort = 30000
+			s.Spec.Ports[1].NodePort = 30000
+			s.Spec.Ports[1].Protocol = "TCP"
+		}, errs("Duplicate spec.ports[1].nodePort")},
+		{"headless node port", func(s *corev1.Service) { s.Spec.Type = "NodePort"; s.Spec.ClusterIP = "None" }, errs("Invalid spec.clusterIPs[0]")},
+		{"external name", func(s *corev1.Service) { s.Spec = corev1.ServiceSpec{Type: "ExternalName", ExternalName: "a_b"} }, errs("Invalid spec.externalName")},
+		{"no external name", func(s *corev1.Service) { s.Spec = corev1.ServiceSpec{Type: "ExternalName", ClusterIP: "10.96.0.9"} },
+			errs("Required spec.externalName", "Forbidden spec.clusterIPs")},
+		{"affinity", func(s *corev1.Service) { s.Spec.SessionAffinity = "Cookie" }, errs("NotSupported spec.sessionAffinity")},
+		{"affinity time", func(s *corev1.Service) {
+			s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(90000))}}
+		}, errs("Invalid spec.sessionAffinityConfig.clientIP.timeoutSeconds")},
+		{"external IP", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"127.0.0.1"} }, errs("Invalid spec.externalIPs[0]")},
+		{"local for a cluster IP", func(s *corev1.Service) { s.Spec.Type = "ClusterIP"; s.Spec.ExternalTrafficPolicy = "Local" },
+			errs("Invalid spec.externalTrafficPolicy")},
+		{"source ranges", func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"x"} }, errs("Invalid spec.loadBalancerSourceRanges[0]")},
+		{"class of a cluster IP", func(s *corev1.Service) { s.Spec.Type = "ClusterIP"; s.Spec.LoadBalancerClass = new("a/b") },
+			errs("Forbidden spec.loadBalancerClass")},
+		{"cluster IP", func(s *corev1.Service) { s.Spec.ClusterIP = "x" }, errs("Invalid spec.clusterIPs[0]")},
+		{"two cluster IPs", func(s *corev1.Service) { s.Spec.ClusterIP = "10.96.0.1"; s.Spec.ClusterIPs = []string{"10.96.0.2"} },
+			errs("Invalid spec.clusterIPs")},
+		{"kubelet's port", func(s *corev1.Service) { s.Spec.Ports[0].Port = 10250 }, errs("Invalid spec.ports[0]")},
+	})
+	allocated := func(s *corev1.Service) {
+		s.Spec.ClusterIP = "10.96.0.7"
+		s.Spec.Ports[0].NodePort, s.Spec.Ports[1].NodePort = 30000, 30001
+	}
+	testUpdate(t, services(), allocated, []change[*corev1.Service]{
+		{"cluster IP", func(s *corev1.Service) { s.Spec.ClusterIP = "10.96.0.8"; s.Spec.ClusterIPs = nil }, errs("Invalid spec.clusterIPs[0]")},
+		{"cluster IP left out", func(s *corev1.Service) { s.Spec.ClusterIP = ""; s.Spec.ClusterIPs = nil }, nil},
+		{"node ports left out", func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 0 }, nil},
+		{"to cluster IP", func(s *corev1.Service) { s.Spec.Type = "ClusterIP" }, nil},
+		{"to external name", func(s *corev1.Service) {
+			s.Spec = corev1.ServiceSpec{Type: "ExternalName", ExternalName: "a.b"}
+		}, nil},
+		{"class", func(s *corev1.Service) { s.Spec.LoadBalancerClass = new("a/b") }, errs("Invalid spec.loadBalancerClass")},
+	})
+}
+
+func TestServiceKeepsWhatWasAllocated(t *testing.T) {
+	r := services()
+	old := created(t, r).(*corev1.Service)
+	old.Spec.ClusterIP, old.Spec.ClusterIPs = "10.96.0.7", []string{"10.96.0.7"}
+	old.Spec.Ports[0].NodePort, old.Spec.Ports[1].NodePort = 30000, 30001
+	svc := example(t, r).(*corev1.Service)
+	r.Default(svc)
+	r.Prepare(svc, old)
+	if svc.Spec.ClusterIP != "10.96.0.7" || svc.Spec.Ports[0].NodePort != 30000 || svc.Spec.Ports[1].NodePort != 30001 {
+		t.Errorf("an update that leaves them out: %+v", svc.Spec)
+	}
+	svc = old.DeepCopy()
+	svc.Spec.Type = corev1.ServiceTypeClusterIP
+	r.Default(svc)
+	r.Prepare(svc, old)
+	if svc.Spec.Ports[0].NodePort != 0 || svc.Spec.ExternalTrafficPolicy != "" || svc.Spec.AllocateLoadBalancerNodePorts != nil {
+		t.Errorf("a change to ClusterIP keeps %+v", svc.Spec)
+	}
+}
+
+func TestServiceNeeds(t *testing.T) {
+	for _, c := range []struct {
+		spec      corev1.ServiceSpec
+		ip, ports bool
+	}{
+		{corev1.ServiceSpec{Type: "ClusterIP"}, true, false},
+		{corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "None"}, false, false},
+		{corev1.ServiceSpec{Type: "NodePort"}, true, true},
+		{corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.96.0.1", AllocateLoadBalancerNodePorts: new(false)}, false, false},
+		{corev1.ServiceSpec{Type: "ExternalName"}, false, false},
+	} {
+		svc := &corev1.Service{Spec: c.spec}
+		if ip, ports := ServiceNeedsClusterIP(svc), ServiceNeedsNodePorts(svc); ip != c.ip || ports != c.ports {
+			t.Errorf("%+v: IP %v, ports %v", c.spec, ip, ports)
+		}
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	testCreate(t, endpoints(), []change[*corev1.Endpoints]{
+		{"empty", func(e *corev1.Endpoints) { e.Subsets = []corev1.EndpointSubset{{}} }, errs("Required subsets[0]")},
+		{"loopback", func(e *corev1.Endpoints) { e.Subsets[0].Addresses[0].IP = "127.0.0.1" }, errs("Invalid subsets[0].addresses[0].ip")},
+		{"mapped loopback", func(e *corev1.Endpoints) { e.Subsets[0].Addresses[0].IP = "::ffff:127.0.0.1" }, errs("Invalid subsets[0].addresses[0].ip")},
+		{"metadata service", func(e *corev1.Endpoints) { e.Subsets[0].NotReadyAddresses[0].IP = "169.254.169.254" }, errs("Invalid subsets[0].notReadyAddresses[0].ip")},
+		{"name", func(e *corev1.Endpoints) { e.Subsets[0].Ports[0].Name = "" }, errs("Required subsets[0].ports[0].name")},
+		{"port", func(e *corev1.Endpoints) { e.Subsets[0].Ports[0].Port = 0 }, errs("Invalid subsets[0].ports[0].port")},
+	})
+}
+
+func TestEndpointSlice(t *testing.T) {
+	testCreate(t, endpointSlices(), []change[*discoveryv1.EndpointSlice]{
+		{"no type", func(s *discoveryv1.EndpointSlice) { s.AddressType = "" }, errs("Required addressType")},
+		{"type", func(s *discoveryv1.EndpointSlice) { s.AddressType = "IPX" }, errs("NotSupported addressType")},
+		{"family", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Addresses[0] = "fd00::1" }, errs("Invalid endpoints[0].addresses[0]")},
+		{"loopback", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Addresses[0] = "127.0.0.1" }, errs("Invalid endpoints[0].addresses[0]")},
+		{"mapped link-local", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Addresses[0] = "::ffff:169.254.169.254" }, errs("Invalid endpoints[0].addresses[0]")},
+		{"no address", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Addresses = nil }, errs("Required endpoints[0].addresses")},
+		{"port twice", func(s *discoveryv1.EndpointSlice) { s.Ports[1].Name = nil }, errs("Duplicate ports[1].name")},
+		{"too many", func(s *discoveryv1.EndpointSlice) {
+			for len(s.Endpoints) <= maxSliceEndpoints {
+				s.Endpoints = append(s.Endpoints, s.Endpoints[0])
+			}
+		}, errs("TooMany endpoints")},
+	})
+	testUpdate(t, endpointSlices(), nil, []change[*discoveryv1.EndpointSlice]{
+		{"type", func(s *discoveryv1.EndpointSlice) { s.AddressType = "FQDN" }, errs("Invalid addressType")},
+		{"endpoints", func(s *discoveryv1.EndpointSlice) { s.Endpoints = nil }, nil},
+	})
+	r := endpointSlices()
+	old := created(t, r).(*discoveryv1.EndpointSlice)
+	s := old.DeepCopy()
+	s.Endpoints = nil
+	r.Prepare(s, old)
+	if old.Generation != 1 || s.Generation != 2 {
+		t.Errorf("generations %d and %d, want 1 and 2", old.Generation, s.Generation)
+	}
+}
+
+func TestEvent(t *testing.T) {
+	modern := func(e *corev1.Event) {
+		e.EventTime = metav1.NewMicroTime(testNow)
+		e.ReportingController, e.ReportingInstance, e.Action = "kubelet", "n1", "Pull"
+	}
+	testCreate(t, events(), []change[*corev1.Event]{
+		{"other namespace", func(e *corev1.Event) { e.InvolvedObject.Namespace = "x" }, errs("Invalid involvedObject.namespace")},
+		{"cluster object", func(e *corev1.Event) { e.InvolvedObject.Namespace = "" }, errs("Invalid involvedObject.namespace")},
+		{"cluster object in default", func(e *corev1.Event) { e.InvolvedObject.Namespace = ""; e.Namespace = "default" }, nil},
+		{"new", modern, nil},
+		{"new without controller", func(e *corev1.Event) { modern(e); e.ReportingController = "" }, errs("Required reportingController")},
+		{"new with long reason", func(e *corev1.Event) { modern(e); e.Reason = strings.Repeat("x", 129) }, errs("Invalid reason")},
+		{"new of no type", func(e *corev1.Event) { modern(e); e.Type = "Odd" }, errs("NotSupported type")},
+	})
+	testUpdate(t, events(), modern, []change[*corev1.Event]{
+		{"series", func(e *corev1.Event) { e.Series = &corev1.EventSeries{Count: 2} }, nil},
+		{"reason", func(e *corev1.Event) { e.Reason = "Other" }, errs("Invalid reason")},
+	})
+	testUpdate(t, events(), nil, []change[*corev1.Event]{
+		{"old style", func(e *corev1.Event) { e.Count = 9; e.Message = "again" }, nil},
+	})
+}
+
+func TestEventViewIsLossless(t *testing.T) {
+	e := created(t, events()).(*corev1.Event)
+	e.TypeMeta = metav1.TypeMeta{}
+	e.Series = &corev1.EventSeries{Count: 4, LastObservedTime: metav1.NewMicroTime(testNow)}
+	v := events().Views[0]
+	view, err := v.To(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := v.From(view)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(e, back); diff != "" {
+		t.Errorf("to the view and back:\n%s", diff)
+	}
+	if _, err := v.To(&corev1.Pod{}); err == nil {
+		t.Error("a pod was taken for an event")
+	}
+}
+
+func TestLease(t *testing.T) {
+	testCreate(t, leases(), []change[*coordinationv1.Lease]{
+		{"duration", func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = new(int32(0)) }, errs("Invalid spec.leaseDurationSeconds")},
+		{"transitions", func(l *coordinationv1.Lease) { l.Spec.LeaseTransitions = new(int32(-1)) }, errs("Invalid spec.leaseTransitions")},
+		{"empty", func(l *coordinationv1.Lease) { l.Spec = coordinationv1.LeaseSpec{} }, nil},
+	})
+}
+
+func TestDeployment(t *testing.T) {
+	testCreate(t, deployments(), []change[*appsv1.Deployment]{
+		{"no selector", func(d *appsv1.Deployment) { d.Spec.Selector = nil }, errs("Required spec.selector")},
+		{"empty selector", func(d *appsv1.Deployment) { d.Spec.Selector = &metav1.LabelSelector{} }, errs("Invalid spec.selector")},
+		{"other labels", func(d *appsv1.Deployment) { d.Spec.Template.Labels["app"] = "x" }, errs("Invalid spec.template.metadata.labels")},
+		{"bad selector", func(d *appsv1.Deployment) { d.Spec.Selector.MatchLabels["a b"] = "c" },
+			errs("Invalid spec.selector", "Invalid spec.selector.matchLabels")},
+		{"restart policy", func(d *appsv1.Deployment) { d.Spec.Template.Spec.RestartPolicy = "Never" }, errs("NotSupported spec.template.spec.restartPolicy")},
+		{"deadline", func(d *appsv1.Deployment) { d.Spec.Template.Spec.ActiveDeadlineSeconds = new(int64(1)) },
+			errs("Forbidden spec.template.spec.activeDeadlineSeconds")},
+		{"replicas", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(-1)) }, errs("Invalid spec.replicas")},
+		{"container", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Name = "" }, errs("Required spec.template.spec.containers[0].name")},
+		{"strategy", func(d *appsv1.Deployment) { d.Spec.Strategy.Type = "Slow" }, errs("NotSupported spec.strategy.type")},
+		{"recreate with numbers", func(d *appsv1.Deployment) {
+			d.Spec.Strategy = appsv1.DeploymentStrategy{Type: "Recreate", RollingUpdate: &appsv1.RollingUpdateDeployment{}}
+		}, errs("Forbidden spec.strategy.rollingUpdate")},
+		{"no step", func(d *appsv1.Deployment) {
+			d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: new(intstr.FromInt32(0)), MaxUnavailable: new(intstr.FromString("0%"))}
+		}, errs("Invalid spec.strategy.rollingUpdate.maxUnavailable")},
+		{"more than all", func(d *appsv1.Deployment) {
+			d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxUnavailable: new(intstr.FromString("101%"))}
+		}, errs("Invalid spec.strategy.rollingUpdate.maxUnavailable")},
+		{"percent", func(d *appsv1.Deployment) {
+			d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: new(intstr.FromString("some"))}
+		}, errs("Invalid spec.strategy.rollingUpdate.maxSurge")},
+		{"progress", func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = new(int32(5)); d.Spec.MinReadySeconds = 5 },
+			errs("Invalid spec.progressDeadlineSeconds")},
+	})
+	testUpdate(t, deployments(), nil, []change[*appsv1.Deployment]{
+		{"image", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "x" }, nil},
+		{"selector", func(d *appsv1.Deployment) {
+			d.Spec.Selector.MatchLabels["app"] = "x"
+			d.Spec.Template.Labels["app"] = "x"
+		}, errs("Invalid spec.selector")},
+	})
+	testStatus(t, deployments(), nil, []change[*appsv1.Deployment]{
+		{"counts", func(d *appsv1.Deployment) {
+			d.Status = appsv1.DeploymentStatus{Replicas: 1, ReadyReplicas: 2, AvailableReplicas: 3}
+		}, errs("Invalid status.readyReplicas", "Invalid status.availableReplicas")},
+	})
+	r := deployments()
+	old := created(t, r).(*appsv1.Deployment)
+	d := old.DeepCopy()
+	d.Annotations = map[string]string{"a": "b"}
+	r.Prepare(d, old)
+	if d.Generation != old.Generation+1 {
+		t.Errorf("a new annotation leaves generation %d", d.Generation)
+	}
+}
+
+func TestReplicaSet(t *testing.T) {
+	testCreate(t, replicaSets(), []change[*appsv1.ReplicaSet]{
+		{"other labels", func(rs *appsv1.ReplicaSet) { rs.Spec.Template.Labels = nil }, errs("Invalid spec.template.metadata.labels")},
+		{"min ready", func(rs *appsv1.ReplicaSet) { rs.Spec.MinReadySeconds = -1 }, errs("Invalid spec.minReadySeconds")},
+	})
+	testUpdate(t, replicaSets(), nil, []change[*appsv1.ReplicaSet]{
+		{"selector", func(rs *appsv1.ReplicaSet) { rs.Spec.Selector.MatchExpressions[0].Values = []string{"web", "x"} }, errs("Invalid spec.selector")},
+	})
+}
+
+func TestScale(t *testing.T) {
+	r := deployments()
+	d := created(t, r).(*appsv1.Deployment)
+	d.Status.Replicas = 3
+	s := r.Scale(d)
+	if s.Name != "web" || s.Spec.Replicas != 1 || s.Status.Replicas != 3 || s.Status.Selector != "app=web" {
+		t.Errorf("scale: %+v", s)
+	}
+	s.Spec.Replicas = 5
+	if errs := r.SetScale(d, s); len(errs) > 0 || *d.Spec.Replicas != 5 {
+		t.Errorf("set to 5: %v, %d", errs, *d.Spec.Replicas)
+	}
+	s.Spec.Replicas = -1
+	if got := errorTexts(r.SetScale(d, s)); len(got) != 1 || got[0] != "Invalid spec.replicas" || *d.Spec.Replicas != 5 {
+		t.Errorf("set to -1: %v, %d", got, *d.Spec.Replicas)
+	}
+}
+
+func TestPriorityClass(t *testing.T) {
+	testCreate(t, priorityClasses(), []change[*schedulingv1.PriorityClass]{
+		{"reserved", func(p *schedulingv1.PriorityClass) { p.Name = "system-mine" }, errs("Forbidden metadata.name")},
+		{"too high", func(p *schedulingv1.PriorityClass) { p.Value = 1_000_000_001 }, errs("Forbidden value")},
+		{"policy", func(p *schedulingv1.PriorityClass) { p.PreemptionPolicy = new(corev1.PreemptionPolicy("Sometimes")) }, errs("NotSupported preemptionPolicy")},
+		{"system", func(p *schedulingv1.PriorityClass) { p.Name = "system-node-critical"; p.Value = 2_000_001_000 }, nil},
+	})
+	testUpdate(t, priorityClasses(), nil, []change[*schedulingv1.PriorityClass]{
+		{"value", func(p *schedulingv1.PriorityClass) { p.Value++ }, errs("Forbidden value")},
+		{"policy", func(p *schedulingv1.PriorityClass) { p.PreemptionPolicy = new(corev1.PreemptNever) }, errs("Invalid preemptionPolicy")},
+		{"description", func(p *schedulingv1.PriorityClass) { p.Description = "x" }, nil},
+	})
+}
+
+func TestRBAC(t *testing.T) {
+	testCreate(t, roles(), []change[*rbacv1.Role]{
+		{"no verbs", func(r *rbacv1.Role) { r.Rules[0].Verbs = nil }, errs("Required rules[0].verbs")},
+		{"no groups", func(r *rbacv1.Role) { r.Rules[0].APIGroups = nil }, errs("Required rules[0].apiGroups")},
+		{"URLs", func(r *rbacv1.Role) {
+			r.Rules = []rbacv1.PolicyRule{{Verbs: []string{"get"}, NonResourceURLs: []string{"/"}}}
+		}, errs("Invalid rules[0].nonResourceURLs")},
+	})
+	testCreate(t, clusterRoles(), []change[*rbacv1.ClusterRole]{
+		{"both", func(r *rbacv1.ClusterRole) { r.Rules[0].Resources = []string{"pods"} }, errs("Invalid rules[0].nonResourceURLs")},
+		{"aggregation", func(r *rbacv1.ClusterRole) { r.AggregationRule.ClusterRoleSelectors = nil }, errs("Required aggregationRule.clusterRoleSelectors")},
+	})
+	testCreate(t, roleBindings(), []change[*rbacv1.RoleBinding]{
+		{"kind", func(b *rbacv1.RoleBinding) { b.RoleRef.Kind = "User" }, errs("NotSupported roleRef.kind")},
+		{"no name", func(b *rbacv1.RoleBinding) { b.RoleRef.Name = "" }, errs("Required roleRef.name")},
+		{"subject kind", func(b *rbacv1.RoleBinding) { b.Subjects[0].Kind = "Robot" }, errs("NotSupported subjects[0].kind")},
+		{"subject group", func(b *rbacv1.RoleBinding) { b.Subjects[3].APIGroup = "x" }, errs("NotSupported subjects[3].apiGroup")},
+	})
+	testCreate(t, clusterRoleBindings(), []change[*rbacv1.ClusterRoleBinding]{
+		{"role", func(b *rbacv1.ClusterRoleBinding) { b.RoleRef.Kind = "Role" }, errs("NotSupported roleRef.kind")},
+		{"no namespace", func(b *rbacv1.ClusterRoleBinding) {
+			b.Subjects = []rbacv1.Subject{{Kind: "ServiceAccount", Name: "robot"}}
+		}, errs("Required subjects[0].namespace")},
+	})
+	testUpdate(t, roleBindings(), nil, []change[*rbacv1.RoleBinding]{
+		{"role", func(b *rbacv1.RoleBinding) { b.RoleRef.Name = "other" }, errs("Invalid roleRef")},
+		{"subjects", func(b *rbacv1.RoleBinding) { b.Subjects = nil }, nil},
+	})
+}
+
+func TestCertificateSigningRequest(t *testing.T) {
+	r := certificateSigningRequests()
+	type csr = certificatesv1.CertificateSigningRequest
+	testCreate(t, r, []change[*csr]{
+		{"request", func(c *csr) { c.Spec.Request = []byte("x") }, errs("Invalid spec.request")},
+		{"no usages", func(c *csr) { c.Spec.Usages = nil }, errs("Required spec.usages")},
+		{"usage", func(c *csr) { c.Spec.Usages[0] = "magic" }, errs("NotSupported spec.usages[0]")},
+		{"usage twice", func(c *csr) { c.Spec.Usages[1] = c.Spec.Usages[0] }, errs("Duplicate spec.usages[1]")},
+		{"no signer", func(c *csr) { c.Spec.SignerName = "" }, errs("Required spec.signerName")},
+		{"signer", func(c *csr) { c.Spec.SignerName = "x" }, errs("Invalid spec.signerName")},
+		{"time", func(c *csr) { c.Spec.ExpirationSeconds = new(int32(599)) }, errs("Invalid spec.expirationSeconds")},
+	})
+	testUpdate(t, r, nil, []change[*csr]{
+		{"the spec stays", func(c *csr) { c.Spec.Username = "eve"; c.Spec.Usages = nil }, nil},
+	})
+	old := created(t, r).(*csr)
+	approved := old.DeepCopy()
+	approved.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}}
+	approved.Status.Certificate = []byte("x")
+	approval, _ := r.Subresource("approval")
+	approval.Prepare(approved, old)
+	if got := approval.Validate(approved, old); len(got) > 0 || len(approved.Status.Certificate) > 0 || len(approved.Status.Conditions) != 1 {
+		t.Errorf("approve: %v, %+v", got, approved.Status)
+	}
+	undone := approved.DeepCopy()
+	undone.Status.Conditions[0].Type = certificatesv1.CertificateDenied
+	approval.Prepare(undone, approved)
+	if got := errorTexts(approval.Validate(undone, approved)); len(got) != 1 || got[0] != "Forbidden status.conditions" {
+		t.Errorf("approval undone: %v", got)
+	}
+	sneaky := old.DeepCopy()
+	sneaky.Status.Conditions = approved.Status.Conditions
+	r.PrepareStatus(sneaky, old)
+	if len(sneaky.Status.Conditions) != 0 {
+		t.Error("a signer approved through /status")
+	}
+	stamped := old.DeepCopy()
+	StampRequester(stamped, "ada", "7", []string{"ops"}, nil)
+	if stamped.Spec.Username != "ada" || stamped.Spec.UID != "7" || len(stamped.Spec.Groups) != 1 {
+		t.Errorf("requester: %+v", stamped.Spec)
+	}
+}
