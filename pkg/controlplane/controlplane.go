@@ -57,6 +57,8 @@ type Config struct {
 	// the in-memory transport only and that tokens are neither issued nor
 	// known.
 	Identity *Identity
+	// Roles runs the scheduler and the controllers beside the API server.
+	Roles bool
 	// DisableAdmission lists plugins by name.
 	DisableAdmission []string
 	// Handlers are further subresources (streams to nodes).
@@ -204,7 +206,13 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 			return ended(ctx, err)
 		}
 		close(cp.ready)
-		return nil
+		if !cp.cfg.Roles {
+			return nil
+		}
+		if err := cp.WaitReady(ctx); err != nil {
+			return ended(ctx, err)
+		}
+		return ended(ctx, cp.runRoles(ctx))
 	})
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -160,4 +160,3 @@ func (b boundObjects) Object(ctx context.Context, kind token.Kind, namespace, na
 }
 
 var _ token.Objects = boundObjects{}
-

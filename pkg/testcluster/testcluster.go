@@ -35,6 +35,11 @@ func WithClock(clk clock.WithTicker) Option {
 	return func(c *controlplane.Config) { c.Clock = clk }
 }
 
+// WithRoles runs the scheduler and the controllers too.
+func WithRoles() Option {
+	return func(c *controlplane.Config) { c.Roles = true }
+}
+
 // WithConfig gives access to everything else.
 func WithConfig(f func(*controlplane.Config)) Option { return f }
 

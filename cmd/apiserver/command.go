@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"coracle/pkg/controlplane"
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/etcd"
+	"coracle/pkg/storage/memory"
+)
+
+// options are the flags as given.
+type options struct {
+	serve       controlplane.ServeOptions
+	allInOne    bool
+	storage     string
+	etcdServers []string
+	etcdCAFile  string
+	etcdCert    string
+	etcdKey     string
+	serviceCIDR string
+	nodeCIDR    string
+	authzModes  []string
+}
+
+func newCommand(log *slog.Logger) *cobra.Command {
+	o := &options{}
+	cmd := &cobra.Command{
+		Use:   "apiserver",
+		Short: "Serve the Kubernetes API",
+		Long: "Serve the Kubernetes API.\n\nWith --data-dir alone it is a whole working server on 127.0.0.1:6443 with an\n" +
+			"embedded etcd; DIR/admin.kubeconfig is the way in.",
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), log) },
+	}
+	o.addFlags(cmd.Flags())
+	return cmd
+}
+
+func (o *options) addFlags(f *pflag.FlagSet) {
+	s := &o.serve
+	f.StringVar(&s.DataDir, "data-dir", "", "folder of everything the server keeps: pki/, etcd/ and admin.kubeconfig")
+	f.BoolVar(&o.allInOne, "all-in-one", false, "run the scheduler and the controllers in this process too")
+	f.StringVar(&s.BindAddress, "bind-address", "127.0.0.1", "address to listen on")
+	f.IntVar(&s.SecurePort, "secure-port", 6443, "port to listen on; 0 picks a free one")
+	f.StringVar(&s.AdvertiseAddress, "advertise-address", "", "address that the kubernetes Service points to; the bind address when empty")
+	f.StringVar(&o.storage, "storage-backend", "etcd3", "where objects are kept: etcd3, or memory (nothing survives the process)")
+	f.StringSliceVar(&o.etcdServers, "etcd-servers", nil, "URLs of an external etcd; empty runs an embedded one in DIR/etcd")
+	f.StringVar(&o.etcdCAFile, "etcd-cafile", "", "authority of the external etcd's certificate")
+	f.StringVar(&o.etcdCert, "etcd-certfile", "", "client certificate for the external etcd")
+	f.StringVar(&o.etcdKey, "etcd-keyfile", "", "key of the client certificate for the external etcd")
+	f.StringVar(&s.CertDir, "cert-dir", "", "folder in which apiserver.crt and apiserver.key are looked for, and made when there is no --data-dir")
+	f.StringVar(&s.TLSCertFile, "tls-cert-file", "", "serving certificate")
+	f.StringVar(&s.TLSKeyFile, "tls-private-key-file", "", "key of the serving certificate")
+	f.StringSliceVar(&s.ExtraSANs, "tls-san", nil, "further names and addresses for the serving certificate that the server issues itself")
+	f.StringVar(&s.ClientCAFile, "client-ca-file", "", "authorities of client certificates, beside the server's own")
+	f.StringVar(&o.serviceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "addresses of Services")
+	f.StringVar(&o.nodeCIDR, "cluster-cidr", "10.244.0.0/16", "addresses of pods, from which each node gets a part (with --all-in-one)")
+	f.StringSliceVar(&s.ServiceAccountKeyFiles, "service-account-key-file", nil, "further keys that verify service account tokens")
+	f.StringVar(&s.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "", "key that signs service account tokens")
+	f.StringVar(&s.ServiceAccountIssuer, "service-account-issuer", "", "issuer in service account tokens")
+	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")
+	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")
+	f.Bool("allow-privileged", true, "accepted for compatibility; what pods may do is up to pod security admission")
+}
+
+// run opens the store and serves until ctx ends.
+func (o *options) run(ctx context.Context, log *slog.Logger) error {
+	s := &o.serve
+	s.Log = log
+	for _, mode := range o.authzModes {
+		if mode != "Node" && mode != "RBAC" {
+			return fmt.Errorf("--authorization-mode=%s is not offered: this server authorizes by Node and RBAC only", mode)
+		}
+	}
+	var err error
+	if s.ServiceCIDR, err = netip.ParsePrefix(o.serviceCIDR); err != nil {
+		return fmt.Errorf("--service-cluster-ip-range %q is not a CIDR: %w", o.serviceCIDR, err)
+	}
+	backend, err := o.open(ctx, log)
+	if err != nil {
+		return err
+	}
+	s.Backend = backend
+	s.Roles = o.allInOne
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return storage.Compactor{Backend: backend, Log: log}.Run(ctx) })
+	g.Go(func() error { return controlplane.Serve(ctx, *s) })
+	return errors.Join(g.Wait(), backend.Close())
+}
+
+func (o *options) open(ctx context.Context, log *slog.Logger) (storage.Backend, error) {
+	switch {
+	case o.storage == "memory":
+		o.serve.SoleWriter = true
+		return memory.New(memory.Config{}), nil
+	case o.storage != "etcd3":
+		return nil, fmt.Errorf("--storage-backend=%s is not known: use etcd3 or memory", o.storage)
+	case len(o.etcdServers) > 0:
+		return o.dial(ctx, log)
+	case o.serve.DataDir == "":
+		return nil, errors.New("give --data-dir DIR for the embedded etcd, or --etcd-servers for an external one")
+	}
+	o.serve.SoleWriter = true
+	return etcd.StartEmbedded(ctx, etcd.Config{DataDir: filepath.Join(o.serve.DataDir, "etcd"), Log: log})
+}
+
+// dial connects to an external etcd.
+func (o *options) dial(ctx context.Context, log *slog.Logger) (storage.Backend, error) {
+	ext := etcd.External{Endpoints: o.etcdServers, Log: log}
+	if o.etcdCAFile == "" && o.etcdCert == "" {
+		return etcd.Dial(ctx, ext)
+	}
+	ext.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.etcdCAFile != "" {
+		data, err := os.ReadFile(o.etcdCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --etcd-cafile: %w", err)
+		}
+		ext.TLS.RootCAs = x509.NewCertPool()
+		if !ext.TLS.RootCAs.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("--etcd-cafile %s holds no certificate", o.etcdCAFile)
+		}
+	}
+	if o.etcdCert != "" {
+		cert, err := tls.LoadX509KeyPair(o.etcdCert, o.etcdKey)
+		if err != nil {
+			return nil, fmt.Errorf("read --etcd-certfile and --etcd-keyfile: %w", err)
+		}
+		ext.TLS.Certificates = []tls.Certificate{cert}
+	}
+	return etcd.Dial(ctx, ext)
+}

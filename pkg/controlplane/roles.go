@@ -1,0 +1,70 @@
+package controlplane
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+
+	"coracle/pkg/auth"
+	"coracle/pkg/controllers"
+	"coracle/pkg/reconcile"
+)
+
+// managerUser is the identity under which the shared informers read.
+func managerUser() *auth.User {
+	return &auth.User{Name: auth.UserManager, Groups: []string{auth.GroupAuthenticated}}
+}
+
+// controllerUser is the service account of one controller.
+func controllerUser(name string) *auth.User {
+	return &auth.User{
+		Name:   auth.ServiceAccountName("kube-system", name),
+		Groups: []string{auth.GroupServiceAccounts, auth.GroupServiceAccounts + ":kube-system", auth.GroupAuthenticated},
+	}
+}
+
+func (cp *ControlPlane) client(user *auth.User) kubernetes.Interface {
+	return kubernetes.NewForConfigOrDie(cp.RESTConfig(user))
+}
+
+// runRoles runs the scheduler and the controllers over one set of informers
+// until ctx ends.
+func (cp *ControlPlane) runRoles(ctx context.Context) error {
+	factory := reconcile.NewInformers(cp.client(managerUser()))
+	group, err := cp.controllers(factory)
+	if err != nil {
+		return err
+	}
+	reading, stop := context.WithCancel(ctx)
+	defer factory.Shutdown()
+	defer stop()
+	factory.StartWithContext(reading)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return group.Run(ctx) })
+	return g.Wait()
+}
+
+func (cp *ControlPlane) controllers(factory informers.SharedInformerFactory) (*controllers.Group, error) {
+	return controllers.New(controllers.Config{
+		ClientFor: func(name string) kubernetes.Interface { return cp.client(controllerUser(name)) },
+		MetadataFor: func(name string) metadata.Interface {
+			return metadata.NewForConfigOrDie(cp.RESTConfig(controllerUser(name)))
+		},
+		Informers: factory,
+		CABundle:  cp.rootCA(),
+		Clock:     cp.cfg.Clock,
+		Log:       cp.cfg.Log,
+	})
+}
+
+// rootCA is what pods verify the API server with. A control plane that is only
+// reached in memory has none to give, and says so in the published bundle.
+func (cp *ControlPlane) rootCA() []byte {
+	if id := cp.cfg.Identity; id != nil && len(id.RootCA) > 0 {
+		return id.RootCA
+	}
+	return []byte("# this API server has no certificate\n")
+}

@@ -1,0 +1,398 @@
+package controlplane
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"coracle/pkg/auth"
+	"coracle/pkg/pki"
+)
+
+// ServeOptions say where a control plane listens and where its keys are. The
+// zero value of each file means that the control plane keeps its own below
+// DataDir.
+type ServeOptions struct {
+	Config
+
+	// DataDir holds everything the control plane keeps: pki/, etcd/ and
+	// admin.kubeconfig.
+	DataDir string
+	// BindAddress and SecurePort are where it listens; port 0 picks a free one.
+	BindAddress string
+	SecurePort  int
+	// AdvertiseAddress is what the kubernetes Service points to, and listened
+	// on as well; empty means
+	// BindAddress, or the first global address of this machine when that is
+	// unspecified.
+	AdvertiseAddress string
+	// CertDir is where apiserver.crt and apiserver.key are looked for.
+	CertDir string
+	// TLSCertFile and TLSKeyFile are the serving certificate.
+	TLSCertFile, TLSKeyFile string
+	// ExtraSANs are further names and addresses of the serving certificate.
+	ExtraSANs []string
+	// ClientCAFile holds the authorities of client certificates.
+	ClientCAFile string
+	// ServiceAccountKeyFiles verify, ServiceAccountSigningKeyFile signs tokens.
+	ServiceAccountKeyFiles       []string
+	ServiceAccountSigningKeyFile string
+	// ServiceAccountIssuer is the URL in tokens.
+	ServiceAccountIssuer string
+}
+
+// Files is what a control plane that keeps its own keys has in its folder.
+type Files struct {
+	// CA is the authority of the cluster, nil when the flags brought another.
+	CA *pki.CA
+	// PKI is the folder of keys and certificates.
+	PKI string
+	// Kubeconfig is the administrator's, empty when there is no CA.
+	Kubeconfig string
+	// Address is where the API server listens.
+	Address netip.AddrPort
+}
+
+const (
+	defaultIssuer = "https://kubernetes.default.svc.cluster.local"
+	// shutdownGrace is how long requests under way may take at the end.
+	shutdownGrace = 5 * time.Second
+	// readHeaderTimeout and maxHeaderBytes bound what an unknown peer costs.
+	readHeaderTimeout = 10 * time.Second
+	maxHeaderBytes    = 64 << 10
+)
+
+// Serve composes a control plane, listens with TLS and runs until ctx ends.
+func Serve(ctx context.Context, opts ServeOptions) error {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := opts.Config.complete(); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(opts.BindAddress, strconv.Itoa(opts.SecurePort)))
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w (is another server on this port? choose one with --secure-port)", err)
+	}
+	defer closeQuietly(listener)
+	files, tlsConfig, err := opts.prepare(listener.Addr())
+	if err != nil {
+		return err
+	}
+	cp, err := New(opts.Config)
+	if err != nil {
+		return err
+	}
+	listeners := []net.Listener{tls.NewListener(listener, tlsConfig)}
+	if second, err := opts.listenAdvertised(ctx, files.Address); err != nil {
+		return err
+	} else if second != nil {
+		defer closeQuietly(second)
+		listeners = append(listeners, tls.NewListener(second, tlsConfig))
+	}
+	return opts.run(ctx, cp, files, listeners)
+}
+
+// listenAdvertised also listens on the advertised address when that is not
+// the one bound to: a local cluster's API server is on the loopback for its
+// user and on the cluster's bridge for the nodes. The address may be put on
+// its interface later (IP_FREEBIND).
+func (o *ServeOptions) listenAdvertised(ctx context.Context, bound netip.AddrPort) (net.Listener, error) {
+	if o.AdvertiseAddress == "" || bound.Addr().IsUnspecified() || o.Advertise.Addr() == bound.Addr().Unmap() {
+		return nil, nil
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var opt error
+		err := c.Control(func(fd uintptr) { opt = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
+		return errors.Join(err, opt)
+	}}
+	l, err := lc.Listen(ctx, "tcp", o.Advertise.String())
+	if err != nil {
+		return nil, fmt.Errorf("listen for the API on the advertised address: %w", err)
+	}
+	return l, nil
+}
+
+func closeQuietly(l net.Listener) {
+	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		slog.Default().Debug("close a listener", "error", err)
+	}
+}
+
+func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, listeners []net.Listener) error {
+	server := &http.Server{
+		Handler: cp.Handler(), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes,
+		IdleTimeout: 90 * time.Second, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return cp.Run(ctx) })
+	for _, l := range listeners {
+		g.Go(func() error {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve the API: %w", err)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+		defer cancel()
+		if err := server.Shutdown(grace); err != nil {
+			return server.Close() // watches do not end by themselves
+		}
+		return nil
+	})
+	g.Go(func() error {
+		if err := cp.WaitReady(ctx); err == nil {
+			o.Log.Info("the API server is ready", "address", files.Address.String(), "kubeconfig", files.Kubeconfig)
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// prepare loads or makes keys and certificates and writes the administrator's
+// kubeconfig.
+func (o *ServeOptions) prepare(addr net.Addr) (*Files, *tls.Config, error) {
+	files := &Files{PKI: filepath.Join(o.DataDir, "pki"), Address: addr.(*net.TCPAddr).AddrPort()}
+	if o.DataDir != "" {
+		if err := os.MkdirAll(files.PKI, 0o700); err != nil {
+			return nil, nil, fmt.Errorf("make the folder for keys: %w", err)
+		}
+		ca, err := pki.LoadOrCreateCA(files.PKI, "ca", "coracle", o.Clock.Now(), o.Rand)
+		if err != nil {
+			return nil, nil, err
+		}
+		files.CA = ca
+	}
+	advertise, err := o.advertise(files.Address)
+	if err != nil {
+		return nil, nil, err
+	}
+	o.Advertise = advertise
+	serving, err := o.serving(files)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.Identity, err = o.identity(files); err != nil {
+		return nil, nil, err
+	}
+	if files.CA != nil {
+		if err := o.writeKubeconfig(files); err != nil {
+			return nil, nil, err
+		}
+	}
+	return files, &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: serving.GetCertificate,
+		// Certificates are asked for, and verified by the authenticator: a
+		// client may show one of another cluster beside its token.
+		ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"},
+	}, nil
+}
+
+// advertise is the address that the kubernetes Service's endpoints publish.
+func (o *ServeOptions) advertise(listening netip.AddrPort) (netip.AddrPort, error) {
+	if o.AdvertiseAddress != "" {
+		ip, err := netip.ParseAddr(o.AdvertiseAddress)
+		if err != nil {
+			return netip.AddrPort{}, fmt.Errorf("--advertise-address %q is not an IP address", o.AdvertiseAddress)
+		}
+		return netip.AddrPortFrom(ip, listening.Port()), nil
+	}
+	// Endpoints may not be loopback addresses, so that one is published which
+	// the machine has besides, as upstream does.
+	if !listening.Addr().IsUnspecified() && !listening.Addr().IsLoopback() {
+		return netip.AddrPortFrom(listening.Addr().Unmap(), listening.Port()), nil
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("find an address to advertise: %w (give one with --advertise-address)", err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && p.Addr().IsGlobalUnicast() {
+			return netip.AddrPortFrom(p.Addr(), listening.Port()), nil
+		}
+	}
+	return netip.AddrPort{}, nil
+}
+
+// serving is the server's own certificate: the one given, the one in CertDir,
+// or one of the cluster's authority.
+func (o *ServeOptions) serving(files *Files) (*pki.Live, error) {
+	cert, key := o.TLSCertFile, o.TLSKeyFile
+	if cert == "" && o.CertDir != "" {
+		inDir := pki.CertFile(o.CertDir, "apiserver")
+		if _, err := os.Stat(inDir); err == nil {
+			cert, key = inDir, pki.KeyFile(o.CertDir, "apiserver")
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("look for a serving certificate: %w", err)
+		}
+	}
+	live := &pki.Live{}
+	if cert != "" {
+		certPEM, err := os.ReadFile(cert)
+		if err != nil {
+			return nil, fmt.Errorf("read the serving certificate: %w", err)
+		}
+		keyPEM, err := os.ReadFile(key)
+		if err != nil {
+			return nil, fmt.Errorf("read the serving key: %w", err)
+		}
+		return live, live.Set(certPEM, keyPEM)
+	}
+	ca, dir := files.CA, files.PKI
+	if ca == nil {
+		var err error
+		if o.CertDir == "" {
+			return nil, errors.New("the API server needs a folder for its certificates: give --data-dir, or --cert-dir, or --tls-cert-file with --tls-private-key-file")
+		}
+		if ca, err = pki.LoadOrCreateCA(o.CertDir, "apiserver-ca", "coracle-apiserver", o.Clock.Now(), o.Rand); err != nil {
+			return nil, err
+		}
+		dir = o.CertDir
+	}
+	pair, err := pki.LoadOrCreate(dir, "apiserver", ca, o.servingRequest(), o.Clock.Now(), o.Rand)
+	if err != nil {
+		return nil, err
+	}
+	return live, live.Set(pair.CertPEM, pair.KeyPEM)
+}
+
+func (o *ServeOptions) servingRequest() pki.Request {
+	r := pki.Request{
+		CommonName: "kube-apiserver", ServerAuth: true,
+		DNSNames: []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
+		IPs:      []net.IP{net.IPv4(127, 0, 0, 1), o.ServiceCIDR.Masked().Addr().Next().AsSlice()},
+	}
+	if o.Advertise.IsValid() {
+		r.IPs = append(r.IPs, o.Advertise.Addr().AsSlice())
+	}
+	if host, err := os.Hostname(); err == nil && host != "" {
+		r.DNSNames = append(r.DNSNames, host)
+	}
+	for _, san := range append(o.ExtraSANs, o.BindAddress) {
+		if ip := net.ParseIP(san); ip != nil {
+			if !ip.IsUnspecified() {
+				r.IPs = append(r.IPs, ip)
+			}
+		} else if san != "" {
+			r.DNSNames = append(r.DNSNames, san)
+		}
+	}
+	return r
+}
+
+// identity gathers the authorities and keys that clients are known by.
+func (o *ServeOptions) identity(files *Files) (*Identity, error) {
+	id := &Identity{Clients: &pki.LivePool{}, Issuer: o.ServiceAccountIssuer}
+	if id.Issuer == "" {
+		id.Issuer = defaultIssuer
+	}
+	var bundle []byte
+	if files.CA != nil {
+		bundle = append(bundle, files.CA.CertPEM()...)
+		id.RootCA = files.CA.CertPEM()
+	}
+	if o.ClientCAFile != "" {
+		data, err := os.ReadFile(o.ClientCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --client-ca-file: %w", err)
+		}
+		bundle = append(bundle, data...)
+	}
+	if len(bundle) == 0 {
+		id.Clients = nil
+	} else if err := id.Clients.Set(bundle); err != nil {
+		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
+	}
+	return id, o.tokenKeys(id, files)
+}
+
+func (o *ServeOptions) tokenKeys(id *Identity, files *Files) error {
+	signing := o.ServiceAccountSigningKeyFile
+	var err error
+	switch {
+	case signing != "":
+		data, readErr := os.ReadFile(signing)
+		if readErr != nil {
+			return fmt.Errorf("read --service-account-signing-key-file: %w", readErr)
+		}
+		id.TokenKey, err = pki.ParsePrivateKey(data)
+	case files.CA != nil:
+		id.TokenKey, err = pki.LoadOrCreateKey(filepath.Join(files.PKI, "sa.key"), o.Rand)
+	}
+	if err != nil {
+		return fmt.Errorf("read the signing key of service account tokens: %w", err)
+	}
+	for _, f := range o.ServiceAccountKeyFiles {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return fmt.Errorf("read --service-account-key-file: %w", err)
+		}
+		keys, err := publicKeys(data)
+		if err != nil {
+			return fmt.Errorf("read --service-account-key-file %s: %w", f, err)
+		}
+		id.OldTokenKeys = append(id.OldTokenKeys, keys...)
+	}
+	return nil
+}
+
+// publicKeys reads the public keys of a PEM file, which may hold the private
+// one.
+func publicKeys(data []byte) ([]crypto.PublicKey, error) {
+	if key, err := pki.ParsePrivateKey(data); err == nil {
+		return []crypto.PublicKey{key.Public()}, nil
+	}
+	return pki.ParsePublicKeys(data)
+}
+
+// writeKubeconfig issues the administrator's certificate and writes the
+// kubeconfig that uses it.
+func (o *ServeOptions) writeKubeconfig(files *Files) error {
+	pair, err := pki.LoadOrCreate(files.PKI, "admin", files.CA, pki.Request{
+		CommonName: "kubernetes-admin", Organization: []string{auth.GroupMasters}, ClientAuth: true,
+	}, o.Clock.Now(), o.Rand)
+	if err != nil {
+		return err
+	}
+	host := files.Address.Addr()
+	if host.IsUnspecified() {
+		host = netip.MustParseAddr("127.0.0.1")
+	}
+	data, err := Kubeconfig("coracle", "https://"+netip.AddrPortFrom(host, files.Address.Port()).String(), files.CA.CertPEM(), pair)
+	if err != nil {
+		return err
+	}
+	files.Kubeconfig = filepath.Join(o.DataDir, "admin.kubeconfig")
+	return pki.WriteFile(files.Kubeconfig, data, 0o600)
+}
+
+// Kubeconfig makes a kubeconfig of one context that authenticates by
+// certificate.
+func Kubeconfig(name, server string, ca []byte, pair *pki.Pair) ([]byte, error) {
+	c := clientcmdapi.NewConfig()
+	c.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: ca}
+	c.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: pair.CertPEM, ClientKeyData: pair.KeyPEM}
+	c.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	c.CurrentContext = name
+	return clientcmd.Write(*c)
+}
