@@ -26,6 +26,8 @@ const (
 	// AnnotationDelay holds how long the agent waits, after this attempt has
 	// ended, before it starts the next: a Go duration.
 	AnnotationDelay = "coracle.dev/restart-delay"
+	// AnnotationSandbox holds the id of the sandbox a container was made in.
+	AnnotationSandbox = "coracle.dev/sandbox-id"
 )
 
 // Sandboxes makes and ends pod sandboxes.

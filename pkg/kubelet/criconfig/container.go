@@ -19,6 +19,7 @@ type ContainerInput struct {
 	Spec    *corev1.Container
 	Attempt int32
 	Delay   time.Duration // lifecycle.Action.Delay
+	Sandbox string        // id of the sandbox it is made in
 
 	Image       *runtimeapi.Image // as the runtime has it; its user is checked against runAsNonRoot
 	Env         []*runtimeapi.KeyValue
@@ -102,6 +103,7 @@ func containerAnnotations(in ContainerInput) map[string]string {
 		cri.AnnotationMessagePath:   MessagePath(in.Spec),
 		cri.AnnotationMessagePolicy: string(policy),
 		cri.AnnotationDelay:         in.Delay.String(),
+		cri.AnnotationSandbox:       in.Sandbox,
 	}
 	if g := in.Pod.Spec.TerminationGracePeriodSeconds; g != nil {
 		out[cri.AnnotationPodGrace] = strconv.FormatInt(*g, 10)

@@ -253,8 +253,10 @@ func (c *computation) waitingAgain(m *member, starting bool) *corev1.ContainerSt
 		return nil
 	}
 	t, failed := c.Trouble[Key{StartContainer, m.spec.Name}]
-	if failed && !t.At.Before(m.latest.CreatedAt) && (t.Reason != ReasonRunContainer || c.Now.Sub(t.At) < freshError) {
-		if t.Reason == ReasonRunContainer {
+	// a failure that ended the attempt gives way to the wait for the next one
+	ended := t.Reason == ReasonRunContainer || t.Reason == ReasonPostStartHook
+	if failed && !t.At.Before(m.latest.CreatedAt) && (!ended || c.Now.Sub(t.At) < freshError) {
+		if ended {
 			c.wakeAt(t.At.Add(freshError))
 		}
 		return c.troubled(Key{StartContainer, m.spec.Name})

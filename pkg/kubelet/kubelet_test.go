@@ -1,0 +1,127 @@
+package kubelet
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/record"
+
+	"coracle/pkg/kubelet/crifake"
+)
+
+// node is a simulated node inside a bubble of virtual time.
+type node struct {
+	t       *testing.T
+	client  *fake.Clientset
+	runtime *crifake.Runtime
+	events  *record.FakeRecorder
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+}
+
+// onNode runs a test against an agent over a fake API server and runtime.
+func onNode(t *testing.T, test func(t *testing.T, n *node)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		n := &node{t: t, client: fake.NewClientset(), runtime: crifake.New(crifake.Config{}), events: record.NewFakeRecorder(10000)}
+		n.start()
+		test(t, n)
+		n.stop()
+	})
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	k, err := New(Config{
+		NodeName: "n1", NodeIPs: []string{"192.0.2.1"}, Client: n.client, Runtime: n.runtime, Simulated: true, Events: n.events,
+		Capacity: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi"), corev1.ResourcePods: resource.MustParse("110")},
+		Log:      slog.New(slog.NewTextHandler(n.t.Output(), nil)),
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(n.t.Context())
+	n.cancel = cancel
+	n.done.Go(func() {
+		if err := k.Run(ctx); err != nil {
+			n.t.Error(err)
+		}
+	})
+}
+
+func (n *node) stop() {
+	n.cancel()
+	n.done.Wait()
+}
+
+// after lets virtual time pass.
+func (n *node) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (n *node) create(pod *corev1.Pod) {
+	n.t.Helper()
+	if _, err := n.client.CoreV1().Pods(pod.Namespace).Create(n.t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) get(name string) *corev1.Pod {
+	n.t.Helper()
+	pod, err := n.client.CoreV1().Pods("ns").Get(n.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return pod
+}
+
+// remove does what an API server does at a delete request.
+func (n *node) remove(name string, grace int64) {
+	n.t.Helper()
+	pod := n.get(name)
+	now := metav1.Now()
+	pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &now, &grace
+	if _, err := n.client.CoreV1().Pods("ns").Update(n.t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) exists(name string) bool {
+	_, err := n.client.CoreV1().Pods("ns").Get(n.t.Context(), name, metav1.GetOptions{})
+	return err == nil
+}
+
+func simplePod(name string, command ...string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns", UID: types.UID("uid-" + name), Generation: 1}}
+	p.Spec.NodeName = "n1"
+	p.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	p.Spec.Containers = []corev1.Container{{Name: "c", Image: "img:1", Command: command}}
+	return p
+}
+
+func TestPodRunsAndIsDeleted(t *testing.T) {
+	onNode(t, func(t *testing.T, n *node) {
+		n.after(time.Second)
+		n.create(simplePod("p"))
+		n.after(10 * time.Millisecond)
+		pod := n.get("p")
+		if pod.Status.Phase != corev1.PodRunning || pod.Status.PodIP == "" || !pod.Status.ContainerStatuses[0].Ready {
+			t.Fatalf("status %+v", pod.Status)
+		}
+		n.remove("p", 30)
+		n.after(time.Second)
+		if n.exists("p") || !n.runtime.Empty() {
+			t.Errorf("pod there: %v, runtime empty: %v", n.exists("p"), n.runtime.Empty())
+		}
+	})
+}
