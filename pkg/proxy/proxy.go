@@ -284,12 +284,10 @@ func (p *Proxy) sync(replace bool) error {
 			return err
 		}
 	} else if changes = p.model.Take(); !changes.Empty() {
-		err := p.table.Apply(&changes)
-		if errors.Is(err, errFamily) {
+		if err := p.table.Apply(&changes); err != nil {
+			// A family is new, or somebody else was in the table.
+			p.cfg.Log.Info("writing the whole service table anew", "reason", err)
 			return p.sync(true)
-		}
-		if err != nil {
-			return err
 		}
 	}
 	p.flows.add(changes.UDP)
