@@ -47,6 +47,9 @@ func backends(t *testing.T, test func(t *testing.T, b storage.Backend)) {
 // history reads what the store remembers, all of it.
 func history(t *testing.T, b storage.Backend) []storage.Event {
 	t.Helper()
+	if below, ok := b.(*chaos); ok {
+		b = below.Backend
+	}
 	ctx := bounded(t)
 	upTo, err := b.Current(ctx)
 	if err != nil {

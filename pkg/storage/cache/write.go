@@ -55,10 +55,7 @@ func (c *Cache) put(ctx context.Context, key string, value []byte, expect storag
 	if ch.corrupt != nil {
 		return nil, ch.corrupt
 	}
-	if ch.created != 0 {
-		return ch.obj, nil
-	}
-	// The cache was behind when the write began; now it knows the object.
+	// The watch may have been first; what readers share is what is remembered.
 	if seen, ok := k.state.Load().objects.Get(key); ok && seen.Revision == rev {
 		return seen, nil
 	}

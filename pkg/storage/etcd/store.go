@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -30,6 +31,11 @@ type Store struct {
 	// shut releases what is below the client, nil when nothing is.
 	shut func()
 
+	streams atomic.Uint64 // watches opened so far
+
+	mu      sync.Mutex
+	watches map[*watch]struct{} // the open ones; guarded by mu
+
 	closing   chan struct{} // closed by Close
 	closeOnce sync.Once
 	closeErr  error
@@ -43,6 +49,7 @@ func newStore(client *clientv3.Client, log *slog.Logger, shut func()) *Store {
 		leases:  newLeases(client, clock.RealClock{}),
 		log:     log,
 		shut:    shut,
+		watches: map[*watch]struct{}{},
 		closing: make(chan struct{}),
 	}
 }

@@ -4,25 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/ordered"
 )
 
-// watch is one watch on the client's stream.
+// watch is one watch on a stream of its own. etcd answers a request for
+// progress for all watches of a stream together, and such an answer may overtake
+// the first events of a watch that was added to the stream meanwhile; so no two
+// watches share one, and progress is asked for only when etcd knows the watch.
 type watch struct {
 	store     *Store
+	ctx       context.Context // names the stream; ends with the watch
 	responses clientv3.WatchChan
 	cancel    context.CancelFunc
 	done      chan struct{} // closed by Close
-	once      sync.Once
+
+	mu      sync.Mutex
+	created bool // etcd has confirmed the watch; guarded by mu
+	ended   bool // no more is to be asked for; guarded by mu
 
 	// progress belongs to the goroutine that calls Next.
 	progress storage.Revision
 }
+
+// streamKey is the metadata that makes the client open another stream.
+const streamKey = "coracle-watch"
 
 // Watch implements storage.Backend.
 func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) (storage.Watch, error) {
@@ -39,31 +53,59 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 	} else {
 		cancel()
 	}
-	ops := []clientv3.OpOption{clientv3.WithRange(ordered.PrefixEnd(prefix)), clientv3.WithRev(int64(from))}
+	ops := []clientv3.OpOption{clientv3.WithCreatedNotify(), clientv3.WithRange(ordered.PrefixEnd(prefix)), clientv3.WithRev(int64(from))}
 	if opts.Prev {
 		ops = append(ops, clientv3.WithPrevKV())
 	}
-	watchCtx, cancel := context.WithCancel(streamContext(context.WithoutCancel(ctx)))
-	w := &watch{store: s, cancel: cancel, done: make(chan struct{})}
-	w.responses = s.client.Watch(watchCtx, prefix, ops...)
+	w := &watch{store: s, done: make(chan struct{})}
+	id := strconv.FormatUint(s.streams.Add(1), 10)
+	// The stream ends when the member has lost its leader, so that one that is
+	// cut off does not look merely quiet.
+	streamCtx := metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(context.WithoutCancel(ctx)), streamKey, id)
+	w.ctx, w.cancel = context.WithCancel(streamCtx)
+	w.responses = s.client.Watch(w.ctx, prefix, ops...)
+	s.mu.Lock()
+	s.watches[w] = struct{}{}
+	s.mu.Unlock()
 	return w, nil
 }
 
-// streamContext makes all watches share one stream, which ends when the member
-// has lost its leader, so that a cut-off member does not look merely quiet.
-func streamContext(ctx context.Context) context.Context { return clientv3.WithRequireLeader(ctx) }
-
 // RequestProgress implements storage.Backend.
 func (s *Store) RequestProgress(ctx context.Context) error {
-	ctx, cancel, err := s.begin(ctx)
+	_, cancel, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
-	defer cancel()
-	if err := s.client.RequestProgress(streamContext(ctx)); err != nil {
-		return s.readError(ctx, err, 0)
+	cancel()
+	s.mu.Lock()
+	open := slices.Collect(maps.Keys(s.watches))
+	s.mu.Unlock()
+	for _, w := range open {
+		if err := w.requestProgress(); err != nil {
+			return s.readError(ctx, err, 0)
+		}
 	}
 	return nil
+}
+
+func (w *watch) requestProgress() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.created || w.ended {
+		return nil
+	}
+	return w.store.client.RequestProgress(w.ctx)
+}
+
+// end makes sure that nobody asks for progress, which would open the stream
+// again.
+func (w *watch) end() {
+	w.mu.Lock()
+	w.ended = true
+	w.mu.Unlock()
+	w.store.mu.Lock()
+	delete(w.store.watches, w)
+	w.store.mu.Unlock()
 }
 
 // Next implements storage.Watch.
@@ -90,14 +132,19 @@ func (w *watch) Next(ctx context.Context) (storage.Batch, error) {
 }
 
 func (w *watch) translate(resp *clientv3.WatchResponse, open bool) (storage.Batch, error) {
-	if !open {
-		return storage.Batch{}, w.ended(errors.New("the stream has been closed"))
-	}
-	if resp.CompactRevision != 0 {
+	switch {
+	case !open:
+		return storage.Batch{}, w.broken(errors.New("the stream has been closed"))
+	case resp.CompactRevision != 0:
+		w.end()
 		return storage.Batch{}, &storage.CompactedError{Compacted: storage.Revision(resp.CompactRevision)}
-	}
-	if err := resp.Err(); err != nil {
-		return storage.Batch{}, w.ended(err)
+	case resp.Err() != nil:
+		return storage.Batch{}, w.broken(resp.Err())
+	case resp.Created:
+		w.mu.Lock()
+		w.created = true
+		w.mu.Unlock()
+		return storage.Batch{Progress: w.progress}, nil
 	}
 	if resp.IsProgressNotify() {
 		return storage.Batch{Progress: storage.Revision(resp.Header.Revision)}, nil
@@ -120,8 +167,9 @@ func (w *watch) translate(resp *clientv3.WatchResponse, open bool) (storage.Batc
 	return batch, nil
 }
 
-// ended is the error of a watch that broke.
-func (w *watch) ended(err error) error {
+// broken is the error of a watch that has ended by itself.
+func (w *watch) broken(err error) error {
+	w.end()
 	select {
 	case <-w.done:
 		return storage.ErrClosed
@@ -134,8 +182,13 @@ func (w *watch) ended(err error) error {
 
 // Close implements storage.Watch.
 func (w *watch) Close() {
-	w.once.Do(func() {
+	w.end()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.done:
+	default:
 		close(w.done)
 		w.cancel()
-	})
+	}
 }
