@@ -73,6 +73,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.ServiceAccountIssuer, "service-account-issuer", "", "issuer in service account tokens")
 	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")
 	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")
+	f.BoolVar(&s.AllowExternalIPs, "allow-external-ips", false, "accept Services with spec.externalIPs, with which their writers can take traffic meant for others")
 	f.Bool("allow-privileged", true, "accepted for compatibility; what pods may do is up to pod security admission")
 }
 

@@ -23,9 +23,10 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
-	"coracle/pkg/admission"
 	"coracle/pkg/apiserver"
 	"coracle/pkg/auth"
+	"coracle/pkg/auth/node"
+	"coracle/pkg/auth/policy"
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/allocator"
@@ -59,6 +60,8 @@ type Config struct {
 	Identity *Identity
 	// Roles runs the scheduler and the controllers beside the API server.
 	Roles bool
+	// AllowExternalIPs accepts Services with spec.externalIPs.
+	AllowExternalIPs bool
 	// DisableAdmission lists plugins by name.
 	DisableAdmission []string
 	// Handlers are further subresources (streams to nodes).
@@ -74,9 +77,13 @@ type ControlPlane struct {
 	registry *registry.Registry
 	server   *apiserver.Server
 	roles    *rbac.Store
+	rbac     *rbac.Authorizer
+	nodes    *node.Graph // what each node's pods refer to
+	authz    auth.Union
 	ips      *allocator.Allocator
-	rolesIn  [4]chan struct{} // closed as each RBAC kind is complete
-	ready    chan struct{}    // closed once the default objects are there
+	views    []registry.Projection
+	synced   []chan struct{} // closed as each projection is complete
+	ready    chan struct{}   // closed once the default objects are there
 }
 
 func (c *Config) complete() error {
@@ -103,10 +110,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	cp := &ControlPlane{cfg: cfg, roles: &rbac.Store{}, ready: make(chan struct{})}
-	for i := range cp.rolesIn {
-		cp.rolesIn[i] = make(chan struct{})
-	}
+	cp := &ControlPlane{cfg: cfg, roles: &rbac.Store{}, nodes: &node.Graph{}, ready: make(chan struct{})}
 	table := resource.Builtin()
 	var kinds []cache.Kind
 	for _, res := range table.All() {
@@ -121,7 +125,9 @@ func New(cfg Config) (*ControlPlane, error) {
 	if cp.ips, err = allocator.New(allocator.Config{ServiceCIDR: cfg.ServiceCIDR, Rand: cfg.Rand}); err != nil {
 		return nil, err
 	}
-	chain, err := cp.admission(table)
+	cp.rbac = rbac.New(cp.roles)
+	cp.authz = auth.Union{auth.Masters{}, node.New(cp.nodes, policy.NodeRules()), cp.rbac}
+	chain, err := cp.admission()
 	if err != nil {
 		return nil, err
 	}
@@ -130,22 +136,17 @@ func New(cfg Config) (*ControlPlane, error) {
 		Types: func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(table.Scheme()) },
 		Hooks: map[string]registry.Hook{"services": cp.serviceHook()},
 	})
-	authz := auth.Union{auth.Masters{}, rbac.New(cp.roles)}
 	serverConfig := apiserver.Config{
-		Registry: cp.registry, Authorizer: authz, Rules: authz, Log: cfg.Log,
+		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
 		Handlers: cfg.Handlers, OpenAPI: cfg.OpenAPI, Version: Version(),
 		Checks: cp.checks(),
 	}
 	if err := cp.identify(&serverConfig); err != nil {
 		return nil, err
 	}
+	cp.views = cp.projections()
 	cp.server, err = apiserver.New(serverConfig)
 	return cp, err
-}
-
-// admission is the chain of this control plane.
-func (cp *ControlPlane) admission(*resource.Table) (*admission.Chain, error) {
-	return admission.NewChain()
 }
 
 // checks are the conditions of /readyz and /livez.
@@ -199,7 +200,7 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		if err := cp.loadServices(ctx); err != nil {
 			return ended(ctx, err)
 		}
-		for _, p := range cp.projections() {
+		for _, p := range cp.views {
 			g.Go(func() error { return cp.registry.Project(ctx, p) })
 		}
 		if err := cp.bootstrap(ctx); err != nil {
@@ -231,7 +232,7 @@ func ended(ctx context.Context, err error) error {
 // WaitReady blocks until the default objects are there and RBAC has read them,
 // or ctx ends.
 func (cp *ControlPlane) WaitReady(ctx context.Context) error {
-	waits := append([]chan struct{}{cp.ready}, cp.rolesIn[:]...)
+	waits := append([]chan struct{}{cp.ready}, cp.synced...)
 	for _, ch := range waits {
 		select {
 		case <-ch:

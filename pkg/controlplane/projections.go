@@ -17,36 +17,38 @@ import (
 // itself not ready (api-semantics W-8).
 const maxLag = 5 * time.Second
 
-// projections feed RBAC with roles and bindings.
+// projections feed the authorizers: RBAC with roles and bindings, the node
+// authorizer with pods and volumes.
 func (cp *ControlPlane) projections() []registry.Projection {
-	roles := cp.roles
-	kinds := []struct {
-		plural string
-		set    func(runtime.Object)
-		delete func(namespace, name string)
-	}{
-		{"clusterroles", func(o runtime.Object) { roles.SetClusterRole(o.(*rbacv1.ClusterRole)) },
-			func(_, name string) { roles.DeleteClusterRole(name) }},
-		{"roles", func(o runtime.Object) { roles.SetRole(o.(*rbacv1.Role)) }, roles.DeleteRole},
-		{"clusterrolebindings", func(o runtime.Object) { roles.SetClusterRoleBinding(o.(*rbacv1.ClusterRoleBinding)) },
-			func(_, name string) { roles.DeleteClusterRoleBinding(name) }},
-		{"rolebindings", func(o runtime.Object) { roles.SetRoleBinding(o.(*rbacv1.RoleBinding)) }, roles.DeleteRoleBinding},
+	roles, nodes := cp.roles, cp.nodes
+	return []registry.Projection{
+		cp.projection(rbacGVR("clusterroles"),
+			func(o runtime.Object) { roles.SetClusterRole(o.(*rbacv1.ClusterRole)) },
+			func(_, name string) { roles.DeleteClusterRole(name) }),
+		cp.projection(rbacGVR("roles"),
+			func(o runtime.Object) { roles.SetRole(o.(*rbacv1.Role)) }, roles.DeleteRole),
+		cp.projection(rbacGVR("clusterrolebindings"),
+			func(o runtime.Object) { roles.SetClusterRoleBinding(o.(*rbacv1.ClusterRoleBinding)) },
+			func(_, name string) { roles.DeleteClusterRoleBinding(name) }),
+		cp.projection(rbacGVR("rolebindings"),
+			func(o runtime.Object) { roles.SetRoleBinding(o.(*rbacv1.RoleBinding)) }, roles.DeleteRoleBinding),
+		cp.projection(corev1.SchemeGroupVersion.WithResource("pods"),
+			func(o runtime.Object) { nodes.SetPod(o.(*corev1.Pod)) }, nodes.DeletePod),
 	}
-	var out []registry.Projection
-	for i, k := range kinds {
-		done := false // Synced is called by one goroutine
-		out = append(out, registry.Projection{
-			Resource: cp.resource(rbacv1.SchemeGroupVersion.WithResource(k.plural)),
-			Set:      k.set, Delete: k.delete,
-			Synced: func() {
-				if !done {
-					done = true
-					close(cp.rolesIn[i])
-				}
-			},
-		})
+}
+
+func (cp *ControlPlane) projection(gvr schema.GroupVersionResource, set func(runtime.Object), del func(namespace, name string)) registry.Projection {
+	synced, done := make(chan struct{}), false
+	cp.synced = append(cp.synced, synced)
+	return registry.Projection{
+		Resource: cp.resource(gvr), Set: set, Delete: del,
+		Synced: func() { // called by the projection's one goroutine
+			if !done {
+				done = true
+				close(synced)
+			}
+		},
 	}
-	return out
 }
 
 // resource returns a kind that every table has.

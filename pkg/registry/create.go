@@ -91,12 +91,9 @@ func setNamespace(req Request, acc metav1.Object) error {
 }
 
 func (r *Registry) generateName(obj runtime.Object, base string) error {
-	var b [suffixLength]byte
-	if err := r.random(b[:]); err != nil {
+	suffix, err := r.NameSuffix()
+	if err != nil {
 		return apierrors.NewInternalError(err)
-	}
-	for i := range b {
-		b[i] = suffixLetters[int(b[i])%len(suffixLetters)]
 	}
 	if len(base) > maxGeneratedBase {
 		base = base[:maxGeneratedBase]
@@ -105,8 +102,20 @@ func (r *Registry) generateName(obj runtime.Object, base string) error {
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
-	acc.SetName(base + string(b[:]))
+	acc.SetName(base + suffix)
 	return nil
+}
+
+// NameSuffix makes the random end of a generated name.
+func (r *Registry) NameSuffix() (string, error) {
+	var b [suffixLength]byte
+	if err := r.random(b[:]); err != nil {
+		return "", err
+	}
+	for i := range b {
+		b[i] = suffixLetters[int(b[i])%len(suffixLetters)]
+	}
+	return string(b[:]), nil
 }
 
 func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, opts WriteOptions) (*cache.Object, error) {
