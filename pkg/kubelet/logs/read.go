@@ -28,11 +28,11 @@ func Read(ctx context.Context, file File, opts Options, stdout, stderr io.Writer
 	defer dir.close()
 	r := &reader{dir: dir, file: file, printer: newPrinter(opts, outputs{stdout, stderr})}
 	err = r.read(ctx, opts)
-	r.printer.flush()
-	if errors.Is(err, errLimit) || err != nil && ctx.Err() != nil {
-		return nil
+	if err != nil && !errors.Is(err, errLimit) && ctx.Err() == nil {
+		return err
 	}
-	return err
+	r.printer.flush()
+	return nil
 }
 
 type reader struct {
