@@ -19,9 +19,10 @@ type boot struct {
 	keep bool
 
 	hierarchies []hierarchy
-	// started are the nodes that this boot powered on, guarded by mu.
+	// started holds the nodes that this boot powered on and when, by index,
+	// guarded by mu.
 	mu      sync.Mutex
-	started []int
+	started map[int]time.Time
 }
 
 func (b *boot) runner() *stepRunner {
@@ -128,17 +129,31 @@ func (b *boot) startNodes(ctx context.Context) error {
 			return nil
 		}
 		b.mu.Lock()
-		b.started = append(b.started, i)
+		if b.started == nil {
+			b.started = map[int]time.Time{}
+		}
+		b.started[i] = time.Now()
 		b.mu.Unlock()
 		return startNode(ctx, b.f, b.s, i, list)
 	})
+}
+
+// startTimes is when this boot powered nodes on, by name.
+func (b *boot) startTimes() map[string]time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make(map[string]time.Time, len(b.started))
+	for i, t := range b.started {
+		out[b.s.Nodes[i].Name] = t
+	}
+	return out
 }
 
 func (b *boot) stopStarted(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var errs []error
-	for _, i := range b.started {
+	for i := range b.started {
 		errs = append(errs, powerOff(ctx, b.f, b.s, i))
 	}
 	if len(b.started) == len(b.s.Nodes) {

@@ -125,13 +125,14 @@ func (h hierarchy) parent() string {
 	return dir
 }
 
-// createNodeCgroups makes a node's cgroup in every hierarchy and returns the
-// directories. It is safe to repeat.
-func createNodeCgroups(list []hierarchy, cluster, node string) ([]string, error) {
+// createCgroups makes the cgroup of one part of a cluster, a node or the
+// control plane, in every hierarchy and returns the directories. It is safe to
+// repeat.
+func createCgroups(list []hierarchy, cluster, part string) ([]string, error) {
 	var dirs []string
 	for _, h := range list {
 		top := filepath.Join(h.parent(), clusterCgroup(cluster))
-		dir := filepath.Join(top, node)
+		dir := filepath.Join(top, part)
 		for _, d := range []string{top, dir} {
 			if err := makeCgroup(h, d); err != nil {
 				return dirs, fmt.Errorf("make cgroup %s: %w", d, err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -24,6 +25,9 @@ const (
 	nodesTimeout = 90 * time.Second
 	// statePoll is how often a starting part is looked at.
 	statePoll = 20 * time.Millisecond
+	// controlCgroup is the control plane's place beside the nodes', whose
+	// names end in a number.
+	controlCgroup = "control"
 	// controlPlaneGrace is how long the control plane gets to end in order.
 	controlPlaneGrace = 15 * time.Second
 )
@@ -31,7 +35,7 @@ const (
 // controlPlaneArgs is the control plane's command line.
 func controlPlaneArgs(f folder, s *Spec) []string {
 	args := append([]string(nil), s.Programs.APIServerArgs...)
-	args = append(args,
+	return append(args,
 		"--all-in-one",
 		"--data-dir="+f.control(),
 		"--bind-address=127.0.0.1",
@@ -40,10 +44,6 @@ func controlPlaneArgs(f folder, s *Spec) []string {
 		"--service-cluster-ip-range="+s.ServiceCIDR.String(),
 		"--cluster-cidr="+s.PodCIDR.String(),
 	)
-	if s.Hardened {
-		args = append(args, "--hardened")
-	}
-	return args
 }
 
 func (b *boot) controlPlaneRuns(context.Context) (bool, error) {
@@ -60,9 +60,22 @@ func (b *boot) startControlPlane(context.Context) error {
 		return err
 	}
 	cmd := exec.Command(b.s.Programs.APIServer, controlPlaneArgs(b.f, b.s)...)
-	cmd.Env = append(os.Environ(), "HOME="+b.f.control())
-	_, err := startDetached(cmd, b.f.apiserverLog(), b.f.apiserverPID())
-	return err
+	// Whoever starts the cluster, the control plane is the same.
+	cmd.Env = []string{nodePath, "HOME=" + b.f.control()}
+	p, err := startDetached(cmd, b.f.apiserverLog(), b.f.apiserverPID())
+	if err != nil {
+		return err
+	}
+	// In the cluster's cgroups it is found even when its process file is lost.
+	hierarchies, err := hostHierarchies()
+	if err != nil {
+		return err
+	}
+	cgroups, err := createCgroups(hierarchies, b.s.Name, controlCgroup)
+	if err != nil {
+		return err
+	}
+	return joinCgroups(cgroups, p.PID)
 }
 
 func (b *boot) stopControlPlane(ctx context.Context) error {
@@ -129,7 +142,9 @@ func adminClient(f folder) (*kubernetes.Clientset, error) {
 	return client, nil
 }
 
-// awaitNodes returns when every node of the cluster is ready.
+// awaitNodes returns when every node of the cluster is ready, by a sign of
+// life that is newer than its start: what the API server kept from before a
+// stop says nothing.
 func (b *boot) awaitNodes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, nodesTimeout)
 	defer cancel()
@@ -145,8 +160,13 @@ func (b *boot) awaitNodes(ctx context.Context) error {
 			last = err
 			return false, nil
 		}
+		leases, err := client.CoordinationV1().Leases(corev1.NamespaceNodeLease).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			last = err
+			return false, nil
+		}
 		last = nil
-		missing = notReady(b.s.Nodes, list.Items)
+		missing = notReady(b.s.Nodes, b.startTimes(), list.Items, leases.Items)
 		return missing == "", nil
 	})
 	if err != nil && ctx.Err() != nil {
@@ -157,19 +177,26 @@ func (b *boot) awaitNodes(ctx context.Context) error {
 	return err
 }
 
-// notReady names the wanted nodes that the API server does not show as ready.
-func notReady(want []NodeSpec, have []corev1.Node) string {
+// notReady names the wanted nodes that the API server does not show as ready,
+// or that have not renewed their lease since the time in since.
+func notReady(want []NodeSpec, since map[string]time.Time, nodes []corev1.Node, leases []coordinationv1.Lease) string {
 	ready := map[string]bool{}
-	for i := range have {
-		for _, c := range have[i].Status.Conditions {
+	for i := range nodes {
+		for _, c := range nodes[i].Status.Conditions {
 			if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
-				ready[have[i].Name] = true
+				ready[nodes[i].Name] = true
 			}
+		}
+	}
+	renewed := map[string]time.Time{}
+	for i := range leases {
+		if t := leases[i].Spec.RenewTime; t != nil {
+			renewed[leases[i].Name] = t.Time
 		}
 	}
 	var missing []string
 	for _, n := range want {
-		if !ready[n.Name] {
+		if !ready[n.Name] || renewed[n.Name].Before(since[n.Name]) {
 			missing = append(missing, n.Name)
 		}
 	}

@@ -100,6 +100,9 @@ func processesOf(f folder, name string) ([]string, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
+		if _, state, err := processStat(pid); err != nil || state == 'Z' {
+			continue // it has ended, and only its parent can do more
+		}
 		cmdline, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
 		cgroup, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cgroup"))
 		inCgroup := bytes.Contains(cgroup, []byte("/"+clusterCgroup(name)+"/"))

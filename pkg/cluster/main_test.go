@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 )
 
 // TestMain lets the test binary stand in for the programs that a cluster runs:
@@ -20,10 +22,18 @@ func TestMain(m *testing.M) {
 			err = standInAPIServer(os.Args[2:])
 		case "stand-in-kubelet":
 			err = standInKubelet(os.Args[2:])
+		case "create":
+			err = createCluster(os.Args[2], os.Args[3])
 		case "failing-apiserver":
 			fmt.Println("cannot open the store: the disk is on fire")
 			os.Exit(1)
+		case "idle-kubelet":
+			time.Sleep(time.Hour)
 		default:
+			if !strings.HasPrefix(os.Args[1], "-test.") {
+				err = fmt.Errorf("unknown program %q", os.Args[1])
+				break
+			}
 			os.Exit(m.Run())
 		}
 		if err != nil {

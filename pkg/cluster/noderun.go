@@ -175,7 +175,7 @@ func startNode(ctx context.Context, f folder, s *Spec, index int, hierarchies []
 	if err := prepareNode(f, s, n, hierarchies); err != nil {
 		return fmt.Errorf("start node %s: %w", n.Name, err)
 	}
-	cgroups, err := createNodeCgroups(hierarchies, s.Name, n.Name)
+	cgroups, err := createCgroups(hierarchies, s.Name, n.Name)
 	if err != nil {
 		return fmt.Errorf("start node %s: %w", n.Name, err)
 	}

@@ -46,10 +46,8 @@ type Spec struct {
 	// begin at .11.
 	Subnet netip.Prefix `json:"subnet"`
 	// Port is the API server's, on 127.0.0.1 and on the host's end.
-	Port   int  `json:"port"`
-	Egress bool `json:"egress"`
-	// Hardened turns the lines on that stock Kubernetes leaves off.
-	Hardened      bool         `json:"hardened,omitempty"`
+	Port          int          `json:"port"`
+	Egress        bool         `json:"egress"`
 	ClusterDomain string       `json:"clusterDomain"`
 	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
 	ClusterDNS    netip.Addr   `json:"clusterDNS"`

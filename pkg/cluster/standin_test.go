@@ -15,9 +15,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -87,49 +89,69 @@ func writeAdmin(dir string, ca *pki.CA, port int) error {
 	return clientcmd.WriteToFile(*cfg, filepath.Join(dir, "admin.kubeconfig"))
 }
 
+// standInAPI keeps nodes, and when each gave its last sign of life, in a file.
 type standInAPI struct {
 	mu   sync.Mutex
 	file string
 }
 
+type standInState struct {
+	Nodes  map[string]corev1.Node
+	Leases map[string]coordinationv1.Lease
+}
+
 func (a *standInAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	list := corev1.NodeList{TypeMeta: metav1.TypeMeta{Kind: "NodeList", APIVersion: "v1"}}
+	if r.URL.Path == "/readyz" {
+		fmt.Fprint(w, "ok")
+		return
+	}
+	if len(r.TLS.PeerCertificates) == 0 {
+		http.Error(w, "who are you?", http.StatusUnauthorized)
+		return
+	}
+	answer, err := a.answer(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+func (a *standInAPI) answer(r *http.Request) (any, error) {
+	state := standInState{Nodes: map[string]corev1.Node{}, Leases: map[string]coordinationv1.Lease{}}
 	if data, err := os.ReadFile(a.file); err == nil {
-		if err := json.Unmarshal(data, &list); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
+		if err := json.Unmarshal(data, &state); err != nil {
+			return nil, err
 		}
 	}
 	switch {
-	case r.URL.Path == "/readyz":
-		fmt.Fprint(w, "ok")
-	case len(r.TLS.PeerCertificates) == 0:
-		http.Error(w, "who are you?", http.StatusUnauthorized)
-	case r.URL.Path != "/api/v1/nodes":
-		http.NotFound(w, r)
 	case r.Method == http.MethodPost:
 		var node corev1.Node
 		if err := json.NewDecoder(r.Body).Decode(&node); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
+			return nil, err
 		}
 		if want := "system:node:" + node.Name; r.TLS.PeerCertificates[0].Subject.CommonName != want {
-			http.Error(w, "you are not "+want, http.StatusForbidden)
-			return
+			return nil, fmt.Errorf("you are not %s", want)
 		}
-		list.Items = append(list.Items, node)
-		data, err := json.Marshal(list)
-		if err == nil {
-			err = os.WriteFile(a.file, data, 0o600)
+		state.Nodes[node.Name] = node
+		now := metav1.NowMicro()
+		state.Leases[node.Name] = coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: node.Name}, Spec: coordinationv1.LeaseSpec{RenewTime: &now}}
+		return struct{}{}, writeJSON(a.file, state)
+	case strings.HasSuffix(r.URL.Path, "/leases"):
+		list := coordinationv1.LeaseList{TypeMeta: metav1.TypeMeta{Kind: "LeaseList", APIVersion: "coordination.k8s.io/v1"}}
+		for _, l := range state.Leases {
+			list.Items = append(list.Items, l)
 		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
+		return list, nil
 	default:
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(list)
+		list := corev1.NodeList{TypeMeta: metav1.TypeMeta{Kind: "NodeList", APIVersion: "v1"}}
+		for _, n := range state.Nodes {
+			list.Items = append(list.Items, n)
+		}
+		return list, nil
 	}
 }
 

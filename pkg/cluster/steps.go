@@ -66,7 +66,12 @@ func (r *stepRunner) one(ctx context.Context, s step, begun *[]step) (skipped bo
 		}
 	}
 	*begun = append(*begun, s)
-	return false, s.do(ctx)
+	err = s.do(ctx)
+	if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
+		// What was going on matters less than that it was interrupted.
+		err = fmt.Errorf("%w (%v)", cause, err)
+	}
+	return false, err
 }
 
 // takeBack undoes the begun steps. It runs to its end even when the caller
