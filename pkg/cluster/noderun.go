@@ -127,7 +127,7 @@ func nodeInitConfig(f folder, s *Spec, n *NodeSpec, hierarchies []hierarchy) *in
 	cfg := &initConfig{
 		Hostname:    n.Name,
 		Root:        f.rootfs(n.Name),
-		Links:       map[string]string{},
+		Links:       map[string]string{"var/run": "/run", "var/lock": "/run/lock"},
 		Hierarchies: hierarchies,
 		Binds:       []bind{{Source: "/usr", Target: "usr", ReadOnly: true, Recursive: true}},
 		Processes: []process{{
