@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+
+	"coracle/pkg/network/rule"
 )
 
 // carryLimit bounds how many clients keep their endpoint over a Replace.
@@ -29,7 +31,7 @@ func (t *Table) carryAffinity(state *Changes, v6 bool) []nftables.SetElement {
 	// number tell the new one.
 	renamed := map[uint32]uint32{}
 	for _, scope := range []Scope{ScopeAny, ScopeExternal} {
-		name := frontSet(FrontKey{Scope: scope, Addr: unspecified(v6)})
+		name := frontSet(FrontKey{Scope: scope, Addr: rule.Unspecified(v6)})
 		fronts, err := t.conn.GetSetElements(&nftables.Set{Table: t.table, Name: name})
 		if err != nil {
 			return nil
@@ -52,7 +54,7 @@ func (t *Table) carryAffinity(state *Changes, v6 bool) []nftables.SetElement {
 			continue
 		}
 		if now, ok := renamed[binary.NativeEndian.Uint32(e.Key)]; ok {
-			key := append(words(now), e.Key[4:]...)
+			key := append(rule.Words(now), e.Key[4:]...)
 			out = append(out, nftables.SetElement{Key: key, Val: e.Val, Timeout: e.Expires})
 		}
 	}

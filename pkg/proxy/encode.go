@@ -1,13 +1,13 @@
 package proxy
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"strconv"
 	"time"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
+
+	"coracle/pkg/network/rule"
 )
 
 // Set names; each exists per IP family with 4 or 6 at its end.
@@ -73,37 +73,19 @@ func variants(v6 bool) []ChainKey {
 	}
 }
 
-// Each part of a concatenated key fills whole registers of four bytes.
-
-func words(vs ...uint32) []byte {
-	var out []byte
-	for _, v := range vs {
-		out = binary.NativeEndian.AppendUint32(out, v)
-	}
-	return out
-}
-
-func portBytes(b []byte, port uint16) []byte {
-	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
-}
-
 func frontBytes(k FrontKey) []byte {
-	b := append(k.Addr.AsSlice(), byte(k.Proto), 0, 0, 0)
-	return portBytes(b, k.Port)
+	return rule.AppendPort(rule.AppendProto(k.Addr.AsSlice(), uint8(k.Proto)), k.Port)
 }
 
-func addrPortBytes(a netip.AddrPort) []byte { return portBytes(a.Addr().AsSlice(), a.Port()) }
+func addrPortBytes(a netip.AddrPort) []byte { return rule.AppendPort(a.Addr().AsSlice(), a.Port()) }
 
-func liveBytes(k LiveKey) []byte { return append(words(k.Group), addrPortBytes(k.Backend)...) }
+func liveBytes(k LiveKey) []byte { return append(rule.Words(k.Group), addrPortBytes(k.Backend)...) }
 
 func twice(a netip.Addr) []byte { return append(a.AsSlice(), a.AsSlice()...) }
 
 // addSets queues the maps and sets of one IP family.
 func (t *Table) addSets(v6 bool) error {
-	addr := nftables.TypeIPAddr
-	if v6 {
-		addr = nftables.TypeIP6Addr
-	}
+	addr := rule.AddrType(v6)
 	front := nftables.MustConcatSetType(addr, nftables.TypeInetProto, nftables.TypeInetService)
 	endpoint := nftables.MustConcatSetType(addr, nftables.TypeInetService)
 	pair := nftables.MustConcatSetType(nftables.TypeMark, nftables.TypeMark)
@@ -134,12 +116,4 @@ func (t *Table) addSets(v6 bool) error {
 		}
 	}
 	return nil
-}
-
-// family is the address family number of nftables.
-func family(v6 bool) uint32 {
-	if v6 {
-		return unix.NFPROTO_IPV6
-	}
-	return unix.NFPROTO_IPV4
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"coracle/pkg/network/rule"
 )
 
 // flowTimeout bounds one look through the connection tracking table.
@@ -35,7 +37,7 @@ func stale(f flow, fronts map[netip.AddrPort]UDPFront, local map[netip.Addr]stru
 		if _, here := local[f.Asked.Addr()]; !here {
 			return false
 		}
-		if front, ok = fronts[netip.AddrPortFrom(unspecified(f.Asked.Addr().Is6()), f.Asked.Port())]; !ok {
+		if front, ok = fronts[netip.AddrPortFrom(rule.Unspecified(f.Asked.Addr().Is6()), f.Asked.Port())]; !ok {
 			return false
 		}
 	}

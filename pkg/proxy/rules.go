@@ -6,13 +6,15 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"coracle/pkg/network/rule"
 )
 
 // Registers, four bytes each. regKey is where keys are built: a front is an
 // address (one register, or four), a protocol and a port. regPick holds group
 // . index, or group . endpoint.
 const (
-	regKey  = unix.NFT_REG32_00
+	regKey  = rule.Reg
 	regPick = unix.NFT_REG32_06
 )
 
@@ -34,14 +36,6 @@ const conntrackDNAT = 1 << 5
 // constant is missing from package unix.
 const dynsetDelete = 2
 
-// addrRegs is how many registers an address fills.
-func addrRegs(v6 bool) uint32 {
-	if v6 {
-		return 4
-	}
-	return 1
-}
-
 // addBaseChains queues the chains that packets enter by and those that hold no
 // choice. Only the first packet of a connection gets here: the chains are of
 // type nat.
@@ -61,15 +55,15 @@ func (t *Table) addBaseChains(facts *Facts) {
 		}
 	}
 	pre := nat(preroutingChain, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
-	t.rule(pre, jump(externalChain))
-	t.rule(pre, jump(servicesChain))
+	t.rule(pre, rule.Verdict(expr.VerdictJump, externalChain))
+	t.rule(pre, rule.Verdict(expr.VerdictJump, servicesChain))
 	out := nat(outputChain, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
-	t.rule(out, jump(servicesChain))
+	t.rule(out, rule.Verdict(expr.VerdictJump, servicesChain))
 	post := nat(masqChain, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	t.rule(post, []expr.Any{
 		&expr.Ct{Register: regKey, Key: expr.CtKeySTATUS},
-		&expr.Bitwise{SourceRegister: regKey, DestRegister: regKey, Len: 4, Mask: words(conntrackDNAT), Xor: words(0)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: regKey, Data: words(0)},
+		&expr.Bitwise{SourceRegister: regKey, DestRegister: regKey, Len: 4, Mask: rule.Words(conntrackDNAT), Xor: rule.Words(0)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: regKey, Data: rule.Words(0)},
 		&expr.Verdict{Kind: expr.VerdictReturn},
 	})
 	for v6, used := range t.families {
@@ -84,23 +78,19 @@ func (t *Table) chain(name string) *nftables.Chain {
 }
 
 func (t *Table) rule(c *nftables.Chain, parts ...[]expr.Any) {
-	var all []expr.Any
-	for _, p := range parts {
-		all = append(all, p...)
-	}
-	t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: c, Exprs: all})
+	t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: c, Exprs: rule.Join(parts...)})
 }
 
 // addServiceRules queues, for one IP family: traffic from outside to Local
 // fronts (external), all fronts, and the rest of the service ranges (services).
 func (t *Table) addServiceRules(external, services *nftables.Chain, facts *Facts, v6 bool) {
-	isFamily := ofFamily(v6)
-	for _, p := range sameFamily(facts.NodePods, v6) {
-		t.rule(external, isFamily, inPrefix(source, p, expr.CmpOpEq), verdict(expr.VerdictReturn))
+	isFamily := rule.OfFamily(v6)
+	for _, p := range rule.SameFamily(facts.NodePods, v6) {
+		t.rule(external, isFamily, rule.InPrefix(rule.Source, p), rule.Verdict(expr.VerdictReturn, ""))
 	}
 	for _, a := range facts.LocalVIPs {
 		if a.Is6() == v6 {
-			t.rule(services, isFamily, inPrefix(destination, netip.PrefixFrom(a, a.BitLen()), expr.CmpOpEq), verdict(expr.VerdictReturn))
+			t.rule(services, isFamily, rule.InPrefix(rule.Destination, netip.PrefixFrom(a, a.BitLen())), rule.Verdict(expr.VerdictReturn, ""))
 		}
 	}
 	for _, k := range variants(v6) {
@@ -110,24 +100,24 @@ func (t *Table) addServiceRules(external, services *nftables.Chain, facts *Facts
 		}
 		guard := isFamily
 		if k.NodePort {
-			guard = append(append([]expr.Any{}, isFamily...), toThisNode(v6)...)
+			guard = rule.Join(isFamily, rule.ToThisNode(v6))
 		}
 		t.rule(chain, guard, t.loadFront(k), []expr.Any{
 			t.lookup(frontMap(k), regKey, regPick),
 			&expr.Lookup{SourceRegister: regPick + 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: planSet(k), SetID: t.sets[planSet(k)].ID},
 		})
 	}
-	for _, p := range sameFamily(facts.ServiceCIDRs, v6) {
-		t.rule(services, isFamily, inPrefix(destination, p, expr.CmpOpEq), []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: rejectChain}})
+	for _, p := range rule.SameFamily(facts.ServiceCIDRs, v6) {
+		t.rule(services, isFamily, rule.InPrefix(rule.Destination, p), rule.Verdict(expr.VerdictGoto, rejectChain))
 	}
 }
 
 // addMasqueradeRules queues the rules for translated connections of one family
 // whose answers would otherwise not come back through this node.
 func (t *Table) addMasqueradeRules(post *nftables.Chain, facts *Facts, v6 bool) {
-	isFamily, n, masquerade := ofFamily(v6), addrRegs(v6), []expr.Any{&expr.Masq{}}
+	isFamily, n, masquerade := rule.OfFamily(v6), rule.AddrRegs(v6), rule.Masquerade()
 	t.rule(post, isFamily, []expr.Any{
-		load(source, v6, regKey), load(destination, v6, regKey+n),
+		rule.Load(rule.Source, v6, regKey), rule.Load(rule.Destination, v6, regKey+n),
 		&expr.Lookup{SourceRegister: regKey, SetName: named(hairpinName, v6), SetID: t.sets[named(hairpinName, v6)].ID},
 	}, masquerade)
 
@@ -139,23 +129,18 @@ func (t *Table) addMasqueradeRules(post *nftables.Chain, facts *Facts, v6 bool) 
 		&expr.Lookup{SourceRegister: regKey, SetName: named(masqName, v6), SetID: t.sets[named(masqName, v6)].ID},
 	}
 	t.rule(post, isFamily, asked, rest, masquerade)
-	t.rule(post, isFamily, []expr.Any{zeroAddr(v6)}, rest, masquerade)
+	t.rule(post, isFamily, []expr.Any{rule.Zero(v6)}, rest, masquerade)
 
-	outside := append([]expr.Any{}, isFamily...)
-	pods := sameFamily(facts.ClusterPods, v6)
+	outside := rule.Join(isFamily)
+	pods := rule.SameFamily(facts.ClusterPods, v6)
 	for _, p := range pods {
-		outside = append(outside, inPrefix(source, p, expr.CmpOpNeq)...)
+		outside = append(outside, rule.NotInPrefix(rule.Source, p)...)
 	}
 	if len(pods) == 0 {
 		return
 	}
-	for _, p := range sameFamily(facts.ServiceCIDRs, v6) {
-		p = p.Masked()
-		bytes := addrLen(v6)
-		t.rule(post, outside, asked, []expr.Any{
-			&expr.Bitwise{SourceRegister: regKey, DestRegister: regKey, Len: bytes, Mask: mask(p), Xor: make([]byte, bytes)},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: regKey, Data: p.Addr().AsSlice()},
-		}, masquerade)
+	for _, p := range rule.SameFamily(facts.ServiceCIDRs, v6) {
+		t.rule(post, outside, asked, rule.RegInPrefix(p, expr.CmpOpEq), masquerade)
 	}
 }
 
@@ -172,16 +157,16 @@ func (t *Table) addPlanChain(k ChainKey) nftables.SetElement {
 		}
 		t.rule(c, t.choosing(k))
 	}
-	return nftables.SetElement{Key: words(k.Plan.id()), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: name}}
+	return nftables.SetElement{Key: rule.Words(k.Plan.id()), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: name}}
 }
 
 // choosing draws an endpoint of the front's group at random, notes it if the
 // plan has affinity, and translates the destination.
 func (t *Table) choosing(k ChainKey) []expr.Any {
-	n := addrRegs(k.V6)
+	n := rule.AddrRegs(k.V6)
 	out := append(t.loadFront(k), t.lookup(frontMap(k), regKey, regPick))
 	if k.Plan.Backends == 1 {
-		out = append(out, &expr.Immediate{Register: regPick + 1, Data: words(0)})
+		out = append(out, &expr.Immediate{Register: regPick + 1, Data: rule.Words(0)})
 	} else {
 		out = append(out, &expr.Numgen{Register: regPick + 1, Modulus: uint32(k.Plan.Backends), Type: unix.NFT_NG_RANDOM})
 	}
@@ -190,28 +175,28 @@ func (t *Table) choosing(k ChainKey) []expr.Any {
 		// An update alone would keep an entry's old endpoint.
 		out = append(out, t.remember(k, dynsetDelete, unix.NFT_DYNSET_OP_UPDATE)...)
 	}
-	return append(out, dnat(k.V6, regPick+1, regPick+1+n))
+	return append(out, rule.DNAT(k.V6, regPick+1, regPick+1+n))
 }
 
 // returning sends a client to the endpoint it had, if that is still one, and
 // starts its timeout again.
 func (t *Table) returning(k ChainKey) []expr.Any {
-	n := addrRegs(k.V6)
+	n := rule.AddrRegs(k.V6)
 	live := t.sets[named(liveName, k.V6)]
 	out := append(t.loadFront(k),
 		t.lookup(frontMap(k), regKey, regPick),
-		load(source, k.V6, regPick+1),
+		rule.Load(rule.Source, k.V6, regPick+1),
 		t.lookup(named(affinityName, k.V6), regPick, regPick+1),
 		&expr.Lookup{SourceRegister: regPick, SetName: live.Name, SetID: live.ID},
 	)
-	return append(append(out, t.remember(k, unix.NFT_DYNSET_OP_UPDATE)...), dnat(k.V6, regPick+1, regPick+1+n))
+	return append(append(out, t.remember(k, unix.NFT_DYNSET_OP_UPDATE)...), rule.DNAT(k.V6, regPick+1, regPick+1+n))
 }
 
 // remember writes group . client -> endpoint; the endpoint is after regPick,
 // and the front in regKey is replaced by the key.
 func (t *Table) remember(k ChainKey, ops ...uint32) []expr.Any {
 	set := t.sets[named(affinityName, k.V6)]
-	out := []expr.Any{t.lookup(frontMap(k), regKey, regKey), load(source, k.V6, regKey+1)}
+	out := []expr.Any{t.lookup(frontMap(k), regKey, regKey), rule.Load(rule.Source, k.V6, regKey+1)}
 	for _, op := range ops {
 		d := &expr.Dynset{SrcRegKey: regKey, SrcRegData: regPick + 1, SetName: set.Name, SetID: set.ID, Operation: op}
 		if op == unix.NFT_DYNSET_OP_UPDATE {
@@ -224,16 +209,12 @@ func (t *Table) remember(k ChainKey, ops ...uint32) []expr.Any {
 
 // loadFront builds the key of the front that a packet is for.
 func (t *Table) loadFront(k ChainKey) []expr.Any {
-	n := addrRegs(k.V6)
-	addr := load(destination, k.V6, regKey)
+	n := rule.AddrRegs(k.V6)
+	addr := rule.Load(rule.Destination, k.V6, regKey)
 	if k.NodePort {
-		addr = zeroAddr(k.V6)
+		addr = rule.Zero(k.V6)
 	}
-	return []expr.Any{
-		addr,
-		&expr.Meta{Register: regKey + n, Key: expr.MetaKeyL4PROTO},
-		&expr.Payload{DestRegister: regKey + n + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-	}
+	return append([]expr.Any{addr}, rule.LoadPort(regKey+n)...)
 }
 
 func (t *Table) lookup(set string, from, to uint32) expr.Any {
@@ -241,95 +222,5 @@ func (t *Table) lookup(set string, from, to uint32) expr.Any {
 }
 
 func frontMap(k ChainKey) string {
-	return frontSet(FrontKey{Scope: k.Scope, Addr: unspecified(k.V6)})
-}
-
-func dnat(v6 bool, addr, port uint32) expr.Any {
-	return &expr.NAT{Type: expr.NATTypeDestNAT, Family: family(v6), RegAddrMin: addr, RegProtoMin: port, Specified: true}
-}
-
-// toThisNode matches destinations that are addresses of this node, loopback
-// ones excepted: those must not be reachable through a rule.
-func toThisNode(v6 bool) []expr.Any {
-	loopback := netip.MustParsePrefix("127.0.0.0/8")
-	if v6 {
-		loopback = netip.MustParsePrefix("::1/128")
-	}
-	return append([]expr.Any{
-		&expr.Fib{Register: regKey, ResultADDRTYPE: true, FlagDADDR: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: regKey, Data: words(unix.RTN_LOCAL)},
-	}, inPrefix(destination, loopback, expr.CmpOpNeq)...)
-}
-
-// side is the source or the destination of a packet.
-type side bool
-
-const (
-	source      side = false
-	destination side = true
-)
-
-func load(s side, v6 bool, reg uint32) expr.Any {
-	offset := uint32(12)
-	if v6 {
-		offset = 8
-	}
-	if s == destination {
-		offset += addrLen(v6)
-	}
-	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: addrLen(v6)}
-}
-
-func zeroAddr(v6 bool) expr.Any {
-	return &expr.Immediate{Register: regKey, Data: make([]byte, addrLen(v6))}
-}
-
-func inPrefix(s side, p netip.Prefix, op expr.CmpOp) []expr.Any {
-	p = p.Masked()
-	v6 := p.Addr().Is6()
-	return []expr.Any{
-		load(s, v6, regKey),
-		&expr.Bitwise{SourceRegister: regKey, DestRegister: regKey, Len: addrLen(v6), Mask: mask(p), Xor: make([]byte, addrLen(v6))},
-		&expr.Cmp{Op: op, Register: regKey, Data: p.Addr().AsSlice()},
-	}
-}
-
-func mask(p netip.Prefix) []byte {
-	out := make([]byte, p.Addr().BitLen()/8)
-	for i := range p.Bits() {
-		out[i/8] |= 0x80 >> (i % 8)
-	}
-	return out
-}
-
-func ofFamily(v6 bool) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Register: regKey, Key: expr.MetaKeyNFPROTO},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: regKey, Data: []byte{byte(family(v6))}},
-	}
-}
-
-func jump(chain string) []expr.Any {
-	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
-}
-
-func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
-
-func addrLen(v6 bool) uint32 { return addrRegs(v6) * 4 }
-
-func unspecified(v6 bool) netip.Addr {
-	if v6 {
-		return netip.IPv6Unspecified()
-	}
-	return netip.IPv4Unspecified()
-}
-
-func sameFamily(ps []netip.Prefix, v6 bool) []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range ps {
-		if p.IsValid() && p.Addr().Is6() == v6 {
-			out = append(out, p)
-		}
-	}
-	return out
+	return frontSet(FrontKey{Scope: k.Scope, Addr: rule.Unspecified(k.V6)})
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
+
+	"coracle/pkg/network/rule"
 )
 
 const (
@@ -129,7 +131,7 @@ func (t *Table) queue(c *Changes) error {
 		b.remove(frontSet(k), nftables.SetElement{Key: frontBytes(k)})
 	}
 	for _, k := range c.Backends.Del {
-		b.remove(named("backend", k.V6), nftables.SetElement{Key: words(k.Group, k.Index)})
+		b.remove(named("backend", k.V6), nftables.SetElement{Key: rule.Words(k.Group, k.Index)})
 	}
 	for _, k := range c.Live.Del {
 		b.remove(named("live", k.Backend.Addr().Is6()), nftables.SetElement{Key: liveBytes(k)})
@@ -141,10 +143,10 @@ func (t *Table) queue(c *Changes) error {
 		b.remove(named("hairpin", a.Is6()), nftables.SetElement{Key: twice(a)})
 	}
 	for _, e := range c.Fronts.Add {
-		b.insert(frontSet(e.Key), nftables.SetElement{Key: frontBytes(e.Key), Val: words(e.Value.Group, e.Value.Plan.id())})
+		b.insert(frontSet(e.Key), nftables.SetElement{Key: frontBytes(e.Key), Val: rule.Words(e.Value.Group, e.Value.Plan.id())})
 	}
 	for _, e := range c.Backends.Add {
-		b.insert(named("backend", e.Key.V6), nftables.SetElement{Key: words(e.Key.Group, e.Key.Index), Val: addrPortBytes(e.Value)})
+		b.insert(named("backend", e.Key.V6), nftables.SetElement{Key: rule.Words(e.Key.Group, e.Key.Index), Val: addrPortBytes(e.Value)})
 	}
 	for _, e := range c.Live.Add {
 		b.insert(named("live", e.Key.Backend.Addr().Is6()), nftables.SetElement{Key: liveBytes(e.Key)})
