@@ -11,11 +11,16 @@ import (
 	"coracle/pkg/auth"
 	"coracle/pkg/controllers"
 	"coracle/pkg/reconcile"
+	"coracle/pkg/scheduler"
 )
 
 // managerUser is the identity under which the shared informers read.
 func managerUser() *auth.User {
 	return &auth.User{Name: auth.UserManager, Groups: []string{auth.GroupAuthenticated}}
+}
+
+func schedulerUser() *auth.User {
+	return &auth.User{Name: auth.UserScheduler, Groups: []string{auth.GroupAuthenticated}}
 }
 
 // controllerUser is the service account of one controller.
@@ -38,12 +43,19 @@ func (cp *ControlPlane) runRoles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sched, err := scheduler.New(scheduler.Config{
+		Client: cp.client(schedulerUser()), Informers: factory, Clock: cp.cfg.Clock, Log: cp.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
 	reading, stop := context.WithCancel(ctx)
 	defer factory.Shutdown()
 	defer stop()
 	factory.StartWithContext(reading)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return group.Run(ctx) })
+	g.Go(func() error { return sched.Run(ctx) })
 	return g.Wait()
 }
 

@@ -1,0 +1,219 @@
+// Package scheduler gives each pending pod a node.
+//
+// Contract: one goroutine decides, pod by pod, on compact records of nodes and
+// pods that informers keep current; decisions are pure (decide.go, package
+// plugin). A chosen node is assumed at once and bound beside the next
+// decisions. The API server binds a pod once and only once, so a stale record,
+// a restart or a second scheduler costs a try, not a double placement. A pod
+// that no node can take waits for a change that may help it and says why, in
+// its PodScheduled condition and in an Event.
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+
+	"coracle/pkg/reconcile"
+	"coracle/pkg/scheduler/plugin"
+)
+
+// Config is what a Scheduler needs. Client and Informers are required.
+type Config struct {
+	// Client binds pods and writes their conditions and Events.
+	Client kubernetes.Interface
+	// Informers is the process's one factory; New registers pods and nodes.
+	Informers informers.SharedInformerFactory
+	// Name is the schedulerName of the pods this scheduler places; empty means
+	// default-scheduler.
+	Name  string
+	Clock clock.WithTicker
+	Log   *slog.Logger
+	// Seed makes ties fall the same way each time; zero takes one from the
+	// clock.
+	Seed uint64
+}
+
+const (
+	// bindWorkers bounds the bindings under way, bindTimeout each of them.
+	bindWorkers = 64
+	bindTimeout = 30 * time.Second
+)
+
+// Scheduler places pods. Run it once.
+type Scheduler struct {
+	cfg       Config
+	framework *framework
+	cluster   *cluster
+	rand      *rand.Rand // the deciding loop's own
+	events    *reconcile.Recorder
+	pods      corelisters.PodLister
+	synced    []cache.InformerSynced
+	slots     chan struct{}  // one for each binding under way
+	binding   sync.WaitGroup // bindings and reports under way
+}
+
+// New makes a Scheduler and registers its informers. Start the factory
+// afterwards, then Run.
+func New(cfg Config) (*Scheduler, error) {
+	if cfg.Client == nil || cfg.Informers == nil {
+		return nil, errors.New("a scheduler needs a client and informers")
+	}
+	if cfg.Name == "" {
+		cfg.Name = corev1.DefaultSchedulerName
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.RealClock{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Seed == 0 {
+		cfg.Seed = uint64(cfg.Clock.Now().UnixNano())
+	}
+	s := &Scheduler{
+		cfg:       cfg,
+		framework: &framework{filters: plugin.Filters(), scores: plugin.Scores()},
+		cluster:   newCluster(),
+		rand:      rand.New(rand.NewPCG(cfg.Seed, 0)),
+		events:    reconcile.NewRecorder(cfg.Client, cfg.Name, cfg.Clock, cfg.Log),
+		pods:      cfg.Informers.Core().V1().Pods().Lister(),
+		slots:     make(chan struct{}, bindWorkers),
+	}
+	return s, s.listen()
+}
+
+// listen keeps the records current.
+func (s *Scheduler) listen() error {
+	now := s.cfg.Clock.Now
+	pods, err := s.cfg.Informers.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { s.seePod(obj) },
+		UpdateFunc: func(_, obj any) { s.seePod(obj) },
+		DeleteFunc: func(obj any) {
+			if pod, ok := last[*corev1.Pod](obj); ok {
+				s.cluster.deletePod(pod.UID, now())
+			}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("watch pods: %w", err)
+	}
+	nodes, err := s.cfg.Informers.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { s.cluster.setNode(obj.(*corev1.Node), now()) },
+		UpdateFunc: func(_, obj any) { s.cluster.setNode(obj.(*corev1.Node), now()) },
+		DeleteFunc: func(obj any) {
+			if node, ok := last[*corev1.Node](obj); ok {
+				s.cluster.deleteNode(node.Name)
+			}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("watch nodes: %w", err)
+	}
+	s.synced = []cache.InformerSynced{pods.HasSynced, nodes.HasSynced}
+	return nil
+}
+
+func (s *Scheduler) seePod(obj any) {
+	pod := obj.(*corev1.Pod)
+	s.cluster.setPod(pod, pod.Spec.SchedulerName == s.cfg.Name, s.cfg.Clock.Now())
+}
+
+// last is the object of a delete event, which may have been missed.
+func last[T any](obj any) (T, bool) {
+	if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = lost.Obj
+	}
+	o, ok := obj.(T)
+	return o, ok
+}
+
+// Run places pods until ctx ends.
+func (s *Scheduler) Run(ctx context.Context) error {
+	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
+		return nil
+	}
+	recording := make(chan error, 1)
+	go func() { recording <- s.events.Run(ctx) }()
+	s.loop(ctx)
+	s.binding.Wait()
+	return <-recording
+}
+
+func (s *Scheduler) loop(ctx context.Context) {
+	for ctx.Err() == nil {
+		e, v, began, next, ok := s.cluster.attempt(s.framework, s)
+		if !ok {
+			s.wait(ctx, next)
+			continue
+		}
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		s.binding.Go(func() {
+			defer func() { <-s.slots }()
+			if v.node != nil {
+				s.bind(ctx, e, v.node.Name, began)
+			} else {
+				s.report(ctx, e, v.message())
+				s.cluster.failed(e, began, s.cfg.Clock.Now())
+			}
+		})
+	}
+}
+
+// wait blocks until something changes or next is reached.
+func (s *Scheduler) wait(ctx context.Context, next time.Time) {
+	var due <-chan time.Time
+	if !next.IsZero() {
+		timer := s.cfg.Clock.NewTimer(max(next.Sub(s.cfg.Clock.Now()), time.Millisecond))
+		defer timer.Stop()
+		due = timer.C()
+	}
+	select {
+	case <-ctx.Done():
+	case <-s.cluster.wakeup:
+	case <-due:
+	}
+}
+
+// bind writes a decision. Whatever the API server says no to is undone and
+// tried again; a pod that is gone or bound by another is dropped when its
+// event comes.
+func (s *Scheduler) bind(ctx context.Context, e *entry, node string, began int) {
+	call, cancel := context.WithTimeout(ctx, bindTimeout)
+	defer cancel()
+	p := e.pod
+	err := s.cfg.Client.CoreV1().Pods(p.Namespace).Bind(call, &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
+			s.cfg.Log.Warn("a pod could not be bound", "pod", p.Namespace+"/"+p.Name, "node", node, "error", err)
+		}
+		s.cluster.undo(e, began, s.cfg.Clock.Now())
+		return
+	}
+	s.events.Eventf(reference(p), corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s/%s to %s", p.Namespace, p.Name, node)
+}
+
+// reference is a pod to hang an Event on.
+func reference(p *plugin.Pod) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID}}
+}
