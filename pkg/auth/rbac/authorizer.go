@@ -18,8 +18,9 @@ import (
 type Authorizer struct {
 	source Source
 	// build is held while a new index is made; index is the newest.
-	build sync.Mutex
-	index atomic.Pointer[index]
+	build    sync.Mutex
+	index    atomic.Pointer[index]
+	compiler compiler
 }
 
 // New returns an Authorizer that reads source.
@@ -105,7 +106,8 @@ func (z *Authorizer) current() *index {
 	if old != nil && old.revision == revision {
 		return old
 	}
-	x := newIndex(z.source, revision, old)
+	z.compiler.turn()
+	x := newIndex(z.source, revision, &z.compiler, old)
 	z.index.Store(x)
 	return x
 }

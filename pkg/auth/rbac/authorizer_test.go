@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -207,6 +208,34 @@ func TestChangesCountAtOnce(t *testing.T) {
 	expect("binding back", true)
 	s.DeleteRole("ns", "r")
 	expect("role gone", false)
+}
+
+// TestConcurrentChanges: whoever has written a change sees it in the next
+// decision, whatever others ask and write at the same time.
+func TestConcurrentChanges(t *testing.T) {
+	s := &Store{}
+	z := New(s)
+	s.SetClusterRole(clusterRole("r", rule("get", "", "pods")))
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			u := &auth.User{Name: fmt.Sprint("user", i)}
+			namespace := fmt.Sprint("ns", i%2)
+			a := ask(u, "get :pods "+namespace+" x")
+			for round := range 200 {
+				name := fmt.Sprint("b", i)
+				s.SetRoleBinding(roleBinding(namespace, name, "ClusterRole", "r", userSubject(u.Name)))
+				if d, reason, _ := z.Authorize(t.Context(), a); d != auth.Allow {
+					t.Errorf("round %d: not seen: %v %s", round, d, reason)
+				}
+				s.DeleteRoleBinding(namespace, name)
+				if d, reason, _ := z.Authorize(t.Context(), a); d == auth.Allow {
+					t.Errorf("round %d: still allowed: %s", round, reason)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestRulesFor(t *testing.T) {

@@ -3,6 +3,7 @@ package rbac
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 
@@ -201,6 +202,50 @@ func (s *ruleSet) merge(t *ruleSet, from int32) {
 		p.grant.from = from
 		s.prefixes = append(s.prefixes, p)
 	}
+}
+
+// generation is the number of revisions after which compiled roles that were
+// not asked for are forgotten.
+const generation = 64
+
+// compiler compiles the rules of each role once.
+type compiler struct {
+	mu sync.Mutex
+	// recent holds what was asked for in this generation, former what was in
+	// the one before; turns counts the revisions of this one. Guarded by mu.
+	recent, former map[rulesKey]*ruleSet
+	turns          int
+}
+
+// turn tells of a new revision.
+func (c *compiler) turn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.turns++; c.turns >= generation {
+		c.recent, c.former, c.turns = map[rulesKey]*ruleSet{}, c.recent, 0
+	}
+}
+
+// compile returns the set of the role's rules, nil when it has none.
+func (c *compiler) compile(r *resolvedRole) *ruleSet {
+	if len(r.rules) == 0 {
+		return nil
+	}
+	key := r.key()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s, ok := c.recent[key]; ok {
+		return s
+	}
+	s, ok := c.former[key]
+	if !ok {
+		s = compile(r.rules)
+	}
+	if c.recent == nil {
+		c.recent = map[rulesKey]*ruleSet{}
+	}
+	c.recent[key] = s
+	return s
 }
 
 // request is what of a request the look-up needs, computed once.

@@ -30,12 +30,7 @@ type index struct {
 	// before, to be used again if nothing of theirs changed; guarded by mu.
 	namespaces, stale map[string]*scope
 
-	// compiled holds the rules of the roles bound so far by the slice they
-	// come from; guarded by compileMu. It is taken over from the index before,
-	// minus what was not used there.
-	compileMu sync.Mutex
-	compiled  map[rulesKey]*ruleSet
-	before    map[rulesKey]*ruleSet
+	compiler *compiler
 }
 
 // rulesKey is the identity of a role's rules: holding it keeps their memory
@@ -89,18 +84,15 @@ func (b *binding) reason() string {
 	return s
 }
 
-func newIndex(source Source, revision uint64, old *index) *index {
+func newIndex(source Source, revision uint64, c *compiler, old *index) *index {
 	x := &index{
 		revision:   revision,
 		source:     source,
 		namespaces: map[string]*scope{},
-		compiled:   map[rulesKey]*ruleSet{},
+		compiler:   c,
 	}
 	var cluster *scope
 	if old != nil {
-		old.compileMu.Lock()
-		x.before = old.compiled
-		old.compileMu.Unlock()
 		old.mu.Lock()
 		x.stale = old.namespaces
 		old.namespaces = map[string]*scope{}
@@ -251,26 +243,7 @@ func resolveRef(source Source, ref *rbacv1.RoleRef, namespace string) ([]rbacv1.
 }
 
 func (x *index) newBinding(r *resolvedRole, describe func() string) *binding {
-	return &binding{rules: r.rules, set: x.compile(r), err: r.err, describe: describe}
-}
-
-// compile returns the set of the rules, made once for each role.
-func (x *index) compile(r *resolvedRole) *ruleSet {
-	if len(r.rules) == 0 {
-		return nil
-	}
-	key := r.key()
-	x.compileMu.Lock()
-	defer x.compileMu.Unlock()
-	if s, ok := x.compiled[key]; ok {
-		return s
-	}
-	s, ok := x.before[key]
-	if !ok {
-		s = compile(r.rules)
-	}
-	x.compiled[key] = s
-	return s
+	return &binding{rules: r.rules, set: x.compiler.compile(r), err: r.err, describe: describe}
 }
 
 func (s *scope) add(sub *rbacv1.Subject, namespace string, b *binding) {

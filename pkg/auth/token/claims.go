@@ -80,7 +80,9 @@ func (c *Claims) valid() error {
 		return fmt.Errorf("%w: it is bound to several objects", ErrMalformed)
 	}
 	for _, r := range []*Ref{k.Pod, k.Secret, k.Node} {
-		if r != nil && (r.Name == "" || r.UID == "") {
+		// The node of a pod is only told, and may have been unknown.
+		told := r == k.Node && k.Pod != nil
+		if r != nil && (r.Name == "" || (r.UID == "" && !told)) {
 			return fmt.Errorf("%w: it is bound to an object without name or UID", ErrMalformed)
 		}
 	}
@@ -133,7 +135,9 @@ func (c *Claims) user() *auth.User {
 	}
 	if k.Node != nil {
 		u.Extra[auth.ExtraNodeName] = []string{k.Node.Name}
-		u.Extra[auth.ExtraNodeUID] = []string{k.Node.UID}
+		if k.Node.UID != "" {
+			u.Extra[auth.ExtraNodeUID] = []string{k.Node.UID}
+		}
 	}
 	return u
 }

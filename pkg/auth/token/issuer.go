@@ -53,7 +53,7 @@ type Request struct {
 	Namespace      string
 	ServiceAccount Ref
 	// Pod, Secret and Node bind the token; at most one of Pod and Secret. Node
-	// beside Pod only tells where the pod runs.
+	// beside Pod only tells where the pod runs, and needs no UID then.
 	Pod, Secret, Node *Ref
 	// Audiences default to those of the issuer.
 	Audiences []string

@@ -437,6 +437,20 @@ func TestAudiences(t *testing.T) {
 	}
 }
 
+func TestNodeOfAPodNeedsNoUID(t *testing.T) {
+	f := newFixture(t, nil)
+	r := podRequest()
+	r.Node = &Ref{Name: "unknown"}
+	info, ok, err := f.check(f.issue(t, r))
+	if !ok || err != nil || !cmp.Equal(info.User.Extra[auth.ExtraNodeName], []string{"unknown"}) || info.User.Extra[auth.ExtraNodeUID] != nil {
+		t.Errorf("%+v %v %v", info, ok, err)
+	}
+	r.Pod = nil
+	if _, err := f.issuer.Issue(r, start); err == nil {
+		t.Error("a token bound to a node without UID")
+	}
+}
+
 func TestKeyRotation(t *testing.T) {
 	f := newFixture(t, nil)
 	old := f.issue(t, podRequest())
@@ -491,7 +505,7 @@ func TestDocuments(t *testing.T) {
 	}
 	// What a workload does: find the key by id and check its own token.
 	token := f.issue(t, podRequest())
-	parsed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	parsed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		t.Fatal(err)
 	}
