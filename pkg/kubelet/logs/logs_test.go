@@ -316,3 +316,17 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func TestWatcherWithoutEvents(t *testing.T) {
+	w := new(watcher)
+	if err := w.wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w.interrupt()
+	if err := w.wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait with a context that has ended: %v", err)
+	}
+	w.close()
+}

@@ -1,9 +1,12 @@
 package volume
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +19,7 @@ func claimKind() kind {
 			v := r.volume.PersistentVolumeClaim
 			claim, err := m.claim(ctx, r.pod.Namespace, v.ClaimName)
 			if err != nil {
-				return Source{}, err
+				return m.recall(r, err)
 			}
 			return m.mountClaim(ctx, r, claim, v.ReadOnly)
 		},
@@ -30,7 +33,7 @@ func ephemeralKind() kind {
 		mount: func(ctx context.Context, m *Manager, r request) (Source, error) {
 			claim, err := m.claim(ctx, r.pod.Namespace, r.pod.Name+"-"+r.volume.Name)
 			if err != nil {
-				return Source{}, err
+				return m.recall(r, err)
 			}
 			if !metav1.IsControlledBy(claim, r.pod) {
 				return Source{}, fmt.Errorf("claim %q was not made for this pod: delete it, or rename the pod", claim.Name)
@@ -45,7 +48,7 @@ func (m *Manager) claim(ctx context.Context, namespace, name string) (*corev1.Pe
 	defer cancel()
 	claim, err := m.cfg.Client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("persistentvolumeclaim %q: %w", name, err)
+		return nil, fmt.Errorf("persistentvolumeclaim %q: %w", name, answered(err))
 	}
 	return claim, nil
 }
@@ -59,7 +62,7 @@ func (m *Manager) mountClaim(ctx context.Context, r request, claim *corev1.Persi
 	defer cancel()
 	pv, err := m.cfg.Client.CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
 	if err != nil {
-		return Source{}, fmt.Errorf("persistentvolume %q: %w", claim.Spec.VolumeName, err)
+		return m.recall(r, fmt.Errorf("persistentvolume %q: %w", claim.Spec.VolumeName, answered(err)))
 	}
 	// The volume has the last word: a claim alone must not open another's data.
 	if ref := pv.Spec.ClaimRef; ref == nil || ref.UID != claim.UID {
@@ -69,8 +72,54 @@ func (m *Manager) mountClaim(ctx context.Context, r request, claim *corev1.Persi
 		return Source{}, fmt.Errorf("persistentvolume %q is a raw block volume, which this node does not support", pv.Name)
 	}
 	src, err := m.persistent(r, pv)
+	if err != nil {
+		return Source{}, err
+	}
 	src.ReadOnly = src.ReadOnly || readOnly
-	return src, err
+	return src, m.remember(r, src)
+}
+
+// claimFile is where the place of a claimed volume is kept: the API server may
+// be away when the pod's containers have to be started again.
+func (m *Manager) claimFile(r request) string {
+	return filepath.Join(m.PodDir(r.pod.UID), "claims", r.volume.Name)
+}
+
+func (m *Manager) remember(r request, src Source) error {
+	data, err := json.Marshal(src)
+	if err != nil {
+		return err
+	}
+	file := m.claimFile(r)
+	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, data) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+// recall gives what was remembered if the cause is that the API server cannot
+// be reached, else the cause.
+func (m *Manager) recall(r request, cause error) (Source, error) {
+	if !isUnreachable(cause) {
+		return Source{}, cause
+	}
+	data, err := os.ReadFile(m.claimFile(r))
+	if err != nil {
+		return Source{}, cause
+	}
+	var src Source
+	if err := json.Unmarshal(data, &src); err != nil || src.HostPath == "" {
+		return Source{}, cause
+	}
+	m.cfg.Log.Warn("a claimed volume is used as before, since the API server cannot be reached",
+		"pod", r.pod.Name, "namespace", r.pod.Namespace, "volume", r.volume.Name, "err", cause)
+	return src, nil
 }
 
 func (m *Manager) persistent(r request, pv *corev1.PersistentVolume) (Source, error) {

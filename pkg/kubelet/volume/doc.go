@@ -11,6 +11,7 @@
 //
 //	volumes/kubernetes.io~<kind>/<name>       a volume, where it needs a place of its own
 //	volume-subpaths/<volume>/<container>/<n>  what the subPath of mount n shows
+//	claims/<name>                             where a claimed volume is on the node
 //
 // Guarantees:
 //

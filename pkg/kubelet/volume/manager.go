@@ -58,6 +58,8 @@ type Source struct {
 	// ReadOnly is set when containers must not write to the volume, whatever
 	// their volumeMounts say.
 	ReadOnly bool
+	// published is set when the volume shows API objects.
+	published bool
 }
 
 // Folders below a pod's folder.
@@ -103,7 +105,7 @@ func New(cfg Config) *Manager {
 	}
 	return &Manager{
 		cfg:     cfg,
-		objects: newObjects(cfg.Client, cfg.OnChange),
+		objects: newObjects(cfg.Client, cfg.Log, cfg.OnChange),
 		tokens:  newTokens(cfg.Client, cfg.Clock, cfg.Log),
 		pods:    make(map[types.UID]*sync.Mutex),
 	}
@@ -115,7 +117,7 @@ func New(cfg Config) *Manager {
 func (m *Manager) Run(ctx context.Context) error { return m.objects.run(ctx) }
 
 // PodDir is the folder of a pod on the node. Its owner may keep files of the
-// pod there under other names than "volumes" and "volume-subpaths"; Unmount
+// pod there under names that the package does not use; Unmount
 // removes them too.
 func (m *Manager) PodDir(uid types.UID) string {
 	return filepath.Join(m.cfg.RootDir, "pods", string(uid))
@@ -135,7 +137,9 @@ func (m *Manager) Secret(ctx context.Context, namespace, name string) (*corev1.S
 
 // Mount sets up all volumes of the pod and brings those that show API objects
 // up to date. On error it gives the volumes that did succeed beside an error
-// that names each that did not, and may be called again.
+// that names each that did not, and may be called again. While the API server
+// cannot be reached, a volume that was set up before stays as it is, so that
+// the containers of a pod can be started again without it.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod, facts PodFacts) (Mounted, error) {
 	if err := checkElement(string(pod.UID)); err != nil {
 		return nil, fmt.Errorf("pod UID: %w", err)
@@ -197,7 +201,13 @@ func (m *Manager) mountOne(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 	if err != nil {
 		return Source{}, err
 	}
-	return k.mount(ctx, m, r)
+	src, err := k.mount(ctx, m, r)
+	if err != nil && k.live && !liveOnly && isUnreachable(err) && isPublished(r.dir) {
+		m.cfg.Log.Warn("a volume keeps its content, since the API server cannot be reached",
+			"pod", pod.Name, "namespace", pod.Namespace, "volume", v.Name, "err", err)
+		return publishedAt(r.dir), nil
+	}
+	return src, err
 }
 
 // Unmount takes down all mounts in the pod's folder and removes the folder with

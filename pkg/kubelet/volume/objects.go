@@ -3,8 +3,10 @@ package volume
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sync/singleflight"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 )
 
 // resourceName is one of the two kinds of object that volumes show.
@@ -38,6 +41,7 @@ func (k objectKey) String() string { return string(k.resource) + "/" + k.namespa
 // an object that nobody watches is fetched, once for all that ask together.
 type objects struct {
 	client   kubernetes.Interface
+	log      *slog.Logger
 	onChange func(types.UID)
 	flights  singleflight.Group
 
@@ -61,16 +65,17 @@ type watched struct {
 	version string
 }
 
-func newObjects(client kubernetes.Interface, onChange func(types.UID)) *objects {
+func newObjects(client kubernetes.Interface, log *slog.Logger, onChange func(types.UID)) *objects {
 	return &objects{
-		client: client, onChange: onChange,
+		client: client, log: log, onChange: onChange,
 		watched: make(map[objectKey]*watched), uses: make(map[types.UID]map[objectKey]bool),
 	}
 }
 
 // run keeps the watches going until ctx ends and they have ended.
 func (o *objects) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	// The watches say what troubles them to the logger of their context.
+	ctx, cancel := context.WithCancel(klog.NewContext(ctx, logr.FromSlogHandler(o.log.Handler())))
 	defer cancel()
 	o.mu.Lock()
 	o.ctx = ctx
@@ -203,10 +208,10 @@ func fetch[T metav1.Object](ctx context.Context, o *objects, key objectKey) (T, 
 	})
 	select {
 	case <-ctx.Done():
-		return none, context.Cause(ctx)
+		return none, unreachable{context.Cause(ctx)}
 	case r := <-result:
 		if r.Err != nil {
-			return none, r.Err
+			return none, answered(r.Err)
 		}
 		obj, ok := r.Val.(T)
 		if !ok {

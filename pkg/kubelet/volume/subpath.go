@@ -138,11 +138,15 @@ func (m *Manager) mountSubPath(s subPathMount) (string, error) {
 	} else {
 		fd, err = makeBeneath(root, s.path, stat.Mode&0o777)
 	}
+	target := filepath.Join(m.PodDir(s.pod), subPathsDir, s.volume, s.container, strconv.Itoa(s.index))
+	if errors.Is(err, unix.ENOENT) && s.source.published {
+		// An optional object or key that is not there shows as an empty folder.
+		return target, emptyTarget(target)
+	}
 	if err != nil {
 		return "", fmt.Errorf("subPath %q of volume %q: %w", s.path, s.volume, err)
 	}
 	defer unix.Close(fd)
-	target := filepath.Join(m.PodDir(s.pod), subPathsDir, s.volume, s.container, strconv.Itoa(s.index))
 	if err := bindTo(fd, target); err != nil {
 		return "", fmt.Errorf("subPath %q of volume %q: %w", s.path, s.volume, err)
 	}
@@ -177,6 +181,20 @@ func bindTo(fd int, target string) error {
 		return fmt.Errorf("mounting at %s: %w", target, err)
 	}
 	return nil
+}
+
+// emptyTarget makes target an empty folder with nothing mounted on it.
+func emptyTarget(target string) error {
+	mounted, err := isMount(target)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if mounted {
+		if err := unmount(target); err != nil {
+			return err
+		}
+	}
+	return makeTarget(target, true)
 }
 
 // makeTarget makes an empty folder or file to mount on, replacing one of the

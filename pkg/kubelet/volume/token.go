@@ -149,7 +149,8 @@ func (t *tokens) request(ctx context.Context, key tokenKey) (*authenticationv1.T
 	if key.audience != "" {
 		req.Spec.Audiences = []string{key.audience}
 	}
-	return t.client.CoreV1().ServiceAccounts(key.namespace).CreateToken(ctx, key.account, req, metav1.CreateOptions{})
+	fresh, err := t.client.CoreV1().ServiceAccounts(key.namespace).CreateToken(ctx, key.account, req, metav1.CreateOptions{})
+	return fresh, answered(err)
 }
 
 // forget drops the tokens of a pod.

@@ -36,7 +36,7 @@ func (m *Manager) trustBundles(ctx context.Context, src *corev1.ClusterTrustBund
 			return nil, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("ClusterTrustBundle %q: %w", *src.Name, err)
+			return nil, fmt.Errorf("ClusterTrustBundle %q: %w", *src.Name, answered(err))
 		}
 		return []string{bundle.Spec.TrustBundle}, nil
 	}
@@ -52,7 +52,7 @@ func (m *Manager) trustBundles(ctx context.Context, src *corev1.ClusterTrustBund
 		FieldSelector: fields.OneTermEqualSelector("spec.signerName", *src.SignerName).String(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ClusterTrustBundles of signer %q: %w", *src.SignerName, err)
+		return nil, fmt.Errorf("ClusterTrustBundles of signer %q: %w", *src.SignerName, answered(err))
 	}
 	var texts []string
 	for i := range list.Items {

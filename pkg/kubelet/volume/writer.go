@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,7 +50,18 @@ func (m *Manager) publish(r request, p *payload) (Source, error) {
 	if err := w.write(m.cfg.Clock.Now()); err != nil {
 		return Source{}, fmt.Errorf("writing files: %w", err)
 	}
-	return Source{HostPath: r.dir, ReadOnly: true}, nil
+	return publishedAt(r.dir), nil
+}
+
+// publishedAt is a volume that the writer has filled.
+func publishedAt(dir string) Source {
+	return Source{HostPath: dir, ReadOnly: true, published: true}
+}
+
+// isPublished reports whether the writer has filled the volume before.
+func isPublished(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, dataLink))
+	return err == nil
 }
 
 // writer changes one volume. All paths are resolved beneath root by descriptor.
