@@ -204,6 +204,9 @@ func (ns *NS) EnsureAddr(link string, prefix netip.Prefix) error {
 // DeleteAddr takes an address from a link; if it is not there, nothing happens.
 func (ns *NS) DeleteAddr(link string, prefix netip.Prefix) error {
 	l, err := ns.h.LinkByName(link)
+	if isNotFound(err) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("look up %s: %w", link, err)
 	}
@@ -230,4 +233,21 @@ func toPrefix(n *net.IPNet) (netip.Prefix, bool) {
 	a, ok := netip.AddrFromSlice(n.IP)
 	ones, _ := n.Mask.Size()
 	return netip.PrefixFrom(a.Unmap(), ones), ok
+}
+
+// LinkWith names the interface that has an address.
+func (ns *NS) LinkWith(addr netip.Addr) (string, bool) {
+	list, err := ns.h.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return "", false
+	}
+	for _, a := range list {
+		if toAddr(a.IP) != addr {
+			continue
+		}
+		if l, err := ns.h.LinkByIndex(a.LinkIndex); err == nil {
+			return l.Attrs().Name, true
+		}
+	}
+	return "", false
 }
