@@ -120,6 +120,7 @@ func TestWhoMayWhat(t *testing.T) {
 		return &auth.User{Name: auth.ServiceAccountName("kube-system", name), Groups: append(auth.ServiceAccountGroups("kube-system"), auth.GroupAuthenticated)}
 	}
 	named := func(name string) *auth.User { return &auth.User{Name: name, Groups: []string{auth.GroupAuthenticated}} }
+	node := &auth.User{Name: "system:node:n1", Groups: []string{auth.GroupNodes}}
 	anonymous := &auth.User{Name: auth.UserAnonymous, Groups: []string{auth.GroupUnauthenticated}}
 	for _, tc := range []struct {
 		u    *auth.User
@@ -186,7 +187,14 @@ func TestWhoMayWhat(t *testing.T) {
 		{sa("namespace-controller"), "create ns core pods", false},
 		{sa("root-ca-cert-publisher"), "create ns core configmaps", true},
 		{sa("root-ca-cert-publisher"), "get ns core secrets", false},
-		{&auth.User{Name: "system:node:n1", Groups: []string{auth.GroupNodes}}, "get ns core secrets", false},
+		{node, "get ns core secrets", false},
+		{node, "list - core pods", false},
+		{node, "watch - core nodes", true},
+		{node, "get - core nodes/proxy", false},
+		{node, "update - core nodes", false},
+		{node, "list - discovery.k8s.io endpointslices", true},
+		{node, "watch - core namespaces", true},
+		{node, "create - core namespaces", false},
 	} {
 		f := strings.Fields(tc.what)
 		a := auth.Attributes{User: tc.u, Verb: f[0]}

@@ -14,6 +14,9 @@ const (
 	signerKubeletClient = "kubernetes.io/kube-apiserver-client-kubelet"
 	signerKubeletServer = "kubernetes.io/kubelet-serving"
 	signerLegacy        = "kubernetes.io/legacy-unknown"
+
+	// nodeNetworkRole is this project's own addition.
+	nodeNetworkRole = "coracle:node-network"
 )
 
 // NodeRules are what a node's agent may do, before the Node authorizer narrows
@@ -56,6 +59,13 @@ func systemRoles() []*rbacv1.ClusterRole {
 			on(read, "core", "events namespaces nodes pods"),
 			on(read, "extensions", "deployments")),
 		role("system:node", NodeRules()...),
+		// The agent of a node is also its service proxy, DNS server and router,
+		// which elsewhere have identities of their own: it sees all services,
+		// namespaces and nodes, and of pods only its own, as the Node
+		// authorizer says.
+		role(nodeNetworkRole,
+			on("list watch", "core", "namespaces nodes services"),
+			on("list watch", "discovery.k8s.io", "endpointslices")),
 		role("system:node-problem-detector",
 			on("get", "core", "nodes"),
 			on("patch", "core", "nodes/status"),
