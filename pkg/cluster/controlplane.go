@@ -24,7 +24,7 @@ const (
 	apiTimeout   = 60 * time.Second
 	nodesTimeout = 90 * time.Second
 	// statePoll is how often a starting part is looked at.
-	statePoll = 20 * time.Millisecond
+	statePoll = 25 * time.Millisecond
 	// controlCgroup is the control plane's place beside the nodes', whose
 	// names end in a number.
 	controlCgroup = "control"
@@ -132,7 +132,8 @@ func adminClient(f folder) (*kubernetes.Clientset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the administrator's kubeconfig: %w", err)
 	}
-	cfg.Timeout = 10 * time.Second
+	// Polling a starting server is not what the rate limit is for.
+	cfg.Timeout, cfg.QPS = 10*time.Second, -1
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
 	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	client, err := kubernetes.NewForConfig(cfg)

@@ -93,15 +93,23 @@ func (b *boot) loadImages(ctx context.Context) error {
 		return err
 	}
 	defer set.Close()
+	blobs, err := image.NewBlobs(string(b.f))
+	if err != nil {
+		return err
+	}
+	defer blobs.Close()
 	return b.eachNode(func(i int) error {
-		_, err := loadInto(ctx, b.f, b.s.Nodes[i].Name, set.images)
+		_, err := loadInto(ctx, b.f, b.s.Nodes[i].Name, set.images, blobs)
 		return err
 	})
 }
 
-// loadInto waits for a node's containerd and loads what it lacks. It returns
-// how many references changed.
-func loadInto(ctx context.Context, f folder, node string, images []image.Named) (int, error) {
+// contentStore is where containerd keeps blobs, below a node's root.
+const contentStore = "var/lib/containerd/io.containerd.content.v1.content"
+
+// loadInto waits for a node's containerd and loads what it lacks, with layers
+// from blobs. It returns how many references changed.
+func loadInto(ctx context.Context, f folder, node string, images []image.Named, blobs *image.Blobs) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, imagesTimeout)
 	defer cancel()
 	socket, err := f.runtimePath(node)
@@ -113,6 +121,7 @@ func loadInto(ctx context.Context, f folder, node string, images []image.Named) 
 		return 0, fmt.Errorf("node %s: %w", node, err)
 	}
 	defer rt.Close()
+	rt.LinkLayers(blobs, f.rootfs(node, contentStore))
 	if err := awaitRuntime(ctx, f, node, rt); err != nil {
 		return 0, err
 	}
@@ -150,6 +159,11 @@ func (m *Machine) LoadImages(ctx context.Context, cluster string, images []image
 	if err != nil {
 		return 0, 0, err
 	}
+	blobs, err := image.NewBlobs(string(f))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer blobs.Close()
 	b := &boot{m: m, f: f, s: s}
 	counts := make([]int, len(s.Nodes))
 	running := make([]bool, len(s.Nodes))
@@ -159,7 +173,7 @@ func (m *Machine) LoadImages(ctx context.Context, cluster string, images []image
 			return err
 		}
 		running[i] = true
-		counts[i], err = loadInto(ctx, f, s.Nodes[i].Name, images)
+		counts[i], err = loadInto(ctx, f, s.Nodes[i].Name, images, blobs)
 		return err
 	})
 	for i := range s.Nodes {

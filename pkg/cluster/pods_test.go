@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,12 +64,15 @@ func (n *loneNode) boot(t *testing.T, seen []hierarchy) int {
 // runtime loads the images that pods need and returns the node's CRI.
 func (n *loneNode) runtime(t *testing.T) cri.RuntimeServiceClient {
 	t.Helper()
-	pause, err := image.Pause("amd64")
+	pause, err := image.Pause(runtime.GOARCH)
 	must(t, err)
 	busybox, err := image.Busybox(t.Context(), "/bin/busybox")
 	must(t, err)
 	name := n.s.Nodes[0].Name
-	_, err = loadInto(t.Context(), n.f, name, []image.Named{{Ref: image.PauseRef, Image: pause}, {Ref: "busybox", Image: busybox}})
+	blobs, err := image.NewBlobs(string(n.f))
+	must(t, err)
+	defer blobs.Close()
+	_, err = loadInto(t.Context(), n.f, name, []image.Named{{Ref: image.PauseRef, Image: pause}, {Ref: "busybox", Image: busybox}}, blobs)
 	must(t, err)
 	socket, err := n.f.runtimePath(name)
 	must(t, err)

@@ -153,6 +153,12 @@ func (r *Runtime) writeLayer(ctx context.Context, l v1.Layer) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if r.blobs != nil {
+		if err := r.blobs.link(l, r.store); err != nil {
+			return "", err
+		}
+	}
+	// A blob that lies in the store already is taken without being sent.
 	rc, err := l.Compressed()
 	if err != nil {
 		return "", err

@@ -36,7 +36,17 @@ type Runtime struct {
 	leases  leasesapi.LeasesClient
 	version versionapi.VersionClient
 	content content.Store
+	// blobs and store are set by LinkLayers; nil and empty send layers.
+	blobs *Blobs
+	store string
 }
+
+// LinkLayers makes later loads put layers straight into containerd's content
+// store, a folder that this process sees at the path store (the one that
+// containerd's configuration calls root, and in it
+// io.containerd.content.v1.content), instead of sending them. It must be on
+// the file system of blobs, and is called before the first Load.
+func (r *Runtime) LinkLayers(blobs *Blobs, store string) { r.blobs, r.store = blobs, store }
 
 // Connect prepares a connection to the containerd that listens on the Unix
 // socket at path. It does not wait for it: see Runtime.Wait.
