@@ -179,7 +179,7 @@ func (d *discovery) serve(w http.ResponseWriter, r *http.Request, path string) b
 		return false
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		writeError(w, methodNotSupported(schema.GroupResource{}, strings.ToLower(r.Method)))
+		WriteError(w, methodNotSupported(schema.GroupResource{}, strings.ToLower(r.Method)))
 		return true
 	}
 	if agg, ok := d.aggregated[path]; ok && wantsAggregated(r) {
@@ -195,7 +195,7 @@ func (d *discovery) serve(w http.ResponseWriter, r *http.Request, path string) b
 	}
 	body, err := json.Marshal(doc)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return true
 	}
 	rep, _ := negotiate(r, false)

@@ -205,7 +205,7 @@ func send(w http.ResponseWriter, code int, rep representation, body []byte) {
 func sendObject(w http.ResponseWriter, code int, rep representation, gvk schema.GroupVersionKind, obj runtime.Object) {
 	body, err := encodeObject(rep.media, gvk, obj)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	send(w, code, rep, body)

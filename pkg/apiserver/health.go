@@ -35,7 +35,7 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	switch {
 	case !found:
-		writeError(w, notFoundPath())
+		WriteError(w, notFoundPath())
 	case failed:
 		w.WriteHeader(http.StatusInternalServerError)
 		writeAll(w, []byte(lines.String()+endpoint+" check failed\n"))

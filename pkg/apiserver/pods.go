@@ -46,11 +46,11 @@ func (s *Server) createUnstored(ctx context.Context, sv served, req registry.Req
 func (s *Server) serveBinding(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
 	rep, opts, binding, err := readSub(s, w, r, req, &corev1.Binding{}, &metav1.CreateOptions{})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	if err := s.bind(r.Context(), req, binding, opts); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	sendObject(w, http.StatusCreated, rep, statusGVK, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
@@ -138,11 +138,11 @@ func assign(pod *corev1.Pod, b *corev1.Binding, now metav1.Time) error {
 func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
 	rep, opts, eviction, err := readSub(s, w, r, req, &policyv1.Eviction{}, &metav1.CreateOptions{})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	if err := s.cfg.Registry.Admit(r.Context(), admission.Create, req, eviction, nil, opts); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	del := registry.DeleteOptions{WriteOptions: opts}
@@ -150,7 +150,7 @@ func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request, req regis
 		del.DeleteOptions = *eviction.DeleteOptions
 	}
 	if dry, err := dryRun(del.DeleteOptions.DryRun); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	} else if dry {
 		del.WriteOptions.DryRun = true
@@ -158,7 +158,7 @@ func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request, req regis
 	del.Options = &del.DeleteOptions
 	req.Subresource = ""
 	if _, _, err := s.cfg.Registry.Delete(r.Context(), req, del); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	sendObject(w, http.StatusCreated, rep, statusGVK, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})

@@ -22,7 +22,7 @@ const maxBody = 3 << 20
 func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *requestInfo) {
 	sv, ok := s.lookup(info)
 	if !ok {
-		writeError(w, notFoundPath())
+		WriteError(w, notFoundPath())
 		return
 	}
 	req := registry.Request{Resource: sv.res, Subresource: info.subresource, Namespace: info.namespace, Name: info.name}
@@ -31,7 +31,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 		return
 	}
 	if !sv.res.HasVerb(info.verb) || r.Method == http.MethodPost && info.name != "" {
-		writeError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+		WriteError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
 		return
 	}
 	if !sv.res.Stored() {
@@ -56,7 +56,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 	case "deletecollection":
 		s.serveDeleteCollection(w, r, sv, req)
 	default:
-		writeError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+		WriteError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
 	}
 }
 
@@ -88,12 +88,12 @@ func (s *Server) lookup(info *requestInfo) (served, bool) {
 func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, true)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	o, err := s.cfg.Registry.Get(r.Context(), req, r.URL.Query().Get("resourceVersion"))
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	s.sendCached(w, http.StatusOK, rep, sv, o)
@@ -102,7 +102,7 @@ func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, sv served, req
 func (s *Server) sendCached(w http.ResponseWriter, code int, rep representation, sv served, o *cache.Object) {
 	body, err := sv.transformOne(o, rep, s.now(), true)
 	if err != nil {
-		writeError(w, apierrors.NewInternalError(err))
+		WriteError(w, apierrors.NewInternalError(err))
 		return
 	}
 	send(w, code, rep, body)
@@ -111,17 +111,17 @@ func (s *Server) sendCached(w http.ResponseWriter, code int, rep representation,
 func (s *Server) serveList(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, true)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	opts, err := listOptions(r, sv, s.now())
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	page, err := s.cfg.Registry.List(r.Context(), req, opts.ListOptions)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	s.sendList(w, rep, sv, req, page)
@@ -130,7 +130,7 @@ func (s *Server) serveList(w http.ResponseWriter, r *http.Request, sv served, re
 func (s *Server) sendList(w http.ResponseWriter, rep representation, sv served, req registry.Request, page *cache.List) {
 	body, err := sv.transformList(req, page, rep, s.now())
 	if err != nil {
-		writeError(w, apierrors.NewInternalError(err))
+		WriteError(w, apierrors.NewInternalError(err))
 		return
 	}
 	send(w, http.StatusOK, rep, body)
@@ -169,22 +169,22 @@ func (s *Server) decodeBody(w http.ResponseWriter, r *http.Request, sv served, v
 func (s *Server) serveCreate(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, true)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	opts, validation, err := writeOptions(r, &metav1.CreateOptions{})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	obj, err := s.decodeBody(w, r, sv, validation)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	o, err := s.cfg.Registry.Create(r.Context(), req, obj, opts)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	s.sendCached(w, http.StatusCreated, rep, sv, o)
@@ -193,17 +193,17 @@ func (s *Server) serveCreate(w http.ResponseWriter, r *http.Request, sv served, 
 func (s *Server) serveUpdate(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, true)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	opts, validation, err := writeOptions(r, &metav1.UpdateOptions{})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	obj, err := s.decodeBody(w, r, sv, validation)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	change := func(runtime.Object) (runtime.Object, error) { return obj.DeepCopyObject(), nil }
@@ -211,7 +211,7 @@ func (s *Server) serveUpdate(w http.ResponseWriter, r *http.Request, sv served, 
 		WriteOptions: opts, AllowCreate: sv.res.AllowCreateOnUpdate && req.Subresource == "",
 	})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	s.sendCached(w, createdCode(created), rep, sv, o)
@@ -227,17 +227,17 @@ func createdCode(created bool) int {
 func (s *Server) servePatch(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, true)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	opts, patch, err := s.patchOptions(w, r)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	o, created, err := s.cfg.Registry.Patch(r.Context(), s.decoder, req, patch, opts)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	s.sendCached(w, createdCode(created), rep, sv, o)
@@ -314,17 +314,17 @@ func (s *Server) decodeDeleteOptions(body []byte, media registry.MediaType, into
 func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, true)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	opts, err := s.deleteOptions(w, r)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	o, gone, err := s.cfg.Registry.Delete(r.Context(), req, opts)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	if gone && !sv.res.ReturnDeleted {
@@ -340,22 +340,22 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, sv served, 
 func (s *Server) serveDeleteCollection(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, true)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	list, err := listOptions(r, sv, s.now())
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	opts, err := s.deleteOptions(w, r)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	page, err := s.cfg.Registry.DeleteCollection(r.Context(), req, list.ListOptions, opts)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	s.sendList(w, rep, sv, req, page)

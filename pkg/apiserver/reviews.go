@@ -20,21 +20,21 @@ import (
 func (s *Server) serveReview(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, false)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	_, validation, err := writeOptions(r, &metav1.CreateOptions{})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	obj, err := s.decodeBody(w, r, sv, validation)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	if err := s.review(r.Context(), sv, req, obj); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	sendObject(w, http.StatusCreated, rep, sv.gvk(), obj)

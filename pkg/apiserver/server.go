@@ -124,13 +124,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, authenticate func
 		user, err = s.impersonate(r, user)
 	}
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	ctx = auth.WithUser(ctx, user)
 	r = r.WithContext(ctx)
 	if err := s.authorize(ctx, info.attributes(user, r)); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	if info.resource {
@@ -151,7 +151,7 @@ func (s *Server) recoverPanic(w http.ResponseWriter, r *http.Request) {
 		panic(p)
 	}
 	s.cfg.Log.Error("a request handler panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", stack())
-	writeError(w, apierrors.NewInternalError(fmt.Errorf("the request could not be served, the server's log says why")))
+	WriteError(w, apierrors.NewInternalError(fmt.Errorf("the request could not be served, the server's log says why")))
 }
 
 // longRunning requests have no deadline: watches, and streams to and from
@@ -228,7 +228,7 @@ func (s *Server) servePath(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, map[string][]string{"paths": s.disco.paths(s.cfg.OpenAPI != nil)})
 	default:
 		if !s.disco.serve(w, r, path) {
-			writeError(w, notFoundPath())
+			WriteError(w, notFoundPath())
 		}
 	}
 }
@@ -236,7 +236,7 @@ func (s *Server) servePath(w http.ResponseWriter, r *http.Request) {
 func writeJSON(w http.ResponseWriter, v any) {
 	body, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		writeError(w, apierrors.NewInternalError(err))
+		WriteError(w, apierrors.NewInternalError(err))
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

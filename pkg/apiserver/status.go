@@ -13,8 +13,8 @@ import (
 	"coracle/pkg/auth"
 )
 
-// statusOf turns any error into the Status that a client gets.
-func statusOf(err error) metav1.Status {
+// StatusOf turns any error into the Status that a client gets.
+func StatusOf(err error) metav1.Status {
 	var api apierrors.APIStatus
 	var forbidden *auth.ForbiddenError
 	var tooBig *http.MaxBytesError
@@ -30,9 +30,9 @@ func statusOf(err error) metav1.Status {
 	return apierrors.NewInternalError(err).Status()
 }
 
-// writeError answers with a Status.
-func writeError(w http.ResponseWriter, err error) {
-	writeStatus(w, statusOf(err))
+// WriteError answers with a Status.
+func WriteError(w http.ResponseWriter, err error) {
+	writeStatus(w, StatusOf(err))
 }
 
 func writeStatus(w http.ResponseWriter, s metav1.Status) {

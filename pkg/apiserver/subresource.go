@@ -27,7 +27,7 @@ type Handler func(w http.ResponseWriter, r *http.Request, req registry.Request, 
 func (s *Server) serveSubresource(w http.ResponseWriter, r *http.Request, sv served, req registry.Request, info *requestInfo) {
 	sub, ok := sv.res.Subresource(info.subresource)
 	if !ok || info.name == "" {
-		writeError(w, notFoundPath())
+		WriteError(w, notFoundPath())
 		return
 	}
 	if h, ok := s.handlers[sv.res.GroupResource().String()+"/"+sub.Name]; ok {
@@ -35,7 +35,7 @@ func (s *Server) serveSubresource(w http.ResponseWriter, r *http.Request, sv ser
 		return
 	}
 	if info.rest != "" {
-		writeError(w, notFoundPath())
+		WriteError(w, notFoundPath())
 		return
 	}
 	if sub.Name == "scale" && sv.res.Scale != nil {
@@ -50,20 +50,20 @@ func (s *Server) serveSubresource(w http.ResponseWriter, r *http.Request, sv ser
 	case "patch":
 		s.servePatch(w, r, sv, req)
 	default:
-		writeError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+		WriteError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
 	}
 }
 
 func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry.Request, verb string) {
 	rep, ok := negotiate(r, false)
 	if !ok {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	var change func(runtime.Object) (runtime.Object, error)
 	opts, validation, err := writeOptions(r, &metav1.UpdateOptions{})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	switch verb {
@@ -78,17 +78,17 @@ func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry
 		err = methodNotSupported(req.Resource.GroupResource(), verb)
 	}
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	o, err := s.cfg.Registry.SetScale(r.Context(), req, change, registry.UpdateOptions{WriteOptions: opts})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	obj, err := registry.Shared(req.Resource, o)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	sendObject(w, http.StatusOK, rep, scaleGVK, req.Resource.Scale(obj))
@@ -97,12 +97,12 @@ func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry
 func (s *Server) sendScale(w http.ResponseWriter, rep representation, req registry.Request, ctx context.Context) {
 	o, err := s.cfg.Registry.Get(ctx, req, "")
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	obj, err := registry.Shared(req.Resource, o)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	sendObject(w, http.StatusOK, rep, scaleGVK, req.Resource.Scale(obj))

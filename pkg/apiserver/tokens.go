@@ -55,18 +55,18 @@ const (
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
 	rep, opts, tr, err := readSub(s, w, r, req, &authenticationv1.TokenRequest{}, &metav1.CreateOptions{})
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	if tr.Spec.ExpirationSeconds == nil {
 		tr.Spec.ExpirationSeconds = ptr(int64(defaultTokenSeconds))
 	}
 	if errs := validateTokenRequest(tr); len(errs) > 0 {
-		writeError(w, apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), req.Name, errs))
+		WriteError(w, apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), req.Name, errs))
 		return
 	}
 	if err := s.issue(r.Context(), req, tr, opts); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	sendObject(w, http.StatusCreated, rep, authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"), tr)

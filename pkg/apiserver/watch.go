@@ -25,12 +25,12 @@ const minWatch = 30 * time.Minute
 func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
 	rep, ok := negotiate(r, true)
 	if !ok || rep.media == registry.YAML {
-		writeError(w, notAcceptable())
+		WriteError(w, notAcceptable())
 		return
 	}
 	opts, err := listOptions(r, sv, s.now())
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	timeout := opts.timeout
@@ -41,7 +41,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 	defer cancel()
 	watcher, err := s.cfg.Registry.Watch(ctx, req, opts.ListOptions)
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	defer watcher.Close()
@@ -163,7 +163,7 @@ func (s *watchStream) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil || errors.Is(err, storage.ErrClosed) {
 		return
 	}
-	status := statusOf(registry.ReadError(err, s.sv.res))
+	status := StatusOf(registry.ReadError(err, s.sv.res))
 	body, encErr := encodeObject(s.rep.media, statusGVK, &status)
 	if encErr != nil {
 		return

@@ -64,8 +64,6 @@ type Config struct {
 	AllowExternalIPs bool
 	// DisableAdmission lists plugins by name.
 	DisableAdmission []string
-	// Handlers are further subresources (streams to nodes).
-	Handlers map[string]apiserver.Handler
 	// OpenAPI serves /openapi; nil serves none.
 	OpenAPI http.Handler
 }
@@ -138,7 +136,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	})
 	serverConfig := apiserver.Config{
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
-		Handlers: cfg.Handlers, OpenAPI: cfg.OpenAPI, Version: Version(),
+		OpenAPI: cfg.OpenAPI, Version: Version(),
 		Checks: cp.checks(),
 	}
 	if err := cp.identify(&serverConfig); err != nil {

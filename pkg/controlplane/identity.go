@@ -3,15 +3,20 @@ package controlplane
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
 	"errors"
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 
+	"coracle/pkg/admission"
 	"coracle/pkg/apiserver"
+	"coracle/pkg/apiserver/nodeproxy"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/token"
 	"coracle/pkg/pki"
@@ -28,6 +33,9 @@ type Identity struct {
 	// TokenKey signs service account tokens; OldTokenKeys still verify.
 	TokenKey     crypto.Signer
 	OldTokenKeys []crypto.PublicKey
+	// Kubelet is how nodes' agents are talked to: a client certificate and
+	// their authorities. Nil serves no logs, exec, attach or port-forward.
+	Kubelet *tls.Config
 	// RootCA is the PEM bundle that pods verify the API server with.
 	RootCA []byte
 }
@@ -61,6 +69,9 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 	if id.Clients != nil {
 		authn.Certificates = &auth.ClientCertificates{Roots: id.Clients.Pool, Clock: cp.cfg.Clock}
 	}
+	if id.Kubelet != nil {
+		server.Handlers = cp.nodeHandlers(id.Kubelet)
+	}
 	if id.TokenKey != nil {
 		t, err := cp.tokens(id)
 		if err != nil {
@@ -75,6 +86,24 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 	}
 	server.Authenticator = auth.New(authn)
 	return nil
+}
+
+// nodeHandlers serve the subresources that nodes' agents answer.
+func (cp *ControlPlane) nodeHandlers(config *tls.Config) map[string]apiserver.Handler {
+	return nodeproxy.New(nodeproxy.Config{
+		TLS: config, Log: cp.cfg.Log,
+		Object: func(ctx context.Context, gvr schema.GroupVersionResource, namespace, name string) (runtime.Object, error) {
+			res := cp.resource(gvr)
+			o, err := cp.registry.Get(ctx, registry.Request{Resource: res, Namespace: namespace, Name: name}, "")
+			if err != nil {
+				return nil, err
+			}
+			return registry.Shared(res, o)
+		},
+		Admit: func(ctx context.Context, req registry.Request, options runtime.Object) error {
+			return cp.registry.Admit(ctx, admission.Connect, req, options, nil, registry.WriteOptions{})
+		},
+	}).Handlers()
 }
 
 func (cp *ControlPlane) tokens(id *Identity) (tokens, error) {

@@ -323,7 +323,28 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 	} else if err := id.Clients.Set(bundle); err != nil {
 		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
 	}
+	if files.CA != nil {
+		var err error
+		if id.Kubelet, err = o.kubeletClient(files); err != nil {
+			return nil, err
+		}
+	}
 	return id, o.tokenKeys(id, files)
+}
+
+// kubeletClient is the API server's identity towards nodes' agents.
+func (o *ServeOptions) kubeletClient(files *Files) (*tls.Config, error) {
+	pair, err := pki.LoadOrCreate(files.PKI, "apiserver-kubelet-client", files.CA, pki.Request{
+		CommonName: "kube-apiserver-kubelet-client", Organization: []string{auth.GroupMasters}, ClientAuth: true,
+	}, o.Clock.Now(), o.Rand)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(pair.CertPEM, pair.KeyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("the API server's client certificate for nodes: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, RootCAs: files.CA.Pool()}, nil
 }
 
 func (o *ServeOptions) tokenKeys(id *Identity, files *Files) error {

@@ -1,0 +1,228 @@
+// Package nodeproxy connects the API to the nodes' agents: logs, exec, attach,
+// port-forward and nodes/proxy.
+//
+// Contract: the agent's serving certificate is verified against the cluster's
+// authority and it is shown a client certificate; an answer that is a redirect
+// is refused, whatever it says (CVE-2018-1002102, CVE-2022-3172). Streams of
+// old clients (SPDY, WebSocket up to v4) pass through byte by byte once the
+// agent has agreed to the upgrade, and not before (CVE-2018-1002105);
+// WebSocket v5 and tunnelled port-forward are translated to SPDY.
+package nodeproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"coracle/pkg/apiserver"
+	"coracle/pkg/registry"
+)
+
+// Config is what the handlers need. All fields but Log are required.
+type Config struct {
+	// Object reads an object consistently: a pod or a node.
+	Object func(ctx context.Context, gvr schema.GroupVersionResource, namespace, name string) (runtime.Object, error)
+	// Admit runs the admission chain for a connect (webhooks may refuse it).
+	Admit func(ctx context.Context, req registry.Request, options runtime.Object) error
+	// TLS has the client certificate and the authorities of agents.
+	TLS *tls.Config
+	Log *slog.Logger
+}
+
+const (
+	dialTimeout = 10 * time.Second
+	// answerTimeout bounds the time until an agent begins to answer.
+	answerTimeout = 60 * time.Second
+	// idleTimeout ends streams on which nothing moves (upstream's default).
+	idleTimeout = 4 * time.Hour
+	// defaultKubeletPort is the agent's port when the node does not say.
+	defaultKubeletPort = 10250
+	// maxErrorBody bounds what of an agent's error is passed on.
+	maxErrorBody = 64 << 10
+)
+
+// Proxy serves the subresources that a node's agent answers.
+type Proxy struct {
+	cfg       Config
+	transport *http.Transport
+}
+
+// New makes a Proxy.
+func New(cfg Config) *Proxy {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &Proxy{cfg: cfg}
+	p.transport = &http.Transport{
+		DialTLSContext: p.dial, MaxIdleConnsPerHost: 8, IdleConnTimeout: 90 * time.Second,
+		ResponseHeaderTimeout: answerTimeout, DisableCompression: true,
+	}
+	return p
+}
+
+// Handlers are the subresources served, for apiserver.Config.
+func (p *Proxy) Handlers() map[string]apiserver.Handler {
+	return map[string]apiserver.Handler{
+		"pods/log":         p.logs,
+		"pods/exec":        p.exec,
+		"pods/attach":      p.attach,
+		"pods/portforward": p.portForward,
+		"nodes/proxy":      p.nodeProxy,
+	}
+}
+
+// dial connects to an agent. HTTP/2 is not offered: streams need HTTP/1.1.
+func (p *Proxy) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	config := p.cfg.TLS.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: config}
+	return d.DialContext(ctx, network, addr)
+}
+
+// agent is where a node's agent is.
+func (p *Proxy) agent(ctx context.Context, name string) (*url.URL, error) {
+	obj, err := p.cfg.Object(ctx, corev1.SchemeGroupVersion.WithResource("nodes"), "", name)
+	if err != nil {
+		return nil, err
+	}
+	node, ok := obj.(*corev1.Node)
+	if !ok {
+		return nil, apierrors.NewInternalError(fmt.Errorf("node %s is a %T", name, obj))
+	}
+	port := int(node.Status.DaemonEndpoints.KubeletEndpoint.Port)
+	if port == 0 {
+		port = defaultKubeletPort
+	}
+	for _, a := range node.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		if err := checkAddress(a.Address); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("node %s: %v", name, err))
+		}
+		return &url.URL{Scheme: "https", Host: net.JoinHostPort(a.Address, strconv.Itoa(port))}, nil
+	}
+	return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %s has no internal address yet: wait until it is ready", name))
+}
+
+// checkAddress refuses addresses that would lead somewhere else than to a
+// node: a node object is written by the node itself (CVE-2022-3294).
+func checkAddress(text string) error {
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		return fmt.Errorf("address %q is not an IP address", text)
+	}
+	ip = ip.Unmap()
+	if ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.IsMulticast() {
+		return fmt.Errorf("address %s may not be used to reach a node", text)
+	}
+	return nil
+}
+
+// pod reads the pod of a request.
+func (p *Proxy) pod(ctx context.Context, req registry.Request) (*corev1.Pod, error) {
+	obj, err := p.cfg.Object(ctx, corev1.SchemeGroupVersion.WithResource("pods"), req.Namespace, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return nil, apierrors.NewInternalError(fmt.Errorf("pod %s is a %T", req.Name, obj))
+	}
+	return pod, nil
+}
+
+// forward sends a plain request to an agent and its answer back.
+func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, target *url.URL) {
+	out := r.Clone(r.Context())
+	out.URL, out.Host, out.RequestURI = target, target.Host, ""
+	for _, h := range []string{"Authorization", "Connection", "Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Cookie"} {
+		out.Header.Del(h)
+	}
+	resp, err := p.transport.RoundTrip(out)
+	if err != nil {
+		apiserver.WriteError(w, unreachable(target, err))
+		return
+	}
+	defer closeBody(resp.Body)
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		apiserver.WriteError(w, errRedirect(target))
+		return
+	}
+	for _, h := range []string{"Content-Type", "Content-Length", "Retry-After"} {
+		if v := resp.Header.Get(h); v != "" {
+			w.Header().Set(h, v)
+		}
+	}
+	w.WriteHeader(resp.StatusCode)
+	copyFlushing(w, resp.Body)
+}
+
+func closeBody(b io.Closer) {
+	if err := b.Close(); err != nil {
+		return // what could be read has been
+	}
+}
+
+func unreachable(target *url.URL, err error) error {
+	return apierrors.NewServiceUnavailable(fmt.Sprintf("the agent of the node at %s cannot be reached: %v", target.Host, err))
+}
+
+func errRedirect(target *url.URL) error {
+	s := apierrors.NewGenericServerResponse(http.StatusBadGateway, "", schema.GroupResource{}, "",
+		fmt.Sprintf("the agent at %s answered with a redirect, which is not followed", target.Host), 0, false)
+	s.ErrStatus.Message = fmt.Sprintf("the agent at %s answered with a redirect, which is not followed", target.Host)
+	return s
+}
+
+// copyFlushing passes bytes on as they come.
+func copyFlushing(w http.ResponseWriter, r io.Reader) {
+	flush := http.NewResponseController(w)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return
+			}
+			if err := flush.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// nodeProxy passes any request on to a node's agent.
+func (p *Proxy) nodeProxy(w http.ResponseWriter, r *http.Request, req registry.Request, rest string) {
+	target, err := p.agent(r.Context(), req.Name)
+	if err == nil {
+		err = p.cfg.Admit(r.Context(), req, &corev1.NodeProxyOptions{Path: rest})
+	}
+	if err != nil {
+		apiserver.WriteError(w, err)
+		return
+	}
+	target.Path, target.RawQuery = "/"+rest, r.URL.RawQuery
+	if isUpgrade(r) {
+		p.passThrough(w, r, target)
+		return
+	}
+	p.forward(w, r, target)
+}
