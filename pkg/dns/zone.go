@@ -202,8 +202,13 @@ func (z *Zone) authority(q *qname) (front int, ok bool) {
 	return 0, false
 }
 
-// podAddr answers the name of a pod in the ranges where any address has one.
+// podAddr answers names that exist without a node: those of a namespace, and
+// of a pod in the ranges where any address has one.
 func (z *Zone) podAddr(q *qname) (addr netip.Addr, exists bool) {
+	if front, ok := q.under(z.service); ok && front == 1 {
+		_, exists = z.namespaces[string(q.label(0))]
+		return netip.Addr{}, exists
+	}
 	front, ok := q.under(z.pods)
 	if !ok || front < 1 || front > 2 {
 		return netip.Addr{}, false

@@ -81,6 +81,9 @@ func testZone(t testing.TB) *Zone {
 	set(external("default", "loop", "loop.default.svc.cluster.local"))
 	set(external("default", "lost", "gone.default.svc.cluster.local"))
 	z.SetNamespace("default", true)
+	z.SetNamespace("quiet", true)
+	z.SetNamespace("gone", true)
+	z.SetNamespace("gone", false)
 	return z
 }
 
@@ -180,6 +183,8 @@ func TestAnswers(t *testing.T) {
 		{"010-244-3-4.default.pod.cluster.local.", dns.TypeA, none},
 		{"default.pod.cluster.local.", dns.TypeA, noData},
 		{"default.svc.cluster.local.", dns.TypeA, noData},
+		{"quiet.svc.cluster.local.", dns.TypeA, noData},
+		{"gone.svc.cluster.local.", dns.TypeA, none},
 		{"svc.cluster.local.", dns.TypeA, noData},
 		{"pod.cluster.local.", dns.TypeA, noData},
 		{"cluster.local.", dns.TypeA, noData},

@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/pkg/network/rule"
 )
 
 // defaultAffinity is the API's default of clientIP.timeoutSeconds.
@@ -55,18 +58,22 @@ func (b *builder) addPort(port *corev1.ServicePort) {
 			continue
 		}
 		local := b.svc.Spec.InternalTrafficPolicy != nil && *b.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
-		b.addFront(port, FrontKey{Addr: addr, Proto: proto, Port: uint16(port.Port)}, local, false)
+		b.addFront(port, Front{Key: FrontKey{Addr: addr, Proto: proto, Port: uint16(port.Port)}}, local)
 	}
-	for _, addr := range b.externalAddrs() {
-		b.addExternal(port, FrontKey{Addr: addr, Proto: proto, Port: uint16(port.Port)})
+	balanced := b.balancerAddrs()
+	for _, addr := range balanced {
+		f := Front{Key: FrontKey{Addr: addr, Proto: proto, Port: uint16(port.Port)}}
+		f.Sources = sourcesOf(b.svc.Spec.LoadBalancerSourceRanges)
+		b.addExternal(port, f)
+	}
+	for _, addr := range b.externalIPs() {
+		if !slices.Contains(balanced, addr) {
+			b.addExternal(port, Front{Key: FrontKey{Addr: addr, Proto: proto, Port: uint16(port.Port)}})
+		}
 	}
 	if port.NodePort > 0 && port.NodePort < 1<<16 && b.svc.Spec.Type != corev1.ServiceTypeClusterIP {
 		for _, v6 := range b.families() {
-			addr := netip.IPv4Unspecified()
-			if v6 {
-				addr = netip.IPv6Unspecified()
-			}
-			b.addExternal(port, FrontKey{Addr: addr, Proto: proto, Port: uint16(port.NodePort)})
+			b.addExternal(port, Front{Key: FrontKey{Addr: rule.Unspecified(v6), Proto: proto, Port: uint16(port.NodePort)}})
 		}
 	}
 }
@@ -74,22 +81,25 @@ func (b *builder) addPort(port *corev1.ServicePort) {
 // addExternal adds a front that traffic from outside the cluster may use.
 // With policy Local such traffic gets this node's endpoints and keeps its
 // source; the node and its own pods get all endpoints, as if asking inside.
-func (b *builder) addExternal(port *corev1.ServicePort, key FrontKey) {
+func (b *builder) addExternal(port *corev1.ServicePort, f Front) {
 	if !b.externalLocal() {
-		b.addFront(port, key, false, true)
+		f.Masquerade = true
+		b.addFront(port, f, false)
 		return
 	}
-	b.addFront(port, key, false, false)
-	key.Scope = ScopeExternal
-	b.addFront(port, key, true, false)
+	b.addFront(port, f, false)
+	f.Key.Scope = ScopeExternal
+	b.addFront(port, f, true)
 }
 
-func (b *builder) addFront(port *corev1.ServicePort, key FrontKey, local, masquerade bool) {
-	gk := GroupKey{Port: port.Name, Proto: key.Proto, V6: key.Addr.Is6(), Local: local}
-	if _, ok := b.out.Groups[gk]; !ok {
-		b.out.Groups[gk] = b.group(gk)
+// addFront adds a front that leads to all endpoints of a port, or to this
+// node's.
+func (b *builder) addFront(port *corev1.ServicePort, f Front, local bool) {
+	f.Group = GroupKey{Port: port.Name, Proto: f.Key.Proto, V6: f.Key.Addr.Is6(), Local: local}
+	if _, ok := b.out.Groups[f.Group]; !ok {
+		b.out.Groups[f.Group] = b.group(f.Group)
 	}
-	b.out.Fronts = append(b.out.Fronts, Front{Key: key, Group: gk, Masquerade: masquerade})
+	b.out.Fronts = append(b.out.Fronts, f)
 }
 
 func (b *builder) externalLocal() bool {
@@ -116,25 +126,65 @@ func (b *builder) families() []bool {
 	return out
 }
 
-// externalAddrs are the load balancer's addresses that reach this node
-// unchanged, and the external addresses if those are allowed.
-func (b *builder) externalAddrs() []netip.Addr {
+// balancerAddrs are the load balancer's addresses that reach this node
+// unchanged.
+func (b *builder) balancerAddrs() []netip.Addr {
+	var out []string
+	if b.svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		for _, in := range b.svc.Status.LoadBalancer.Ingress {
+			if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
+				out = append(out, in.IP)
+			}
+		}
+	}
+	return b.allClaimable(out)
+}
+
+// externalIPs are the external addresses, if those are allowed.
+func (b *builder) externalIPs() []netip.Addr {
+	if !b.facts.ExternalIPs {
+		return nil
+	}
+	return b.allClaimable(b.svc.Spec.ExternalIPs)
+}
+
+// allClaimable keeps the addresses that the service may have, of the families
+// that it is in, each once.
+func (b *builder) allClaimable(list []string) []netip.Addr {
 	var out []netip.Addr
-	add := func(s string) {
+	for _, s := range list {
 		if a, ok := b.claimable(s); ok && slices.Contains(b.families(), a.Is6()) && !slices.Contains(out, a) {
 			out = append(out, a)
 		}
 	}
-	if b.svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		for _, in := range b.svc.Status.LoadBalancer.Ingress {
-			if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
-				add(in.IP)
-			}
+	return out
+}
+
+// sourcesOf reads spec.loadBalancerSourceRanges. What cannot be read allows
+// nobody: a mistake must close, not open.
+func sourcesOf(ranges []string) Sources {
+	if len(ranges) == 0 {
+		return ""
+	}
+	var list []string
+	for _, s := range ranges {
+		if p, err := netip.ParsePrefix(strings.TrimSpace(s)); err == nil {
+			list = append(list, p.Masked().String())
 		}
 	}
-	if b.facts.ExternalIPs {
-		for _, ip := range b.svc.Spec.ExternalIPs {
-			add(ip)
+	if len(list) == 0 {
+		return nobody
+	}
+	slices.Sort(list)
+	return Sources(strings.Join(slices.Compact(list), ","))
+}
+
+// prefixes is the list that s was made from.
+func (s Sources) prefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for _, f := range strings.Split(string(s), ",") {
+		if p, err := netip.ParsePrefix(f); err == nil {
+			out = append(out, p)
 		}
 	}
 	return out

@@ -142,6 +142,26 @@ func TestComputeDualStackAndHealth(t *testing.T) {
 	}
 }
 
+func TestSources(t *testing.T) {
+	for _, tt := range []struct {
+		in   []string
+		want Sources
+	}{
+		{nil, ""},
+		{[]string{"10.0.0.0/8"}, "10.0.0.0/8"},
+		{[]string{" 192.168.1.7/16 ", "10.0.0.0/8", "10.0.0.0/8"}, "10.0.0.0/8,192.168.0.0/16"},
+		{[]string{"10.0.0.0/8", "typo"}, "10.0.0.0/8"},
+		{[]string{"typo"}, nobody},
+	} {
+		if got := sourcesOf(tt.in); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
+		}
+	}
+	if p := nobody.prefixes(); len(p) != 0 {
+		t.Errorf("nobody is %v", p)
+	}
+}
+
 // shadow is a table that takes differences as the kernel does: it fails on
 // adding what is there and on deleting what is not.
 type shadow struct {
@@ -156,6 +176,7 @@ func (s *shadow) apply(c *Changes) {
 	patch(s, "masq", c.Masquerade)
 	patch(s, "hairpin", c.Hairpins)
 	patch(s, "chain", c.Chains)
+	patch(s, "guard", c.Guards)
 }
 
 func patch[K, V comparable](s *shadow, set string, d Diff[K, V]) {
@@ -193,6 +214,9 @@ func meaning(c Changes) map[string]string {
 	}
 	for _, e := range c.Hairpins.Add {
 		out[fmt.Sprint("hairpin ", e.Key)] = ""
+	}
+	for _, e := range c.Guards.Add {
+		out[fmt.Sprint("guard ", e.Key)] = string(e.Value)
 	}
 	for _, e := range c.Chains.Add {
 		out[fmt.Sprint("chain ", e.Key)] = ""
@@ -274,6 +298,11 @@ func randomService(r *rand.Rand, name string) *corev1.Service {
 	}
 	if r.IntN(2) == 0 {
 		svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	}
+	if r.IntN(3) == 0 {
+		svc.Spec.Type = corev1.ServiceTypeLoadBalancer
+		svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: fmt.Sprintf("203.0.113.%d", r.IntN(3))}}
+		svc.Spec.LoadBalancerSourceRanges = [][]string{nil, {"10.0.0.0/8"}, {"x"}}[r.IntN(3)]
 	}
 	if r.IntN(3) == 0 {
 		svc.Spec.ExternalIPs = []string{fmt.Sprintf("203.0.113.%d", r.IntN(3))}

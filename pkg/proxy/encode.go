@@ -20,6 +20,7 @@ const (
 	hairpinName  = "hairpin"
 	affinityName = "affinity"
 	planName     = "plan"
+	guardName    = "guard"
 )
 
 // affinityLimit bounds the clients remembered per family.
@@ -95,6 +96,7 @@ func (t *Table) addSets(v6 bool) error {
 		{Name: named(backendName, v6), IsMap: true, KeyType: pair, DataType: endpoint},
 		{Name: named(liveName, v6), KeyType: nftables.MustConcatSetType(nftables.TypeMark, addr, nftables.TypeInetService)},
 		{Name: named(masqName, v6), KeyType: front},
+		{Name: named(guardName, v6), IsMap: true, KeyType: front, DataType: nftables.TypeVerdict},
 		{Name: named(hairpinName, v6), KeyType: nftables.MustConcatSetType(addr, addr)},
 		{
 			Name: named(affinityName, v6), IsMap: true, Dynamic: true, HasTimeout: true, Size: affinityLimit,

@@ -48,6 +48,8 @@ type Changes struct {
 	// is masqueraded.
 	Hairpins Diff[netip.Addr, struct{}]
 	Chains   Diff[ChainKey, struct{}]
+	// Guards are the fronts (scope left out) that only some clients may use.
+	Guards Diff[FrontKey, Sources]
 	// UDP lists the UDP fronts whose endpoints changed: flows to others than
 	// the listed endpoints are dead.
 	UDP []UDPFront
@@ -64,6 +66,7 @@ type UDPFront struct {
 func (c *Changes) Empty() bool {
 	return len(c.Fronts.Del)+len(c.Fronts.Add)+len(c.Backends.Del)+len(c.Backends.Add)+
 		len(c.Live.Del)+len(c.Live.Add)+len(c.Masquerade.Del)+len(c.Masquerade.Add)+
+		len(c.Guards.Del)+len(c.Guards.Add)+
 		len(c.Hairpins.Del)+len(c.Hairpins.Add)+len(c.Chains.Del)+len(c.Chains.Add)+len(c.UDP) == 0
 }
 
@@ -81,6 +84,7 @@ type Model struct {
 	masquerade tracked[FrontKey, struct{}]
 	hairpins   tracked[netip.Addr, struct{}]
 	chains     tracked[ChainKey, struct{}]
+	guards     tracked[FrontKey, Sources]
 
 	hairpinUses map[netip.Addr]int
 	chainUses   map[ChainKey]int
@@ -124,6 +128,7 @@ func NewModel() *Model {
 		masquerade:  newTracked[FrontKey, struct{}](),
 		hairpins:    newTracked[netip.Addr, struct{}](),
 		chains:      newTracked[ChainKey, struct{}](),
+		guards:      newTracked[FrontKey, Sources](),
 		hairpinUses: map[netip.Addr]int{},
 		chainUses:   map[ChainKey]int{},
 		udp:         map[FrontKey]struct{}{},
@@ -298,6 +303,7 @@ func (m *Model) settle(key FrontKey) {
 		m.fronts.del(key)
 		if key.Scope == ScopeAny {
 			m.masquerade.del(key)
+			m.guards.del(key)
 		}
 		return
 	}
@@ -306,11 +312,17 @@ func (m *Model) settle(key FrontKey) {
 	m.fronts.set(key, t)
 	use(&m.chains, m.chainUses, chainOf(key, t.Plan), 1)
 	if key.Scope == ScopeAny {
-		if first.front.Masquerade {
-			m.masquerade.set(key, struct{}{})
-		} else {
-			m.masquerade.del(key)
-		}
+		keep(&m.masquerade, key, struct{}{}, first.front.Masquerade)
+		keep(&m.guards, key, first.front.Sources, first.front.Sources != "")
+	}
+}
+
+// keep sets or deletes a key.
+func keep[K, V comparable](t *tracked[K, V], k K, v V, wanted bool) {
+	if wanted {
+		t.set(k, v)
+	} else {
+		t.del(k)
 	}
 }
 
@@ -333,7 +345,7 @@ func use[K comparable](t *tracked[K, struct{}], uses map[K]int, k K, by int) {
 func (m *Model) Take() Changes {
 	c := Changes{
 		Fronts: m.fronts.take(), Backends: m.backends.take(), Live: m.live.take(),
-		Masquerade: m.masquerade.take(), Hairpins: m.hairpins.take(), Chains: m.chains.take(),
+		Masquerade: m.masquerade.take(), Hairpins: m.hairpins.take(), Chains: m.chains.take(), Guards: m.guards.take(),
 	}
 	for key := range m.udp {
 		c.UDP = append(c.UDP, m.udpFront(key))
@@ -346,7 +358,7 @@ func (m *Model) Take() Changes {
 func (m *Model) TakeAll() Changes {
 	c := Changes{
 		Fronts: m.fronts.takeAll(), Backends: m.backends.takeAll(), Live: m.live.takeAll(),
-		Masquerade: m.masquerade.takeAll(), Hairpins: m.hairpins.takeAll(), Chains: m.chains.takeAll(),
+		Masquerade: m.masquerade.takeAll(), Hairpins: m.hairpins.takeAll(), Chains: m.chains.takeAll(), Guards: m.guards.takeAll(),
 	}
 	for key := range m.fronts.now {
 		if key.Proto == UDP {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"strconv"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -26,6 +27,7 @@ const (
 	preroutingChain = "prerouting"
 	outputChain     = "output"
 	masqChain       = "postrouting"
+	guardsChain     = "guards"
 )
 
 // conntrackDNAT is the status bit of a connection whose destination was
@@ -48,16 +50,19 @@ func (t *Table) addBaseChains(facts *Facts) {
 	}
 	reject := t.chain(rejectChain)
 	t.rule(reject, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}})
-	external, services := t.chain(externalChain), t.chain(servicesChain)
+	guards, external, services := t.chain(guardsChain), t.chain(externalChain), t.chain(servicesChain)
 	for v6, used := range t.families {
 		if used {
+			t.addGuardRule(guards, v6 == 1)
 			t.addServiceRules(external, services, facts, v6 == 1)
 		}
 	}
 	pre := nat(preroutingChain, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
+	t.rule(pre, rule.Verdict(expr.VerdictJump, guardsChain))
 	t.rule(pre, rule.Verdict(expr.VerdictJump, externalChain))
 	t.rule(pre, rule.Verdict(expr.VerdictJump, servicesChain))
 	out := nat(outputChain, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+	t.rule(out, rule.Verdict(expr.VerdictJump, guardsChain))
 	t.rule(out, rule.Verdict(expr.VerdictJump, servicesChain))
 	post := nat(masqChain, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	t.rule(post, []expr.Any{
@@ -79,6 +84,30 @@ func (t *Table) chain(name string) *nftables.Chain {
 
 func (t *Table) rule(c *nftables.Chain, parts ...[]expr.Any) {
 	t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: c, Exprs: rule.Join(parts...)})
+}
+
+// addGuardRule queues the look whether a front is for some clients only.
+func (t *Table) addGuardRule(guards *nftables.Chain, v6 bool) {
+	set := t.sets[named(guardName, v6)]
+	t.rule(guards, rule.OfFamily(v6), t.loadFront(ChainKey{V6: v6}), []expr.Any{
+		&expr.Lookup{SourceRegister: regKey, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
+	})
+}
+
+// guard returns the way to the chain that lets a list of clients go on and
+// drops all others, and queues the chain if it is new.
+func (t *Table) guard(s Sources) *expr.Verdict {
+	name, ok := t.guards[s]
+	if !ok {
+		name = guardsChain + "-" + strconv.Itoa(len(t.guards))
+		t.guards[s] = name
+		c := t.chain(name)
+		for _, p := range s.prefixes() {
+			t.rule(c, rule.OfFamily(p.Addr().Is6()), rule.InPrefix(rule.Source, p), rule.Verdict(expr.VerdictReturn, ""))
+		}
+		t.rule(c, rule.Verdict(expr.VerdictDrop, ""))
+	}
+	return &expr.Verdict{Kind: expr.VerdictJump, Chain: name}
 }
 
 // addServiceRules queues, for one IP family: traffic from outside to Local

@@ -35,6 +35,9 @@ type Table struct {
 	// stays until the next Replace: it costs nothing, and endpoint numbers
 	// come and go.
 	chains map[ChainKey]struct{}
+	// guards are the chains that let some clients through, by name; they stay
+	// like the plan chains.
+	guards map[Sources]string
 	// families in use: index 0 is IPv4, 1 is IPv6.
 	families [2]bool
 }
@@ -65,7 +68,7 @@ func (t *Table) Close() error { return t.conn.CloseLasting() }
 // there. Packets see the old table or the new one; clients with affinity keep
 // their endpoint.
 func (t *Table) Replace(facts *Facts, state *Changes) error {
-	t.sets, t.chains = map[string]*nftables.Set{}, map[ChainKey]struct{}{}
+	t.sets, t.chains, t.guards = map[string]*nftables.Set{}, map[ChainKey]struct{}{}, map[Sources]string{}
 	t.families = usedFamilies(facts, state)
 	carried := [2][]nftables.SetElement{t.carryAffinity(state, false), t.carryAffinity(state, true)}
 	t.conn.AddTable(t.table)
@@ -139,6 +142,9 @@ func (t *Table) queue(c *Changes) error {
 	for _, k := range c.Masquerade.Del {
 		b.remove(named("masq", k.Addr.Is6()), nftables.SetElement{Key: frontBytes(k)})
 	}
+	for _, k := range c.Guards.Del {
+		b.remove(named(guardName, k.Addr.Is6()), nftables.SetElement{Key: frontBytes(k)})
+	}
 	for _, a := range c.Hairpins.Del {
 		b.remove(named("hairpin", a.Is6()), nftables.SetElement{Key: twice(a)})
 	}
@@ -153,6 +159,9 @@ func (t *Table) queue(c *Changes) error {
 	}
 	for _, e := range c.Masquerade.Add {
 		b.insert(named("masq", e.Key.Addr.Is6()), nftables.SetElement{Key: frontBytes(e.Key)})
+	}
+	for _, e := range c.Guards.Add {
+		b.insert(named(guardName, e.Key.Addr.Is6()), nftables.SetElement{Key: frontBytes(e.Key), VerdictData: t.guard(e.Value)})
 	}
 	for _, e := range c.Hairpins.Add {
 		b.insert(named("hairpin", e.Key.Is6()), nftables.SetElement{Key: twice(e.Key)})

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os/exec"
 	"syscall"
@@ -310,5 +311,56 @@ func TestOnePortTwoProtocols(t *testing.T) {
 	}
 	if pod, _, err := n.lab.ask("client", "udp", "10.96.1.1:80"); err != nil || pod != "pod0" {
 		t.Errorf("kept UDP port: %q, %v", pod, err)
+	}
+}
+
+func TestLoadBalancerSources(t *testing.T) {
+	n := newNode(t, 1)
+	svc := testService("web", "10.96.1.1")
+	svc.Spec.Type = corev1.ServiceTypeLoadBalancer
+	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.5"}}
+	for _, tt := range []struct {
+		ranges []string
+		ok     bool
+	}{{[]string{"198.51.100.0/24"}, false}, {[]string{"198.51.100.0/24", "192.168.7.0/24"}, true}, {[]string{"typo"}, false}, {nil, true}} {
+		svc.Spec.LoadBalancerSourceRanges = tt.ranges
+		n.set(svc, testSlice("10.244.0.2"))
+		if _, _, err := n.lab.ask("client", "udp", "203.0.113.5:80"); (err == nil) != tt.ok {
+			t.Errorf("ranges %q: %v", tt.ranges, err)
+		}
+		if _, _, err := n.lab.ask("client", "udp", "10.96.1.1:80"); err != nil {
+			t.Errorf("ranges %q: cluster address: %v", tt.ranges, err)
+		}
+	}
+}
+
+// TestLocalVIP shows that the address the node itself serves is left alone, even
+// where a Service claims it, while other ports of the range are rejected.
+func TestLocalVIP(t *testing.T) {
+	n := newNode(t, 1)
+	n.lab.must(n.lab.node.EnsureAddr("lo", netip.MustParsePrefix("10.96.0.10/32")))
+	var dns net.PacketConn
+	n.lab.must(n.lab.node.Do(func() (err error) {
+		dns, err = net.ListenPacket("udp", "10.96.0.10:53")
+		return err
+	}))
+	defer dns.Close()
+	go func() {
+		buf := make([]byte, 64)
+		for {
+			_, peer, err := dns.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = dns.WriteTo([]byte("node "+peer.String()+"\n"), peer)
+		}
+	}()
+	svc := testService("kube-dns", "10.96.0.10")
+	svc.Spec.Ports[1].Port = 53
+	n.set(svc)
+	for _, from := range []string{"pod0", "node"} {
+		if who, _, err := n.lab.ask(from, "udp", "10.96.0.10:53"); err != nil || who != "node" {
+			t.Errorf("from %s: %q, %v", from, who, err)
+		}
 	}
 }

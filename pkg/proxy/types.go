@@ -75,7 +75,17 @@ type Front struct {
 	// Masquerade hides the client's address from the endpoint, so that the
 	// answer comes back through this node.
 	Masquerade bool
+	// Sources are the clients that may use the front; the others' connections
+	// are dropped. Empty means everybody.
+	Sources Sources
 }
+
+// Sources is a list of prefixes, sorted and without duplicates, joined by
+// commas: a comparable value. Only sourcesOf makes one.
+type Sources string
+
+// nobody is what is left of a list in which nothing could be read.
+const nobody Sources = "none"
 
 // GroupKey names a group within its service, stable across changes.
 type GroupKey struct {
