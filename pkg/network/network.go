@@ -335,6 +335,16 @@ func (n *Network) keepRules(ctx context.Context, want *Rules) error {
 		n.rules = nil
 		return err
 	}
+	var old []HostPort
+	if n.rules != nil {
+		old = n.rules.Ports
+	}
 	n.rules = want
+	if match, any := staleHostPort(old, want.Ports); any {
+		if _, err := DeleteUDPFlows(n.ns.FD(), match); err != nil {
+			// Nothing to retry: what is missed ends with its timeout.
+			n.cfg.Log.Warn("could not end UDP flows of changed host ports; they end by their timeout", "error", err)
+		}
+	}
 	return nil
 }

@@ -21,6 +21,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"coracle/pkg/network"
 )
 
 // eventually polls until ok answers nil.
@@ -207,7 +209,6 @@ func TestStale(t *testing.T) {
 		at("10.96.1.1:53"):  {Backends: []netip.AddrPort{at("10.244.0.2:53")}},
 		at("0.0.0.0:30053"): {Backends: []netip.AddrPort{at("10.244.0.2:53")}},
 	}
-	local := map[netip.Addr]struct{}{netip.MustParseAddr(labNode): {}}
 	for _, tt := range []struct {
 		asked, answers string
 		want           bool
@@ -220,7 +221,7 @@ func TestStale(t *testing.T) {
 		{labNode + ":30053", "10.244.0.2:53", false},
 		{"198.51.100.1:30053", "198.51.100.1:30053", false},
 	} {
-		if got := stale(flow{at(tt.asked), at(tt.answers)}, fronts, local); got != tt.want {
+		if got := stale(network.Flow{Asked: at(tt.asked), Answers: at(tt.answers), ToNode: at(tt.asked).Addr().String() == labNode}, fronts); got != tt.want {
 			t.Errorf("flow to %s answered by %s: stale %v, want %v", tt.asked, tt.answers, got, tt.want)
 		}
 	}

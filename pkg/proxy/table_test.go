@@ -12,6 +12,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"coracle/pkg/network"
 )
 
 func labFacts() *Facts {
@@ -288,13 +290,16 @@ func TestStaleUDPFlows(t *testing.T) {
 		for _, f := range changes.UDP {
 			fronts[netip.AddrPortFrom(f.Addr, f.Port)] = f
 		}
-		if count, err := cleanFlows(n.lab.node.FD(), fronts); err != nil || count == 0 {
+		clean := func() (uint, error) {
+			return network.DeleteUDPFlows(n.lab.node.FD(), func(f network.Flow) bool { return stale(f, fronts) })
+		}
+		if count, err := clean(); err != nil || count == 0 {
 			t.Fatalf("%s: ended %d flows, error %v", to, count, err)
 		}
 		if pod, _, err := say(c); err != nil || pod != "pod1" {
 			t.Errorf("%s: the same socket reaches %q, error %v; want pod1", to, pod, err)
 		}
-		if count, err := cleanFlows(n.lab.node.FD(), fronts); err != nil || count != 0 {
+		if count, err := clean(); err != nil || count != 0 {
 			t.Errorf("%s: ended %d live flows, error %v", to, count, err)
 		}
 	}
