@@ -11,22 +11,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/netip"
+	"slices"
 
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/utils/clock"
 
+	"coracle/pkg/controllers/aggregation"
+	"coracle/pkg/controllers/csr"
 	"coracle/pkg/controllers/deployment"
 	"coracle/pkg/controllers/endpointmirror"
 	"coracle/pkg/controllers/endpoints"
 	"coracle/pkg/controllers/endpointslice"
 	"coracle/pkg/controllers/gc"
 	"coracle/pkg/controllers/namespace"
+	"coracle/pkg/controllers/nodeipam"
+	"coracle/pkg/controllers/nodelifecycle"
+	"coracle/pkg/controllers/podgc"
 	"coracle/pkg/controllers/replicaset"
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
+	"coracle/pkg/controllers/tainteviction"
 	"coracle/pkg/reconcile"
 )
 
@@ -44,6 +53,20 @@ type Config struct {
 	// CABundle is the API server's authority in PEM, published to every
 	// namespace. Required.
 	CABundle []byte
+	// ClusterCIDR is the range of pod addresses, of which each node gets a part
+	// with the prefix length NodeCIDRBits (default 24, or 64 for IPv6). The zero
+	// prefix leaves spec.podCIDR to others.
+	ClusterCIDR  netip.Prefix
+	NodeCIDRBits int
+	// NodeLifecycle sets how soon a silent node is given up, and PodGC when
+	// pods are collected.
+	NodeLifecycle nodelifecycle.Config
+	PodGC         podgc.Config
+	// Signer signs approved certificate requests, a *pki.CA; nil signs none.
+	Signer csr.Signer
+	// Rand is the source of certificates' serial numbers; nil means
+	// crypto/rand.
+	Rand io.Reader
 	// Clock is the source of time; nil means the real clock.
 	Clock clock.WithTicker
 	// Log is nil to discard.
@@ -52,34 +75,63 @@ type Config struct {
 
 // constructor makes one controller.
 type constructor struct {
-	name string // of the identity it writes under
+	name string // of the controller, and by default of its identity
+	as   string // the identity, when several controllers share one
+	// make returns nil when the configuration turns the controller off.
 	make func(Config, reconcile.Env) (reconcile.Runner, error)
+}
+
+// identity is the name of the service account that c writes as.
+func (c constructor) identity() string {
+	if c.as != "" {
+		return c.as
+	}
+	return c.name
 }
 
 // list is every controller, in the order in which they start.
 var list = []constructor{
-	{"service-account-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return serviceaccount.New(e), nil }},
-	{"root-ca-cert-publisher", func(c Config, e reconcile.Env) (reconcile.Runner, error) { return rootca.New(e, c.CABundle), nil }},
-	{"namespace-controller", func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+	{name: "service-account-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return serviceaccount.New(e), nil }},
+	{name: "root-ca-cert-publisher", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) { return rootca.New(e, c.CABundle), nil }},
+	{name: "clusterrole-aggregation-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return aggregation.New(e), nil }},
+	{name: "certificate-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		return csr.New(e, csr.Config{Signer: c.Signer, Rand: c.Rand}), nil
+	}},
+	{name: "node-ipam-controller", as: "node-controller", make: newNodeIPAM},
+	{name: "node-lifecycle-controller", as: "node-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		return nodelifecycle.New(e, c.NodeLifecycle), nil
+	}},
+	{name: "taint-eviction-controller", as: "node-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return tainteviction.New(e), nil }},
+	{name: "pod-garbage-collector", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) { return podgc.New(e, c.PodGC), nil }},
+	{name: "namespace-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		return namespace.New(e, c.MetadataFor("namespace-controller")), nil
 	}},
-	{"generic-garbage-collector", func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+	{name: "generic-garbage-collector", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		return gc.New(e, c.MetadataFor("generic-garbage-collector")), nil
 	}},
-	{"replicaset-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return replicaset.New(e), nil }},
-	{"deployment-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
-	{"endpointslice-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
-	{"endpoint-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
-	{"endpointslicemirroring-controller", func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointmirror.New(e), nil }},
+	{name: "replicaset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return replicaset.New(e), nil }},
+	{name: "deployment-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
+	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
+	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
+	{name: "endpointslicemirroring-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointmirror.New(e), nil }},
 }
 
-// Names returns the identities the controllers write under.
-func Names() []string {
-	names := make([]string, len(list))
-	for i, c := range list {
-		names[i] = c.name
+func newNodeIPAM(c Config, e reconcile.Env) (reconcile.Runner, error) {
+	if !c.ClusterCIDR.IsValid() {
+		return nil, nil
 	}
-	return names
+	return nodeipam.New(e, nodeipam.Config{Cluster: c.ClusterCIDR, NodeBits: c.NodeCIDRBits})
+}
+
+// Identities returns the names of the service accounts in kube-system that the
+// controllers write as, sorted.
+func Identities() []string {
+	var names []string
+	for _, c := range list {
+		names = append(names, c.identity())
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func (c *Config) validate() error {
@@ -109,7 +161,7 @@ func New(cfg Config) (*Group, error) {
 	}
 	g := &Group{}
 	for _, c := range list {
-		client := cfg.ClientFor(c.name)
+		client := cfg.ClientFor(c.identity())
 		events := reconcile.NewRecorder(client, c.name, cfg.Clock, cfg.Log)
 		made, err := c.make(cfg, reconcile.Env{
 			Client:    client,
@@ -120,6 +172,9 @@ func New(cfg Config) (*Group, error) {
 		})
 		if err != nil {
 			return nil, fmt.Errorf("controller %s: %w", c.name, err)
+		}
+		if made == nil {
+			continue
 		}
 		g.parts = append(g.parts,
 			reconcile.Named{Name: c.name + " events", Runner: events},

@@ -2,14 +2,13 @@ package controllers_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -25,7 +24,7 @@ import (
 type cluster struct {
 	*testcluster.Cluster
 	t    *testing.T
-	node *node
+	node *simulator
 }
 
 // scenario runs body against a cluster in a synctest bubble: time passes only
@@ -43,6 +42,7 @@ func scenario(t *testing.T, body func(t *testing.T, c *cluster), change ...func(
 			MetadataFor: func(name string) metadata.Interface { return metadata.NewForConfigOrDie(as(name)) },
 			Informers:   reconcile.NewInformers(tc.Client),
 			CABundle:    []byte("a certificate"),
+			ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 			Log:         slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: logLevel()})),
 		}
 		for _, f := range change {
@@ -51,7 +51,7 @@ func scenario(t *testing.T, body func(t *testing.T, c *cluster), change ...func(
 		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 		done := make(chan error, 1)
 		go func() { done <- controllers.Run(ctx, cfg) }()
-		c.node = startNode(t, tc.Client)
+		c.node = simulate(t, tc.Client, "node-1", "node-2", "node-3")
 		t.Cleanup(func() {
 			cancel()
 			if err := <-done; err != nil {
@@ -90,78 +90,6 @@ func (c *cluster) eventually(what string, check func() error) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	c.t.Fatalf("%s: %v", what, err)
-}
-
-// node plays scheduler and kubelet: it binds pods, makes them run and be
-// ready, and ends those that are deleted.
-type node struct {
-	client kubernetes.Interface
-	// broken images never become ready.
-	broken map[string]bool
-	// hold keeps deleted pods from ending.
-	hold  bool
-	count int
-}
-
-const nodeName = "node-1"
-
-func startNode(t *testing.T, client kubernetes.Interface) *node {
-	n := &node{client: client, broken: map[string]bool{}}
-	_, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for ctx.Err() == nil {
-			n.tick(ctx, t)
-			time.Sleep(500 * time.Millisecond)
-		}
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	return n
-}
-
-func (n *node) tick(ctx context.Context, t *testing.T) {
-	pods, err := n.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
-	if err != nil {
-		if ctx.Err() == nil {
-			t.Errorf("node: %v", err)
-		}
-		return
-	}
-	for i := range pods.Items {
-		pod := &pods.Items[i]
-		switch {
-		case pod.DeletionTimestamp != nil:
-			if !n.hold {
-				zero := int64(0)
-				err = n.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
-					GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &pod.UID},
-				})
-			}
-		case pod.Spec.NodeName == "":
-			err = n.client.CoreV1().Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
-				ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID},
-				Target:     corev1.ObjectReference{Kind: "Node", Name: nodeName},
-			}, metav1.CreateOptions{})
-		case pod.Spec.NodeName == nodeName && pod.Status.Phase != corev1.PodRunning && pod.Status.Phase != corev1.PodFailed:
-			n.count++
-			ip := fmt.Sprintf("10.244.%d.%d", n.count/250, n.count%250+1)
-			pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, ip, []corev1.PodIP{{IP: ip}}
-			ready := corev1.ConditionTrue
-			if n.broken[pod.Spec.Containers[0].Image] {
-				ready = corev1.ConditionFalse
-			}
-			pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()})
-			_, err = n.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
-		}
-		if err != nil && ctx.Err() == nil {
-			t.Logf("node: %v", err)
-		}
-	}
 }
 
 // readyPods returns the ready pods of a namespace by image.

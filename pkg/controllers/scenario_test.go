@@ -256,7 +256,7 @@ func TestPropagationPolicies(t *testing.T) {
 func TestForegroundOwnerWaitsForItsPods(t *testing.T) {
 	scenario(t, func(t *testing.T, c *cluster) {
 		c.deploy("web", "v1", 2)
-		c.node.hold = true
+		c.node.change(func(s *simulator) { s.hold = true })
 		policy := metav1.DeletePropagationForeground
 		if err := c.Client.AppsV1().Deployments("default").Delete(t.Context(), "web", metav1.DeleteOptions{PropagationPolicy: &policy}); err != nil {
 			t.Fatal(err)
@@ -268,7 +268,7 @@ func TestForegroundOwnerWaitsForItsPods(t *testing.T) {
 		if n := len(c.sets("app=web")); n != 1 {
 			t.Errorf("%d sets while the pods end, want 1", n)
 		}
-		c.node.hold = false
+		c.node.change(func(s *simulator) { s.hold = false })
 		c.eventually("all is gone", func() error {
 			if _, err := c.Client.AppsV1().Deployments("default").Get(t.Context(), "web", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 				return fmt.Errorf("deployment: %v", err)
