@@ -18,7 +18,6 @@ package logs
 import (
 	"io"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -53,12 +52,6 @@ type File struct {
 // "/var/log/pods" on most nodes.
 func PodDir(logDir string, pod *corev1.Pod) string {
 	return filepath.Join(logDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
-}
-
-// Name is the log file of the n-th start of a container, counted from 0, as
-// File and the runtime's container configuration want it.
-func Name(container string, attempt uint32) string {
-	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
 }
 
 // outputs are the writers of the two streams; a nil one drops its stream.
