@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -84,10 +85,25 @@ type ServerConfig struct {
 	Listener net.Listener // used if set, else Address, ":10250" if empty
 	Address  string
 	TLS      *tls.Config // required; ClientCAs verify the API server's certificate
-	// Auth decides whether a user may do verb on nodes/subresource of this node.
+	// Auth decides whether a user may do verb on nodes/subresource of this node;
+	// nil asks the API server.
 	Auth func(ctx context.Context, user string, groups []string, verb, subresource string) error
-	// Token authenticates bearer tokens; nil accepts certificates only.
+	// Token authenticates bearer tokens; nil asks the API server.
 	Token func(ctx context.Context, token string) (user string, groups []string, err error)
+}
+
+// port is where the server is reached, for the Node object.
+func (c *ServerConfig) port() int32 {
+	address := c.Address
+	if c.Listener != nil {
+		address = c.Listener.Addr().String()
+	}
+	if _, text, err := net.SplitHostPort(address); err == nil {
+		if n, err := strconv.ParseUint(text, 10, 16); err == nil && n > 0 {
+			return int32(n)
+		}
+	}
+	return 10250
 }
 
 // complete checks the configuration and fills in the defaults.

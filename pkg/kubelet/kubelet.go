@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,10 +17,14 @@ import (
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/pkg/kubelet/cgroup"
 	"coracle/pkg/kubelet/cri"
 	"coracle/pkg/kubelet/criconfig"
 	"coracle/pkg/kubelet/image"
+	"coracle/pkg/kubelet/logs"
+	"coracle/pkg/kubelet/node"
 	"coracle/pkg/kubelet/probe"
+	"coracle/pkg/kubelet/server"
 	"coracle/pkg/kubelet/status"
 	"coracle/pkg/kubelet/volume"
 )
@@ -36,8 +41,15 @@ type Kubelet struct {
 	images   *image.Manager
 	probes   *probe.Manager
 	status   *status.Writer
+	node     *node.Manager
+	server   *server.Server // nil when none is served
+	rotator  *logs.Rotator  // nil on a simulated node
+	memory   *checkpoints
 	recorder record.EventRecorder
 	facts    criconfig.NodeFacts
+	cgroupV2 bool
+
+	imageList imageList
 
 	ownFactory     informers.SharedInformerFactory // nil when the factory was given
 	serviceLister  corelisters.ServiceLister
@@ -53,8 +65,10 @@ type Kubelet struct {
 	loops   map[types.UID]*podLoop  // guarded by mu
 	initial map[types.UID]inventory // what ran when the agent started and nobody has adopted; guarded by mu
 	synced  bool                    // the pods of the node were listed; guarded by mu
-	running sync.WaitGroup          // the loops
-	listed  chan struct{}           // closed by the first list of pods
+	// remembered are the pods found on disk at the start; guarded by mu
+	remembered []*corev1.Pod
+	running    sync.WaitGroup // the loops
+	listed     chan struct{}  // closed by the first list of pods
 }
 
 // New checks the configuration and composes an agent. It does not touch the
@@ -94,9 +108,50 @@ func New(cfg Config) (*Kubelet, error) {
 		factory = informers.NewSharedInformerFactory(cfg.Client, 0)
 		k.ownFactory = factory
 	}
+	if err := k.composeMachine(); err != nil {
+		return nil, err
+	}
 	k.serviceLister = factory.Core().V1().Services().Lister()
 	k.servicesSynced = factory.Core().V1().Services().Informer().HasSynced
 	return k, nil
+}
+
+// composeMachine adds the parts that speak for, and to, the machine.
+func (k *Kubelet) composeMachine() error {
+	cfg := &k.cfg
+	port := int32(10250)
+	if cfg.Server != nil {
+		s, err := k.newServer(cfg.Server)
+		if err != nil {
+			return err
+		}
+		k.server = s
+		port = cfg.Server.port()
+	}
+	k.node = node.New(node.Config{
+		Name: cfg.NodeName, IPs: cfg.NodeIPs, Client: cfg.Client, Capacity: cfg.Capacity, Reserved: cfg.Reserved, MaxPods: cfg.MaxPods,
+		RootDir: cfg.RootDir, Labels: cfg.Labels, Taints: cfg.Taints, Port: port, Version: Version,
+		Check: k.check, Simulated: cfg.Simulated, Clock: cfg.Clock, Log: cfg.Log,
+	})
+	checkpointDir := ""
+	if !cfg.Simulated {
+		checkpointDir = filepath.Join(cfg.RootDir, "desired")
+		k.rotator = logs.NewRotator(logs.RotatorConfig{
+			Containers: k.loggedContainers, Reopen: k.runtime.ReopenContainerLog, Clock: cfg.Clock, Log: cfg.Log,
+		})
+		k.cgroupV2 = cgroup.V2("/sys/fs/cgroup")
+		if !cfg.NoCgroups {
+			m, err := cgroup.New(cgroup.Config{Root: cfg.CgroupRoot, Log: cfg.Log})
+			if err != nil {
+				k.log.Warn("pods get no cgroups of their own; the runtime's default is used", "error", err)
+			} else {
+				k.cgroups = m
+			}
+		}
+	}
+	k.memory = newCheckpoints(checkpointDir, k.log)
+	k.facts = k.nodeFacts()
+	return nil
 }
 
 // Run is the agent's life. It returns once everything it started has ended;
@@ -120,7 +175,15 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("probes", k.probes.Run)
 	part("volumes", k.volumes.Run)
 	part("services", k.readServices)
+	part("checkpoints", k.memory.run)
+	part("node", k.node.Run)
 	part("pods", k.runPods)
+	if k.server != nil {
+		part("server", k.server.Run)
+	}
+	if k.rotator != nil {
+		part("log rotation", k.rotator.Run)
+	}
 	parts.Wait()
 	k.running.Wait()
 	if k.dialled != nil {
@@ -231,7 +294,7 @@ func (k *Kubelet) volumeChanged(uid types.UID) {
 }
 
 // allocatable is what the node offers to pods.
-func (k *Kubelet) allocatable() corev1.ResourceList { return k.cfg.Capacity }
+func (k *Kubelet) allocatable() corev1.ResourceList { return k.node.Allocatable() }
 
 // runtimeHandler finds the runtime's handler for the pod's RuntimeClass.
 func (k *Kubelet) runtimeHandler(ctx context.Context, pod *corev1.Pod) (string, error) {

@@ -18,8 +18,8 @@ import (
 	"coracle/pkg/kubelet/crifake"
 )
 
-// node is a simulated node inside a bubble of virtual time.
-type node struct {
+// simNode is a simulated node inside a bubble of virtual time.
+type simNode struct {
 	t       *testing.T
 	client  *fake.Clientset
 	runtime *crifake.Runtime
@@ -29,17 +29,17 @@ type node struct {
 }
 
 // onNode runs a test against an agent over a fake API server and runtime.
-func onNode(t *testing.T, test func(t *testing.T, n *node)) {
+func onNode(t *testing.T, test func(t *testing.T, n *simNode)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		n := &node{t: t, client: fake.NewClientset(), runtime: crifake.New(crifake.Config{}), events: record.NewFakeRecorder(10000)}
+		n := &simNode{t: t, client: fake.NewClientset(), runtime: crifake.New(crifake.Config{}), events: record.NewFakeRecorder(10000)}
 		n.start()
 		test(t, n)
 		n.stop()
 	})
 }
 
-func (n *node) start() {
+func (n *simNode) start() {
 	n.t.Helper()
 	k, err := New(Config{
 		NodeName: "n1", NodeIPs: []string{"192.0.2.1"}, Client: n.client, Runtime: n.runtime, Simulated: true, Events: n.events,
@@ -58,25 +58,25 @@ func (n *node) start() {
 	})
 }
 
-func (n *node) stop() {
+func (n *simNode) stop() {
 	n.cancel()
 	n.done.Wait()
 }
 
 // after lets virtual time pass.
-func (n *node) after(d time.Duration) {
+func (n *simNode) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-func (n *node) create(pod *corev1.Pod) {
+func (n *simNode) create(pod *corev1.Pod) {
 	n.t.Helper()
 	if _, err := n.client.CoreV1().Pods(pod.Namespace).Create(n.t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		n.t.Fatal(err)
 	}
 }
 
-func (n *node) get(name string) *corev1.Pod {
+func (n *simNode) get(name string) *corev1.Pod {
 	n.t.Helper()
 	pod, err := n.client.CoreV1().Pods("ns").Get(n.t.Context(), name, metav1.GetOptions{})
 	if err != nil {
@@ -86,7 +86,7 @@ func (n *node) get(name string) *corev1.Pod {
 }
 
 // remove does what an API server does at a delete request.
-func (n *node) remove(name string, grace int64) {
+func (n *simNode) remove(name string, grace int64) {
 	n.t.Helper()
 	pod := n.get(name)
 	now := metav1.Now()
@@ -96,7 +96,7 @@ func (n *node) remove(name string, grace int64) {
 	}
 }
 
-func (n *node) exists(name string) bool {
+func (n *simNode) exists(name string) bool {
 	_, err := n.client.CoreV1().Pods("ns").Get(n.t.Context(), name, metav1.GetOptions{})
 	return err == nil
 }
@@ -110,7 +110,7 @@ func simplePod(name string, command ...string) *corev1.Pod {
 }
 
 func TestPodRunsAndIsDeleted(t *testing.T) {
-	onNode(t, func(t *testing.T, n *node) {
+	onNode(t, func(t *testing.T, n *simNode) {
 		n.after(time.Second)
 		n.create(simplePod("p"))
 		n.after(10 * time.Millisecond)

@@ -29,6 +29,7 @@ func (k *Kubelet) takeStock(ctx context.Context) bool {
 		if err == nil {
 			k.mu.Lock()
 			k.initial = all
+			k.remembered = k.memory.load()
 			k.mu.Unlock()
 			return true
 		}
@@ -102,8 +103,14 @@ func (s podStore) Replace(list []any, _ string) error {
 // setPod starts a loop for a new pod, and tells that of a known one.
 func (k *Kubelet) setPod(pod *corev1.Pod) {
 	k.status.Observe(pod)
+	k.memory.save(pod)
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.take(pod)
+}
+
+// take needs mu.
+func (k *Kubelet) take(pod *corev1.Pod) {
 	if w := k.loops[pod.UID]; w != nil {
 		w.update(pod)
 		return
@@ -112,6 +119,11 @@ func (k *Kubelet) setPod(pod *corev1.Pod) {
 		return
 	}
 	w := newPodLoop(k, pod)
+	if found := k.initial[pod.UID]; len(found.sandboxes)+len(found.containers) == 0 {
+		if w.in.Verdict = k.admit(pod); w.in.Verdict != nil {
+			k.event(pod, "", corev1.EventTypeWarning, w.in.Verdict.Reason, w.in.Verdict.Message)
+		}
+	}
 	k.startLoop(w)
 }
 
@@ -122,6 +134,9 @@ func (k *Kubelet) startLoop(w *podLoop) {
 	k.loops[w.uid] = w
 	k.running.Go(func() {
 		w.adopt(k.life, found)
+		if w.in.Verdict == nil && len(w.sandboxes) == 0 {
+			w.in.Verdict = k.checkAffinity(k.life, w.in.Pod)
+		}
 		w.run(k.life)
 		if w.forgotten {
 			k.forget(w)
@@ -139,6 +154,7 @@ func (k *Kubelet) forget(w *podLoop) {
 	k.status.Forget(w.uid)
 	k.images.Forget(w.uid)
 	k.probes.Remove(w.uid)
+	k.memory.drop(w.uid)
 	k.removeLogs(w.in.Pod)
 }
 
@@ -169,6 +185,13 @@ func (k *Kubelet) replacePods(pods []*corev1.Pod) {
 	if !k.synced {
 		k.synced = true
 		close(k.listed)
+		for _, pod := range k.remembered {
+			if !known[pod.UID] {
+				k.memory.drop(pod.UID)
+			}
+		}
+		k.remembered = nil
+		k.running.Go(k.cleanFolders)
 	}
 }
 
@@ -258,6 +281,34 @@ func (k *Kubelet) startOffline(ctx context.Context) {
 	case <-ctx.Done():
 	case <-k.listed:
 	case <-t.C():
-		k.log.Warn("the API server does not answer; running the pods last known")
+		k.runRemembered()
+	}
+}
+
+// runRemembered starts the pods that were remembered on disk, unless a list
+// has arrived after all.
+func (k *Kubelet) runRemembered() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.synced {
+		return
+	}
+	k.log.Warn("the API server does not answer; running the pods last known", "pods", len(k.remembered))
+	for _, pod := range k.remembered {
+		k.status.Observe(pod)
+		k.take(pod)
+	}
+}
+
+// cleanFolders takes down what earlier agents have left of pods that are gone.
+func (k *Kubelet) cleanFolders() {
+	orphans, err := k.volumes.Orphans(func(uid types.UID) bool { return k.loop(uid) != nil })
+	if err != nil {
+		k.log.Warn("folders of former pods not found", "error", err)
+	}
+	for _, uid := range orphans {
+		if err := k.teardown(k.life, uid); err != nil {
+			k.log.Warn("what a former pod left is not removed", "uid", uid, "error", err)
+		}
 	}
 }

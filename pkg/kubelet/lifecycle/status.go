@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,7 +39,7 @@ func (c *computation) status() corev1.PodStatus {
 	s := corev1.PodStatus{
 		ObservedGeneration: c.Pod.Generation,
 		QOSClass:           QOS(c.Pod),
-		StartTime:          &metav1.Time{Time: c.startTime()},
+		StartTime:          startTime(c.startTime()),
 		Message:            c.Pod.Status.Message,
 		Reason:             c.Pod.Status.Reason,
 		// written by others, carried through
@@ -59,6 +60,11 @@ func (c *computation) status() corev1.PodStatus {
 	c.addresses(&s)
 	c.conditions(&s)
 	return s
+}
+
+func startTime(t time.Time) *metav1.Time {
+	s := seconds(t)
+	return &s
 }
 
 func (c *computation) addresses(s *corev1.PodStatus) {
@@ -89,6 +95,7 @@ func (c *computation) addresses(s *corev1.PodStatus) {
 
 // containerStatus describes one container of the spec.
 func (c *computation) containerStatus(m *member) corev1.ContainerStatus {
+	m = m.begun()
 	cs := corev1.ContainerStatus{Name: m.spec.Name, Image: m.spec.Image}
 	old := c.reported(m.spec.Name)
 	if m.latest == nil {
@@ -105,6 +112,26 @@ func (c *computation) containerStatus(m *member) corev1.ContainerStatus {
 		cs.Ready = started && (m.spec.ReadinessProbe == nil || c.Probes[m.spec.Name].Readiness == Success)
 	}
 	return cs
+}
+
+// begun leaves out attempts whose process was never started: they are not
+// reported, and may be removed and made again under the same number.
+func (m *member) begun() *member {
+	if m.latest == nil || m.latest.State != Created {
+		return m
+	}
+	out := *m
+	out.latest, out.previous = nil, nil
+	for _, a := range m.attempts {
+		switch {
+		case a.State == Created:
+		case out.latest == nil:
+			out.latest = a
+		case out.previous == nil:
+			out.previous = a
+		}
+	}
+	return &out
 }
 
 // absent describes a container of which the runtime has no record.
@@ -149,7 +176,7 @@ func (c *computation) present(m *member, cs *corev1.ContainerStatus, old *corev1
 	a := m.latest
 	cs.RestartCount = a.Attempt
 	cs.ContainerID, cs.ImageID = c.fullID(a), a.ImageID
-	if a.Image != "" {
+	if a.Image != "" && !strings.HasPrefix(a.Image, "sha256:") {
 		cs.Image = a.Image
 	}
 	cs.User = a.User
@@ -170,7 +197,7 @@ func (c *computation) present(m *member, cs *corev1.ContainerStatus, old *corev1
 			cs.State.Waiting = c.waiting(m)
 			return
 		}
-		cs.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(a.StartedAt)}
+		cs.State.Running = &corev1.ContainerStateRunning{StartedAt: seconds(a.StartedAt)}
 	case Exited:
 		if w := c.waitingAgain(m, starting); w != nil {
 			cs.State.Waiting = w
@@ -187,6 +214,14 @@ func (c *computation) present(m *member, cs *corev1.ContainerStatus, old *corev1
 	default:
 		cs.State.Waiting = c.waiting(m)
 	}
+}
+
+// seconds cuts a time to what the API keeps of it.
+func seconds(t time.Time) metav1.Time {
+	if t.IsZero() {
+		return metav1.Time{}
+	}
+	return metav1.NewTime(t.Truncate(time.Second))
 }
 
 // fullID is a container's id the way the API writes it.
@@ -221,7 +256,7 @@ func mountStatuses(spec *corev1.Container) []corev1.VolumeMountStatus {
 func (c *computation) terminated(a *Container) *corev1.ContainerStateTerminated {
 	t := &corev1.ContainerStateTerminated{
 		ExitCode: a.ExitCode, Reason: a.Reason, Message: a.Message,
-		StartedAt: metav1.NewTime(a.StartedAt), FinishedAt: metav1.NewTime(a.FinishedAt), ContainerID: c.fullID(a),
+		StartedAt: seconds(a.StartedAt), FinishedAt: seconds(a.FinishedAt), ContainerID: c.fullID(a),
 	}
 	switch {
 	case t.Reason == "" && a.ExitCode == 0:

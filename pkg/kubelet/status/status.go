@@ -12,6 +12,7 @@
 package status
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -236,6 +237,9 @@ func diff(base *corev1.Pod, desired *corev1.PodStatus) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding pod status: %w", err)
 	}
+	if bytes.Equal(before, statusOnly(desired)) {
+		return nil, nil // the difference is below what the API keeps, such as parts of a second
+	}
 	after, err := json.Marshal(corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: base.UID}, Status: *desired})
 	if err != nil {
 		return nil, fmt.Errorf("encoding pod status: %w", err)
@@ -245,6 +249,14 @@ func diff(base *corev1.Pod, desired *corev1.PodStatus) ([]byte, error) {
 		return nil, fmt.Errorf("comparing pod status: %w", err)
 	}
 	return patch, nil
+}
+
+func statusOnly(s *corev1.PodStatus) []byte {
+	data, err := json.Marshal(corev1.Pod{Status: *s})
+	if err != nil {
+		return nil
+	}
+	return data
 }
 
 func (w *Writer) patch(ctx context.Context, base *corev1.Pod, patch []byte, desired *corev1.PodStatus) (gone bool, err error) {
