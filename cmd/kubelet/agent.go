@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"coracle/pkg/dns"
+	"coracle/pkg/kubelet"
+	"coracle/pkg/network"
+	"coracle/pkg/nodeconfig"
+	"coracle/pkg/proxy"
+	"coracle/pkg/reconcile"
+)
+
+const (
+	defaultPort = 10250
+	dnsPort     = 53
+)
+
+// runner is a part of the agent.
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+// agent is everything that runs on a node, over one set of informers.
+type agent struct {
+	all   informers.SharedInformerFactory // cluster-wide kinds
+	mine  informers.SharedInformerFactory // this node's pods
+	parts map[string]runner
+	log   *slog.Logger
+}
+
+// newAgent composes a node's agent. It touches neither network nor runtime.
+func newAgent(conf *nodeconfig.Kubelet, log *slog.Logger) (*agent, error) {
+	client, err := newClient(conf)
+	if err != nil {
+		return nil, err
+	}
+	a := &agent{
+		all: reconcile.NewInformers(client),
+		mine: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(reconcile.Transform),
+			informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+				reconcile.ConsistentLists(o)
+				o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", conf.NodeName).String()
+			})),
+		parts: map[string]runner{},
+		log:   log,
+	}
+	for name, make := range map[string]func() (runner, error){
+		"kubelet": func() (runner, error) { return a.kubelet(conf, client) },
+		"proxy":   func() (runner, error) { return a.proxy(conf) },
+		"dns":     func() (runner, error) { return a.dns(conf) },
+		"network": func() (runner, error) { return a.network(conf) },
+	} {
+		if a.parts[name], err = make(); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return a, nil
+}
+
+// newClient is the node's client of the API server.
+func newClient(conf *nodeconfig.Kubelet) (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", conf.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read the node's kubeconfig %s: %w", conf.Kubeconfig, err)
+	}
+	config.ContentConfig = rest.ContentConfig{
+		ContentType:        "application/vnd.kubernetes.protobuf",
+		AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json",
+	}
+	config.QPS = -1 // the server bounds its clients
+	config.UserAgent = "kubelet/coracle"
+	return kubernetes.NewForConfig(config)
+}
+
+func (a *agent) kubelet(conf *nodeconfig.Kubelet, client kubernetes.Interface) (runner, error) {
+	serving, err := servingTLS(conf)
+	if err != nil {
+		return nil, err
+	}
+	port := conf.Port
+	if port == 0 {
+		port = defaultPort
+	}
+	return kubelet.New(kubelet.Config{
+		NodeName: conf.NodeName, NodeIPs: []string{conf.NodeIP.String()},
+		Client: client, Informers: a.all,
+		RuntimeEndpoint: conf.RuntimeEndpoint, RootDir: conf.RootDir, CgroupRoot: conf.CgroupRoot,
+		ClusterDNS: []string{conf.ClusterDNS.String()}, ClusterDomain: conf.ClusterDomain,
+		Labels: conf.NodeLabels,
+		Server: &kubelet.ServerConfig{Address: net.JoinHostPort(conf.NodeIP.String(), strconv.Itoa(port)), TLS: serving},
+		Log:    a.log.With("part", "kubelet"),
+	})
+}
+
+// servingTLS is what the agent's own server shows and whom it believes.
+func servingTLS(conf *nodeconfig.Kubelet) (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(conf.ServingCertFile, conf.ServingKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the node's serving certificate: %w", err)
+	}
+	ca, err := os.ReadFile(conf.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the authority of the API server: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return nil, fmt.Errorf("%s holds no certificate", conf.ClientCAFile)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, ClientCAs: pool}, nil
+}
+
+func (a *agent) proxy(conf *nodeconfig.Kubelet) (runner, error) {
+	return proxy.New(proxy.Config{
+		NodeName: conf.NodeName, Informers: a.all,
+		ServiceCIDRs: []netip.Prefix{conf.ServiceCIDR}, ClusterPods: []netip.Prefix{conf.PodCIDR},
+		LocalVIPs: []netip.Addr{conf.ClusterDNS},
+		Log:       a.log.With("part", "proxy"),
+	})
+}
+
+func (a *agent) dns(conf *nodeconfig.Kubelet) (runner, error) {
+	return dns.New(dns.Config{
+		Informers: a.all, Listen: []netip.AddrPort{netip.AddrPortFrom(conf.ClusterDNS, dnsPort)}, Domain: conf.ClusterDomain,
+		ServiceCIDRs: []netip.Prefix{conf.ServiceCIDR}, PodCIDRs: []netip.Prefix{conf.PodCIDR},
+		Log: a.log.With("part", "dns"),
+	})
+}
+
+func (a *agent) network(conf *nodeconfig.Kubelet) (runner, error) {
+	return network.New(network.Config{
+		NodeName: conf.NodeName, Informers: a.all, Pods: a.mine.Core().V1().Pods().Informer(),
+		Ranges:    network.Ranges{Pods: []netip.Prefix{conf.PodCIDR}, Services: []netip.Prefix{conf.ServiceCIDR}},
+		LocalVIPs: []netip.Addr{conf.ClusterDNS}, CNIDir: conf.CNIConfDir,
+		Log: a.log.With("part", "network"),
+	})
+}
+
+// run runs all parts until ctx ends or one fails.
+func (a *agent) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, f := range []informers.SharedInformerFactory{a.all, a.mine} {
+		f.StartWithContext(ctx)
+		defer f.Shutdown()
+	}
+	for name, part := range a.parts {
+		g.Go(func() error {
+			if err := part.Run(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
