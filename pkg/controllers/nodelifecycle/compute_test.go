@@ -178,18 +178,18 @@ func TestExcuseForCommonSilence(t *testing.T) {
 	m := watchman{Controller: &Controller{cfg: Config{Grace: 40 * time.Second}}, pulses: map[string]pulse{
 		"a": {seen: now}, "b": {seen: now.Add(5 * time.Second)},
 	}}
-	if m.excuse(now.Add(20 * time.Second)) {
+	if m.excuse(now.Add(30 * time.Second)) {
 		t.Error("excused while b was heard lately")
 	}
-	if !m.excuse(now.Add(25 * time.Second)) {
+	if !m.excuse(now.Add(35 * time.Second)) {
 		t.Error("common silence is not excused")
 	}
-	m.reset(now.Add(25 * time.Second))
-	if m.excuse(now.Add(50 * time.Second)) {
+	m.reset(now.Add(35 * time.Second))
+	if m.excuse(now.Add(70 * time.Second)) {
 		t.Error("the same silence is excused twice")
 	}
-	m.pulses["a"] = pulse{seen: now.Add(60 * time.Second)}
-	if m.excuse(now.Add(60*time.Second)) || m.excused {
+	m.pulses["a"] = pulse{seen: now.Add(80 * time.Second)}
+	if m.excuse(now.Add(80*time.Second)) || m.excused {
 		t.Error("a node was heard: the excuse must be over")
 	}
 }

@@ -92,11 +92,12 @@ func (m *watchman) look(ctx context.Context, now time.Time) {
 
 // excuse reports whether all nodes fell silent together: that is more likely
 // to be a store that stood still, after which they need time to be heard
-// again. It is believed once, until a node is heard.
+// again. It is believed once, until a node is heard. The threshold is high,
+// for healthy nodes may renew their leases all at one time.
 func (m *watchman) excuse(now time.Time) bool {
 	silent := len(m.pulses) > 0
 	for _, p := range m.pulses {
-		silent = silent && now.Sub(p.seen) >= m.cfg.Grace/2
+		silent = silent && now.Sub(p.seen) >= m.cfg.Grace*3/4
 	}
 	if !silent {
 		m.excused = m.excused && !m.heard(now)
