@@ -89,7 +89,8 @@ type Runtime interface {
 	Version(ctx context.Context) (*runtimeapi.VersionResponse, error)
 	Status(ctx context.Context) (*runtimeapi.StatusResponse, error)
 	// Watch calls emit for each change until ctx ends. It reconnects by itself
-	// and returns nil on cancellation.
+	// and returns nil on cancellation. The end of a container or sandbox is sure
+	// to be reported only if its status was asked for while it ran.
 	Watch(ctx context.Context, emit func(Change)) error
 }
 
