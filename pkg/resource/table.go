@@ -75,6 +75,22 @@ func Builtin() *Table {
 		ipAddresses(),
 		serviceCIDRs(),
 		runtimeClasses(),
+		mutatingWebhookConfigurations(),
+		validatingWebhookConfigurations(),
+		mutatingAdmissionPolicies(),
+		mutatingAdmissionPolicyBindings(),
+		validatingAdmissionPolicies(),
+		validatingAdmissionPolicyBindings(),
+		flowSchemas(),
+		priorityLevelConfigurations(),
+		resourceClaims(),
+		resourceClaimTemplates(),
+		deviceClasses(),
+		resourceSlices(),
+		deviceTaintRules(),
+		clusterTrustBundles(),
+		podCertificateRequests(),
+		storageVersionMigrations(),
 	)
 }
 
