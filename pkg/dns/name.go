@@ -33,13 +33,24 @@ func join(labels []string, name string) (string, error) {
 			return "", errName
 		}
 		b.WriteByte(byte(len(l)))
-		b.WriteString(strings.ToLower(l))
+		for i := range len(l) {
+			b.WriteByte(lower(l[i]))
+		}
 	}
 	b.WriteString(name)
 	if b.Len() > maxName {
 		return "", errName
 	}
 	return b.String(), nil
+}
+
+// lower maps ASCII letters only: names are bytes, and a mapping of more than
+// that could change their length.
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 // parent is the name without its first label; the root has none.
@@ -77,11 +88,7 @@ func (q *qname) parse(msg []byte) (rest []byte, ok bool) {
 		q.count++
 		q.buf[q.n] = byte(l)
 		for i := 1; i <= l; i++ {
-			c := msg[i]
-			if 'A' <= c && c <= 'Z' {
-				c += 'a' - 'A'
-			}
-			q.buf[q.n+i] = c
+			q.buf[q.n+i] = lower(msg[i])
 		}
 		q.n += 1 + l
 		msg = msg[1+l:]
