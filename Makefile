@@ -1,0 +1,44 @@
+# Coracle: build, test, run. "make up" makes a cluster, "make test" proves
+# that the project works.
+.PHONY: all build test lint unit e2e bench bench-node up down packages clean generate
+
+GO ?= go
+
+all: build
+
+build: ## The programs, into bin/.
+	$(GO) build -o bin/ ./cmd/...
+
+up: ## A three-node cluster named coracle (CLUSTER and NODES change that).
+	hack/cluster-up.sh
+
+down: ## The cluster is deleted, with all that belongs to it.
+	hack/cluster-down.sh
+
+test: packages lint unit e2e ## Everything that must hold; needs root.
+
+packages: ## What the node tests need from the distribution.
+	@if [ "$$(id -u)" -ne 0 ]; then echo "make test needs root: nodes are made of namespaces, mounts and cgroups" >&2; exit 1; fi
+	hack/install-packages
+
+lint: ## Formatting, vet and staticcheck.
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" >&2; echo "$$unformatted" >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+unit: ## Tests of all packages: in process, on loopback, in own namespaces.
+	$(GO) test ./...
+
+e2e: build ## The demo on a real cluster of three nodes with real containers.
+	$(GO) run ./hack/images --out bin/images
+	$(GO) test -tags e2e -count=1 -timeout 15m -v ./e2e
+
+bench: bench-node ## What was measured beside its reference.
+
+bench-node: build ## Cluster start, pod start against raw CRI calls, idle cost.
+	$(GO) run ./hack/images --out bin/images
+	$(GO) run ./hack/bench-node
+
+clean:
+	rm -rf bin

@@ -1,0 +1,196 @@
+// Package coracle holds the test of the project's layout: which package may
+// import which, and why. ARCHITECTURE.md says it in words.
+package coracle
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// goPackage is what "go list -json" says of a package.
+type goPackage struct {
+	ImportPath   string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+	Deps         []string
+}
+
+func list(t *testing.T, args ...string) []goPackage {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json"}, args...)...).Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+		}
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []goPackage
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// layer says what a part of the project may import of the rest of it, by
+// prefix. Everything may import itself. A part that is not listed fails.
+var layers = map[string][]string{
+	// Leaves: they know nothing of the project.
+	"pkg/pki":        {},
+	"pkg/nodeconfig": {},
+	"pkg/network":    {},
+	"pkg/image":      {},
+	"pkg/resource":   {},
+	// The server side, each on what is below it.
+	"pkg/storage":   {},
+	"pkg/auth":      {"pkg/pki"},
+	"pkg/admission": {"pkg/resource", "pkg/auth"},
+	"pkg/registry":  {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/storage"},
+	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/registry", "pkg/storage"},
+	// The client side: client-go and each other's contracts only.
+	"pkg/reconcile":   {},
+	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/pki"},
+	"pkg/scheduler":   {"pkg/reconcile"},
+	"pkg/kubelet":     {},
+	"pkg/proxy":       {"pkg/network"},
+	"pkg/dns":         {},
+	// Local clusters and the user's tool.
+	"pkg/cluster": {"pkg/network", "pkg/image", "pkg/pki", "pkg/nodeconfig"},
+	"pkg/ctl":     {"pkg/cluster", "pkg/image"},
+	// Composition.
+	"pkg/controlplane": {"pkg/"},
+	"pkg/testcluster":  {"pkg/"},
+	"cmd":              {"pkg/"},
+	"hack":             {"pkg/"},
+	"manifests":        {"pkg/resource"},
+	"e2e":              {"pkg/"},
+	"bench":            {"pkg/"},
+}
+
+// owners are libraries that only some parts may import, with the reason.
+var owners = []struct {
+	library string
+	parts   []string
+	why     string
+}{
+	{"go.etcd.io/etcd", []string{"pkg/storage/etcd"}, "everything else goes through storage.Backend, which has a second implementation"},
+	{"github.com/vishvananda/netlink", []string{"pkg/network", "pkg/proxy"}, "the kernel's network is changed in two places only"},
+	{"github.com/google/nftables", []string{"pkg/network", "pkg/proxy"}, "the kernel's network is changed in two places only"},
+	{"k8s.io/cri-api", []string{"pkg/kubelet"}, "only the node agent talks to the container runtime"},
+	{"github.com/containerd/containerd", []string{"pkg/image"}, "only images go around CRI"},
+	{"github.com/google/go-containerregistry", []string{"pkg/image"}, "only images go around CRI"},
+	{"github.com/miekg/dns", []string{"pkg/dns"}, "one DNS server"},
+	{"github.com/spf13/cobra", []string{"pkg/ctl", "cmd"}, "only programs have flags"},
+}
+
+// forbidden may not be linked at all, directly or through others.
+var forbidden = map[string]string{
+	"k8s.io/kubernetes":               "the project exists to do without it",
+	"k8s.io/kubectl":                  "ctl is ours",
+	"k8s.io/apiserver/pkg/server":     "the API server is ours",
+	"k8s.io/apiserver/pkg/endpoints":  "the API server is ours",
+	"k8s.io/apiserver/pkg/registry":   "the registry is ours",
+	"k8s.io/apiserver/pkg/storage":    "storage and cache are ours",
+	"k8s.io/apiserver/pkg/admission":  "the admission chain is ours; its CEL libraries come with policies",
+	"k8s.io/kube-openapi/cmd":         "the generator runs in a scratch module",
+	"k8s.io/kube-openapi/pkg/handler": "OpenAPI is served as ready bytes",
+}
+
+const module = "coracle/"
+
+// part is the entry of layers that a package belongs to.
+func part(path string) (string, bool) {
+	best := ""
+	for p := range layers {
+		if (path == p || strings.HasPrefix(path, p+"/")) && len(p) > len(best) {
+			best = p
+		}
+	}
+	return best, best != ""
+}
+
+func allowed(from, to string) bool {
+	if to == from || strings.HasPrefix(to, from+"/") {
+		return true
+	}
+	return slices.ContainsFunc(layers[from], func(prefix string) bool {
+		return to == prefix || strings.HasPrefix(to, strings.TrimSuffix(prefix, "/")+"/")
+	})
+}
+
+func TestArrowsPointDown(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		path, ok := strings.CutPrefix(p.ImportPath, module)
+		if !ok {
+			continue // this package
+		}
+		from, ok := part(path)
+		if !ok {
+			t.Errorf("%s is in no layer: give it a place in layers and say in ARCHITECTURE.md what it is", path)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if to, ok := strings.CutPrefix(imp, module); ok && !allowed(from, to) {
+				t.Errorf("%s imports %s: %s may import %v only", path, to, from, layers[from])
+			}
+			for _, o := range owners {
+				if (imp == o.library || strings.HasPrefix(imp, o.library+"/")) &&
+					!slices.ContainsFunc(o.parts, func(prefix string) bool { return path == prefix || strings.HasPrefix(path, prefix+"/") }) {
+					t.Errorf("%s imports %s, which is for %v: %s", path, imp, o.parts, o.why)
+				}
+			}
+		}
+	}
+}
+
+func TestNamesAndDepth(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		path := strings.TrimPrefix(p.ImportPath, module)
+		elements := strings.Split(path, "/")
+		switch last := elements[len(elements)-1]; last {
+		case "util", "utils", "common", "helper", "helpers", "base":
+			t.Errorf("%s: name a package by its subject, not %q", path, last)
+		}
+		if elements[0] == "pkg" && len(elements) > 3 {
+			t.Errorf("%s: packages are at most two levels below pkg/", path)
+		}
+	}
+}
+
+func TestForbiddenLibraries(t *testing.T) {
+	for _, p := range list(t, "./cmd/...") {
+		for _, dep := range p.Deps {
+			for library, why := range forbidden {
+				if dep == library || strings.HasPrefix(dep, library+"/") {
+					t.Errorf("%s links %s: %s", p.ImportPath, dep, why)
+				}
+			}
+		}
+	}
+}
+
+// TestNodeAndUserProgramsStayLight keeps what only the API server needs out
+// of the programs that run on nodes and on desks.
+func TestNodeAndUserProgramsStayLight(t *testing.T) {
+	for _, p := range list(t, "./cmd/kubelet", "./cmd/ctl") {
+		for _, dep := range p.Deps {
+			for _, library := range []string{"go.etcd.io/etcd", "github.com/google/cel-go", module + "pkg/storage", module + "pkg/registry", module + "pkg/apiserver"} {
+				if dep == library || strings.HasPrefix(dep, library+"/") {
+					t.Errorf("%s links %s, which is the API server's", p.ImportPath, dep)
+				}
+			}
+		}
+	}
+}
