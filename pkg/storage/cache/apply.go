@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -121,11 +122,10 @@ func (c *Cache) applyLocked(changes []change, upTo storage.Revision) {
 	}
 	c.applied.Store(int64(upTo))
 	for _, e := range edits {
-		e.kind.ring.trim(c.cfg.RingBytes, now)
-		e.kind.show(e.last)
+		e.kind.show(e.last, now)
 	}
 	c.shown.Store(int64(upTo))
-	c.notifyLocked(len(edits) > 0)
+	c.notifyLocked()
 }
 
 // collect applies one change to the edit of its kind.
@@ -141,46 +141,62 @@ func (c *Cache) collect(edits []*kindEdit, ch *change, now time.Time) []*kindEdi
 		edits = append(edits, e)
 	}
 	if ev := e.apply(ch); ev != nil {
-		ch.kind.ring.add(ev, now)
+		ch.kind.add(ev, now)
 	}
 	return edits
 }
 
-// show makes the ring's events up to rev visible.
-func (k *kind) show(rev storage.Revision) {
-	k.ring.publish(rev)
-	k.dirty.Store(true)
-}
-
-// notifyLocked wakes who waits for the applied revision and, if there are new
-// events, lets the notifier wake the watchers. c.mu is held.
-func (c *Cache) notifyLocked(events bool) {
+// notifyLocked wakes who waits for the applied revision and lets the notifier
+// wake the watchers. c.mu is held.
+func (c *Cache) notifyLocked() {
 	applied := c.Revision()
 	for len(c.waiters) > 0 && c.waiters[0].rev <= applied {
 		close(heap.Pop(&c.waiters).(*waiter).done)
 	}
-	if events {
-		select {
-		case c.events <- struct{}{}:
-		default:
-		}
+	c.awake.ring()
+}
+
+// wakeList is the groups whose watchers are to be woken.
+type wakeList struct {
+	bell   chan struct{} // holds at most one
+	mu     sync.Mutex    // guards groups
+	groups []*group
+}
+
+func (l *wakeList) add(g *group) {
+	l.mu.Lock()
+	l.groups = append(l.groups, g)
+	l.mu.Unlock()
+}
+
+func (l *wakeList) ring() {
+	select {
+	case l.bell <- struct{}{}:
+	default:
 	}
 }
 
-// notifier wakes the watchers of kinds with new events. It does so in its own
+func (l *wakeList) take() []*group {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.groups
+	l.groups = nil
+	return out
+}
+
+// notifier wakes the watchers of groups with new events. It does so in its own
 // goroutine so that a write costs the same however many watch.
 func (c *Cache) notifier(ctx context.Context) {
 	for {
 		select {
-		case <-c.events:
+		case <-c.awake.bell:
 		case <-ctx.Done():
 			return
 		}
-		for _, k := range c.table() {
-			if k.dirty.Swap(false) && k.watchers.Load() > 0 {
-				next := make(chan struct{})
-				close(*k.wake.Swap(&next))
-			}
+		for _, g := range c.awake.take() {
+			g.dirty.Store(false)
+			next := make(chan struct{})
+			close(*g.wake.Swap(&next))
 		}
 	}
 }

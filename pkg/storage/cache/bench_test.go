@@ -198,6 +198,61 @@ func BenchmarkFanOut(b *testing.B) {
 	}
 }
 
+// BenchmarkNodes writes pods of many nodes, each node watching its own.
+func BenchmarkNodes(b *testing.B) {
+	const nodes = 5000
+	for _, hint := range []bool{false, true} {
+		b.Run(fmt.Sprintf("hint-%t", hint), func(b *testing.B) {
+			store := memory.New(memory.Config{})
+			defer store.Close()
+			var seen atomic.Int64
+			c := benchCache(b, store, func(cfg *Config) {
+				cfg.Kinds = []Kind{{Prefix: pods, Index: func(key string, stored []byte, rev storage.Revision) (*Object, error) {
+					o, err := indexBench(key, stored, rev)
+					o.Fields = map[string]string{"spec.nodeName": key[len(key)-4:]}
+					return o, err
+				}}}
+			})
+			var wg sync.WaitGroup
+			ctx, cancel := context.WithCancel(context.Background())
+			for n := range nodes {
+				value := fmt.Sprintf("%04d", n)
+				opts := WatchOptions{Match: func(o *Object) bool { return o.Fields["spec.nodeName"] == value }}
+				if hint {
+					opts.Field, opts.Value = "spec.nodeName", value
+				}
+				w, err := c.Watch(ctx, pods, opts)
+				if err != nil {
+					b.Fatal(err)
+				}
+				wg.Go(func() {
+					defer w.Close()
+					for {
+						events, err := w.Next(ctx)
+						if err != nil {
+							return
+						}
+						seen.Add(int64(len(events)))
+					}
+				})
+			}
+			b.ResetTimer()
+			for i := range b.N {
+				if _, err := c.Create(ctx, fmt.Sprintf("%sdefault/%09d-%04d", pods, i, i%nodes), benchValue, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for seen.Load() < int64(b.N) {
+				time.Sleep(time.Millisecond)
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+			cancel()
+			wg.Wait()
+		})
+	}
+}
+
 // BenchmarkIngest feeds the cache by the watch alone.
 func BenchmarkIngest(b *testing.B) {
 	c := benchCache(b, memory.New(memory.Config{}), nil)

@@ -39,7 +39,7 @@ type Cache struct {
 
 	loading  chan struct{} // closed when Run has begun to read the store
 	ready    chan struct{} // closed when the cache serves
-	events   chan struct{} // tells the notifier; holds at most one
+	awake    wakeList
 	freshest flights
 
 	mu       sync.Mutex // orders all changes; guards all below
@@ -74,7 +74,7 @@ func New(cfg Config) *Cache {
 		memos:   newMemoBudget(cfg.MemoBytes),
 		loading: make(chan struct{}),
 		ready:   make(chan struct{}),
-		events:  make(chan struct{}, 1),
+		awake:   wakeList{bell: make(chan struct{}, 1)},
 		pending: map[storage.Revision]change{},
 	}
 	var table kindTable
@@ -163,12 +163,12 @@ func (c *Cache) addLoaded(ctx context.Context, k *kind) error {
 		if late[i].rev > contents.revision {
 			late[i].index()
 			if ev := e.apply(&late[i]); ev != nil {
-				k.ring.add(ev, now)
+				k.add(ev, now)
 			}
 		}
 	}
 	k.state.Store(&kindState{objects: e.objects.Map(), corrupt: e.corrupt.Map(), revision: e.last})
-	k.show(e.last)
+	k.show(e.last, now)
 	raise(&c.floor, contents.revision)
 	close(k.loaded)
 	c.mu.Unlock()

@@ -7,6 +7,9 @@
 // read after a write is fresh without polling. Reads take no lock: each kind
 // publishes an immutable ordered tree.
 //
+// Watchers of one namespace, or of one value of a field that they name, form a
+// group: only the group of an object is woken by its events.
+//
 // Every kind has an event ring. A watcher pulls: it is a position in the ring
 // and a filter, so that a slow one delays nobody; when the ring has passed it,
 // it reads on from the store's history, and gets *ExpiredError when that is

@@ -22,7 +22,9 @@ type kind struct {
 	base storage.Revision
 	// state is replaced as a whole, under the cache's lock.
 	state atomic.Pointer[kindState]
-	ring  *ring
+	// all is the watchers of the whole kind; its ring has every event.
+	all  *group
+	ring *ring // all.ring
 	// loaded is closed when state holds the stored objects.
 	loaded chan struct{}
 	// removed is closed when the kind has been removed.
@@ -31,11 +33,13 @@ type kind struct {
 	// before the start, or never will.
 	filled chan struct{}
 
-	// wake is closed and replaced after events became visible, by the cache's
-	// notifier only. dirty tells the notifier.
-	wake     atomic.Pointer[chan struct{}]
-	dirty    atomic.Bool
-	watchers atomic.Int64
+	watchers atomic.Int64 // of all groups
+	// groups are the other groups that have watchers, fields how many of them
+	// there are of each field, and touched those with events to be made visible.
+	// Guarded by the cache's lock.
+	groups  map[groupKey]*group
+	fields  map[string]int
+	touched []*group
 
 	// loading collects changes while AddKind reads the stored objects, nil at
 	// other times. Guarded by the cache's lock.
@@ -73,12 +77,12 @@ const (
 
 func newKind(c *Cache, cfg Kind) *kind {
 	k := &kind{
-		Kind: cfg, cache: c, ring: newRing(0),
+		Kind: cfg, cache: c, ring: newRing(0, chunkEvents),
+		groups: map[groupKey]*group{}, fields: map[string]int{},
 		loaded: make(chan struct{}), removed: make(chan struct{}), filled: make(chan struct{}),
 	}
 	k.state.Store(&kindState{})
-	wake := make(chan struct{})
-	k.wake.Store(&wake)
+	k.all = newGroup(k.ring)
 	return k
 }
 

@@ -29,7 +29,7 @@ func indexTest(key string, stored []byte, rev storage.Revision) (*Object, error)
 	parts := strings.Split(key, "/")
 	o := &Object{
 		Namespace: parts[len(parts)-2], Name: parts[len(parts)-1], UID: types.UID(content),
-		Value: fmt.Appendf(nil, "@%d %s", rev, s), Labels: map[string]string{},
+		Value: fmt.Appendf(nil, "@%d %s", rev, s), Labels: map[string]string{}, Fields: map[string]string{"labels": labels},
 	}
 	for label := range strings.SplitSeq(labels, ",") {
 		o.Labels[label] = "true"
@@ -39,6 +39,10 @@ func indexTest(key string, stored []byte, rev storage.Revision) (*Object, error)
 
 func labelled(label string) Predicate {
 	return func(o *Object) bool { return o.Labels[label] != "" }
+}
+
+func fieldIs(value string) Predicate {
+	return func(o *Object) bool { return o.Fields["labels"] == value }
 }
 
 const (

@@ -91,7 +91,7 @@ func (c *Cache) sweep(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, k := range c.table() {
-		k.ring.trim(c.cfg.RingBytes, now)
+		k.trim(now)
 		k.dropOldSnapshots(now)
 	}
 }

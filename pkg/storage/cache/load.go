@@ -179,12 +179,13 @@ func (c *Cache) repair(ctx context.Context) error {
 		}
 	}
 	c.applied.Store(int64(from))
+	now := c.cfg.Clock.Now()
 	for i, k := range table {
-		k.show(k.state.Load().revision)
+		k.show(k.state.Load().revision, now)
 		raise(&c.floor, all[i].revision)
 	}
 	c.shown.Store(int64(from))
-	c.notifyLocked(true)
+	c.notifyLocked()
 	c.drainLocked()
 	return nil
 }
@@ -235,9 +236,9 @@ func (c *Cache) repairKind(k *kind, got *contents, applied storage.Revision) {
 	}
 	slices.SortFunc(changed, func(a, b *event) int { return cmp.Compare(a.label, b.label) })
 	for _, e := range append(deleted, changed...) {
-		k.ring.add(e, now)
+		k.add(e, now)
 	}
-	k.ring.addGap(gap{from: applied, to: got.revision})
+	k.addGap(gap{from: applied, to: got.revision})
 	k.base = got.revision
 	k.state.Store(&kindState{objects: got.objects, corrupt: got.corrupt, revision: got.revision})
 }

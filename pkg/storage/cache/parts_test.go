@@ -120,7 +120,7 @@ func TestMemo(t *testing.T) {
 
 func TestRing(t *testing.T) {
 	k := &kind{}
-	r := newRing(10)
+	r := newRing(10, chunkEvents)
 	now := time.Unix(0, 0)
 	for rev := storage.Revision(11); rev <= 1010; rev++ {
 		// Each revision has two events.

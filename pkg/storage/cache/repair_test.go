@@ -47,6 +47,10 @@ func TestRepair(t *testing.T) {
 	w := c.mustWatch(t, pods, WatchOptions{From: seen})
 	selecting := c.mustWatch(t, pods, WatchOptions{From: seen, Match: labelled("in")})
 	late := c.mustWatch(t, nodes, WatchOptions{From: seen})
+	future := []*Watcher{
+		c.mustWatch(t, pods, WatchOptions{From: seen + 2}),
+		c.mustWatch(t, pods+"default/", WatchOptions{From: seen + 2}),
+	}
 
 	b.freeze()
 	remove(t, b, pods+"default/deleted", at["deleted"])
@@ -85,6 +89,11 @@ func TestRepair(t *testing.T) {
 	sameState(t, b, c)
 
 	// Who resumes inside the gap may have missed a deletion.
+	for _, w := range future {
+		if _, err := w.Next(bounded(t)); !isExpired(err) {
+			t.Errorf("a watch of %s that waited for a revision inside the gap: %v", w.prefix, err)
+		}
+	}
 	for _, prefix := range []string{pods, nodes} {
 		_, err := c.mustWatch(t, prefix, WatchOptions{From: inGap}).Next(bounded(t))
 		if expired, ok := errors.AsType[*ExpiredError](err); !ok || expired.Revision != inGap {

@@ -226,8 +226,14 @@ func TestExactReplay(t *testing.T) {
 				match:  []Predicate{nil, labelled("in")}[i%2],
 				from:   caches[i%2].Revision(),
 			}
+			opts := WatchOptions{From: o.from}
+			if i%4 == 3 {
+				opts.Field, opts.Value = "labels", "in"
+				o.match = fieldIs("in")
+			}
+			opts.Match = o.match
 			observers = append(observers, o)
-			w := caches[i/2%2].mustWatch(t, o.prefix, WatchOptions{From: o.from, Match: o.match})
+			w := caches[i/2%2].mustWatch(t, o.prefix, opts)
 			pause := time.Duration(i%4) * 5 * time.Millisecond
 			wg.Go(func() {
 				if err := o.observe(ctx, w, pause, upTo); err != nil {

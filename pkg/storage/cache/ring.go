@@ -61,6 +61,7 @@ type ring struct {
 	// end is the revision up to which events are visible. It hides a revision
 	// that is only half written.
 	end   atomic.Int64
+	width int          // events per chunk
 	bytes atomic.Int64 // of all chunks; written under the cache's lock
 }
 
@@ -78,13 +79,13 @@ type gap struct{ from, to storage.Revision }
 
 type chunk struct {
 	n      atomic.Int32 // events filled in; written after the event itself
-	events [chunkEvents]*event
-	bytes  int       // guarded by the cache's lock
-	newest time.Time // when the last event came; guarded by the cache's lock
+	events []*event     // of fixed length
+	bytes  int          // guarded by the cache's lock
+	newest time.Time    // when the last event came; guarded by the cache's lock
 }
 
-func newRing(start storage.Revision) *ring {
-	r := &ring{}
+func newRing(start storage.Revision, width int) *ring {
+	r := &ring{width: width}
 	r.reset(start)
 	return r
 }
@@ -96,6 +97,13 @@ func (r *ring) reset(start storage.Revision) {
 	r.end.Store(int64(start))
 }
 
+// raiseStart says that the ring knows nothing up to rev. It is empty.
+func (r *ring) raiseStart(rev storage.Revision) {
+	if rev > r.view.Load().start {
+		r.reset(rev)
+	}
+}
+
 // add appends an event that publish will show.
 func (r *ring) add(e *event, now time.Time) {
 	v := r.view.Load()
@@ -103,8 +111,8 @@ func (r *ring) add(e *event, now time.Time) {
 	if n := len(v.chunks); n > 0 {
 		last = v.chunks[n-1]
 	}
-	if last == nil || last.n.Load() == chunkEvents {
-		last = &chunk{}
+	if last == nil || int(last.n.Load()) == r.width {
+		last = &chunk{events: make([]*event, r.width)}
 		chunks := make([]*chunk, len(v.chunks), len(v.chunks)+1)
 		copy(chunks, v.chunks)
 		r.view.Store(&ringView{start: v.start, chunks: append(chunks, last), gaps: v.gaps})
@@ -125,9 +133,10 @@ func (r *ring) publish(rev storage.Revision) { r.end.Store(int64(rev)) }
 func (r *ring) trim(limit int, now time.Time) {
 	v := r.view.Load()
 	drop, bytes, start := 0, int(r.bytes.Load()), v.start
-	for drop < len(v.chunks)-1 {
+	for drop < len(v.chunks) {
 		c := v.chunks[drop]
-		if bytes <= limit && now.Sub(c.newest) <= ringAge {
+		last := drop == len(v.chunks)-1
+		if (bytes <= limit || last) && now.Sub(c.newest) <= ringAge {
 			break
 		}
 		bytes -= c.bytes
@@ -156,8 +165,8 @@ func (r *ring) prepend(start storage.Revision, events []*event, now time.Time) {
 		if e.rev > v.start {
 			break
 		}
-		if c == nil || c.n.Load() == chunkEvents {
-			c = &chunk{newest: now}
+		if c == nil || int(c.n.Load()) == r.width {
+			c = &chunk{newest: now, events: make([]*event, r.width)}
 			next.chunks = append(next.chunks, c)
 		}
 		c.events[c.n.Load()] = e

@@ -113,6 +113,11 @@ type WatchOptions struct {
 	// Bookmarks asks for a Bookmark at least once a minute.
 	Bookmarks bool
 	Match     Predicate
+	// Field and Value promise that Match selects only objects whose
+	// Fields[Field] is Value, for example spec.nodeName of a kubelet's watch.
+	// Events of other objects then do not even wake the watcher. Empty promises
+	// nothing. A prefix of one namespace does the same by itself.
+	Field, Value string
 }
 
 // WatchEventType is the type of a WatchEvent.

@@ -27,6 +27,8 @@ const (
 type Watcher struct {
 	cache  *Cache
 	kind   *kind
+	key    groupKey
+	group  *group
 	prefix string
 	opts   WatchOptions
 	once   sync.Once
@@ -61,7 +63,8 @@ func (c *Cache) Watch(ctx context.Context, prefix string, opts WatchOptions) (*W
 			return nil, err
 		}
 	}
-	k.watchers.Add(1)
+	w.key = k.groupOf(prefix, &opts)
+	w.group = k.join(w.key)
 	return w, nil
 }
 
@@ -101,7 +104,7 @@ func (w *Watcher) start(ctx context.Context) error {
 // Close ends the watch; a Next that blocks returns storage.ErrClosed.
 func (w *Watcher) Close() {
 	w.once.Do(func() {
-		w.kind.watchers.Add(-1)
+		w.kind.leave(w.key, w.group)
 		close(w.closed)
 	})
 }
@@ -122,7 +125,7 @@ func (w *Watcher) Next(ctx context.Context) ([]WatchEvent, error) {
 		if w.initial != nil {
 			return w.nextInitial()
 		}
-		wake := *w.kind.wake.Load()
+		wake := *w.group.wake.Load()
 		out, more, err := w.collect(ctx)
 		if err != nil {
 			return nil, err
@@ -164,7 +167,10 @@ func (w *Watcher) nextInitial() ([]WatchEvent, error) {
 // it. more says that there is more to look at without waiting.
 func (w *Watcher) collect(ctx context.Context) (out []WatchEvent, more bool, err error) {
 	shown := storage.Revision(w.cache.shown.Load())
-	events, where := w.kind.ring.read(w.pos, batchEvents)
+	events, where := w.group.ring.read(w.pos, batchEvents)
+	if where == behindRing && w.group != w.kind.all {
+		events, where = w.kind.ring.read(w.pos, batchEvents)
+	}
 	upTo := shown
 	switch where {
 	case inGap:
