@@ -28,8 +28,9 @@ type Config struct {
 	NodeName string
 	// Informers give Nodes; New registers it, and the caller starts it.
 	Informers informers.SharedInformerFactory
-	// Pods, of this node only, have the host ports. Nil means that somebody
-	// else carries host ports. The caller starts it.
+	// Pods have the host ports; it should watch the pods of this node only, and
+	// others are ignored. Nil means that somebody else carries host ports. The
+	// caller starts it.
 	Pods cache.SharedIndexInformer
 	// Ranges are the cluster's.
 	Ranges Ranges
@@ -284,6 +285,19 @@ func (n *Network) uplinkMTU(self *corev1.Node) int {
 	return 0
 }
 
+// Remove takes away what Run put in a namespace, for a node that leaves its
+// cluster: routes, rules, the local addresses and the CNI configuration. The
+// bridge and the pods on it belong to the runtime. What is not there is no
+// error.
+func Remove(ns *NS, cniDir string, localVIPs []netip.Addr) error {
+	n := Network{ns: ns}
+	errs := []error{removeConf(cniDir), n.keepRoutes(nil), removeRules(ns.FD())}
+	for _, a := range localVIPs {
+		errs = append(errs, ns.DeleteAddr("lo", netip.PrefixFrom(a, a.BitLen())))
+	}
+	return errors.Join(errs...)
+}
+
 func (n *Network) keepRoutes(want []Route) error {
 	have, err := n.ns.OwnRoutes()
 	if err != nil {
@@ -311,7 +325,7 @@ func (n *Network) wantedRules(cidrs []netip.Prefix, nodes []*corev1.Node) *Rules
 	if n.cfg.Pods != nil {
 		var pods []*corev1.Pod
 		for _, obj := range n.cfg.Pods.GetStore().List() {
-			if p, ok := obj.(*corev1.Pod); ok {
+			if p, ok := obj.(*corev1.Pod); ok && p.Spec.NodeName == n.cfg.NodeName {
 				pods = append(pods, p)
 			}
 		}

@@ -125,6 +125,35 @@ func TestNetworkRepairs(t *testing.T) {
 	})
 }
 
+func TestRestartAndRemove(t *testing.T) {
+	c := newCluster(t)
+	c.must(c.client.Tracker().Add(testNode("n1", "192.168.7.1", "10.244.1.0/24")))
+	c.must(c.client.Tracker().Add(testNode("n2", "192.168.7.2", "10.244.2.0/24")))
+	n1 := c.ns["n1"]
+	complete := func() error {
+		if routes, err := n1.OwnRoutes(); err != nil || len(routes) != 2 {
+			return fmt.Errorf("routes %v, %w", routes, err)
+		}
+		return c.hasConf("n1")
+	}
+	stop := c.run("n1")
+	c.eventually("first start", complete)
+	stop()
+	c.must(complete()) // What pods need stays while the agent is away.
+	c.must(n1.EnsureRoute(Route{Dst: prefix("10.244.9.0/24"), Via: addr("192.168.7.2")}))
+	stop = c.run("n1")
+	c.eventually("stale route removed by the second start", complete)
+	stop()
+	for range 2 {
+		c.must(Remove(n1, c.cniDir("n1"), []netip.Addr{addr("10.96.0.10")}))
+	}
+	routes, err := n1.OwnRoutes()
+	_, vip := n1.LinkWith(addr("10.96.0.10"))
+	if err != nil || len(routes) != 0 || vip || c.hasConf("n1") == nil {
+		t.Errorf("left over: routes %v (%v), local address %v, CNI configuration %v", routes, err, vip, c.hasConf("n1") == nil)
+	}
+}
+
 func TestPrimitivesAreIdempotent(t *testing.T) {
 	c := newCluster(t)
 	n1 := c.ns["n1"]

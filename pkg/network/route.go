@@ -43,7 +43,8 @@ func (ns *NS) EnsureRoute(r Route) error {
 
 // DeleteRoute removes our route to a destination; no such route is no error.
 func (ns *NS) DeleteRoute(r Route) error {
-	err := ns.h.RouteDel(&netlink.Route{Dst: toIPNet(r.Dst), Protocol: RouteProtocol})
+	// Scope "nowhere" matches each scope, as no scope would not.
+	err := ns.h.RouteDel(&netlink.Route{Dst: toIPNet(r.Dst), Protocol: RouteProtocol, Scope: netlink.SCOPE_NOWHERE})
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("delete route to %s: %w", r.Dst, err)
 	}
