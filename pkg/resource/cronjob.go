@@ -33,6 +33,12 @@ func cronJobs() *Resource {
 	}, hooks[*batchv1.CronJob]{
 		Default:  defaultCronJob,
 		Validate: validateCronJob,
+		Warnings: func(c, old *batchv1.CronJob) []string {
+			if old != nil && old.Generation == c.Generation {
+				return nil
+			}
+			return podSpecWarnings(field.NewPath("spec", "jobTemplate", "spec", "template", "spec"), &c.Spec.JobTemplate.Spec.Template.Spec)
+		},
 		Row: func(c *batchv1.CronJob, now time.Time) []any {
 			last, zone := "<none>", "<none>"
 			if t := c.Status.LastScheduleTime; t != nil {

@@ -31,6 +31,12 @@ func daemonSets() *Resource {
 			return checkImmutable(field.NewPath("spec", "selector"), d.Spec.Selector, old.Spec.Selector)
 		},
 		ValidateStatus: validateDaemonSetStatus,
+		Warnings: func(obj, old *appsv1.DaemonSet) []string {
+			if old != nil && old.Generation == obj.Generation {
+				return nil
+			}
+			return podSpecWarnings(field.NewPath("spec", "template", "spec"), &obj.Spec.Template.Spec)
+		},
 		Row: func(d *appsv1.DaemonSet, now time.Time) []any {
 			names, images := containerCells(d.Spec.Template.Spec.Containers)
 			s := &d.Status

@@ -38,6 +38,12 @@ func deployments() *Resource {
 		Validate:       validateDeployment,
 		ValidateUpdate: validateDeploymentUpdate,
 		ValidateStatus: validateDeploymentStatus,
+		Warnings: func(obj, old *appsv1.Deployment) []string {
+			if old != nil && old.Generation == obj.Generation {
+				return nil
+			}
+			return podSpecWarnings(field.NewPath("spec", "template", "spec"), &obj.Spec.Template.Spec)
+		},
 		Scale: func(d *appsv1.Deployment) *autoscalingv1.Scale {
 			return makeScale(&d.ObjectMeta, d.Spec.Replicas, d.Status.Replicas, d.Spec.Selector)
 		},

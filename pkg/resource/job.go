@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 func jobs() *Resource {
@@ -32,6 +33,12 @@ func jobs() *Resource {
 		Validate:       validateJob,
 		ValidateUpdate: validateJobUpdate,
 		ValidateStatus: validateJobStatus,
+		Warnings: func(obj, old *batchv1.Job) []string {
+			if old != nil && old.Generation == obj.Generation {
+				return nil
+			}
+			return podSpecWarnings(field.NewPath("spec", "template", "spec"), &obj.Spec.Template.Spec)
+		},
 		Fields: func(j *batchv1.Job) map[string]string {
 			return map[string]string{"status.successful": strconv.Itoa(int(j.Status.Succeeded))}
 		},

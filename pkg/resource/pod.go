@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 func pods() *Resource {
@@ -34,9 +35,16 @@ func pods() *Resource {
 		Validate:       validatePod,
 		ValidateUpdate: validatePodUpdate,
 		ValidateStatus: validatePodStatus,
-		Fields:         podFields,
-		Grace:          podGrace,
-		Row:            podRow,
+		Warnings: func(pod, old *corev1.Pod) []string {
+			// People change workloads, not pods; controllers read no warnings.
+			if old != nil {
+				return nil
+			}
+			return podSpecWarnings(field.NewPath("spec"), &pod.Spec)
+		},
+		Fields: podFields,
+		Grace:  podGrace,
+		Row:    podRow,
 	})
 }
 

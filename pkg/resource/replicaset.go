@@ -35,6 +35,12 @@ func replicaSets() *Resource {
 		Validate:       validateReplicaSet,
 		ValidateUpdate: validateReplicaSetUpdate,
 		ValidateStatus: validateReplicaSetStatus,
+		Warnings: func(obj, old *appsv1.ReplicaSet) []string {
+			if old != nil && old.Generation == obj.Generation {
+				return nil
+			}
+			return podSpecWarnings(field.NewPath("spec", "template", "spec"), &obj.Spec.Template.Spec)
+		},
 		Fields: func(rs *appsv1.ReplicaSet) map[string]string {
 			return map[string]string{"status.replicas": strconv.Itoa(int(rs.Status.Replicas))}
 		},

@@ -145,9 +145,6 @@ type Subresource struct {
 	Kind schema.GroupVersionKind
 	// Verbs are RBAC verbs: get, update, patch, create, delete.
 	Verbs []string
-	// Default fills unset fields of a body of Kind that is not the parent
-	// (TokenRequest, Eviction). Nil means that nothing is defaulted.
-	Default func(body runtime.Object)
 	// Prepare and Validate belong to subresources whose body is the parent
 	// (approval, ephemeralcontainers, resize, finalize): Prepare takes back
 	// every change of obj but the subresource's own, Validate says what is

@@ -39,6 +39,7 @@ func services() *Resource {
 		Validate:       validateService,
 		ValidateUpdate: validateServiceUpdate,
 		ValidateStatus: validateServiceStatus,
+		Warnings:       serviceWarnings,
 		Fields: func(svc *corev1.Service) map[string]string {
 			return map[string]string{"spec.clusterIP": svc.Spec.ClusterIP, "spec.type": string(svc.Spec.Type)}
 		},

@@ -15,11 +15,6 @@ func serviceAccounts() *Resource {
 		UnconditionalUpdate: true,
 		Subresources: []Subresource{{
 			Name: "token", Kind: authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"), Verbs: []string{"create"},
-			Default: one(func(tr *authenticationv1.TokenRequest) {
-				if tr.Spec.ExpirationSeconds == nil {
-					tr.Spec.ExpirationSeconds = new(int64(3600))
-				}
-			}),
 		}},
 		ReturnDeleted: true,
 		New:           func() runtime.Object { return &corev1.ServiceAccount{} },

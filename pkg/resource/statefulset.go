@@ -32,6 +32,12 @@ func statefulSets() *Resource {
 		Validate:       validateStatefulSet,
 		ValidateUpdate: validateStatefulSetUpdate,
 		ValidateStatus: validateStatefulSetStatus,
+		Warnings: func(obj, old *appsv1.StatefulSet) []string {
+			if old != nil && old.Generation == obj.Generation {
+				return nil
+			}
+			return podSpecWarnings(field.NewPath("spec", "template", "spec"), &obj.Spec.Template.Spec)
+		},
 		Scale: func(s *appsv1.StatefulSet) *autoscalingv1.Scale {
 			return makeScale(&s.ObjectMeta, s.Spec.Replicas, s.Status.Replicas, s.Spec.Selector)
 		},
