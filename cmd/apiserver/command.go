@@ -90,6 +90,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	if s.ServiceCIDR, err = netip.ParsePrefix(o.serviceCIDR); err != nil {
 		return fmt.Errorf("--service-cluster-ip-range %q is not a CIDR: %w", o.serviceCIDR, err)
 	}
+	if s.ClusterCIDR, err = netip.ParsePrefix(o.nodeCIDR); err != nil {
+		return fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", o.nodeCIDR, err)
+	}
 	backend, err := o.open(ctx, log)
 	if err != nil {
 		return err

@@ -17,8 +17,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -33,8 +36,6 @@ import (
 	"coracle/pkg/resource"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
-
-	"k8s.io/apimachinery/pkg/util/managedfields"
 )
 
 // Config is what a control plane is made of. Only Backend is required.
@@ -51,6 +52,9 @@ type Config struct {
 	// ServiceCIDR defaults to 10.96.0.0/16; its first address is the
 	// kubernetes Service's.
 	ServiceCIDR netip.Prefix
+	// ClusterCIDR is the range of pod addresses, of which each node gets a part;
+	// the zero value leaves spec.podCIDR to others.
+	ClusterCIDR netip.Prefix
 	// Advertise is where clients reach this API server; the kubernetes
 	// Service's endpoints say so. The zero value publishes none.
 	Advertise netip.AddrPort
@@ -169,6 +173,27 @@ func (cp *ControlPlane) checks() []apiserver.Check {
 
 // Handler is the API over HTTP, for the caller's listeners.
 func (cp *ControlPlane) Handler() http.Handler { return cp.server }
+
+// readyWait bounds how long a request waits for the control plane to begin.
+const readyWait = 10 * time.Second
+
+// whenReady is Handler for listeners that are open from the start: requests
+// that come before roles and default objects are there wait a moment, since
+// they would be refused for no reason of theirs. Health is told at once.
+func (cp *ControlPlane) whenReady() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !auth.AnonymousHealth(r.URL.Path) {
+			ctx, cancel := context.WithTimeout(r.Context(), readyWait)
+			err := cp.WaitReady(ctx)
+			cancel()
+			if err != nil {
+				apiserver.WriteError(w, apierrors.NewServiceUnavailable("the API server is starting: try again in a moment"))
+				return
+			}
+		}
+		cp.server.ServeHTTP(w, r)
+	})
+}
 
 // Registry is the storage logic below the API.
 func (cp *ControlPlane) Registry() *registry.Registry { return cp.registry }

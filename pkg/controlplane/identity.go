@@ -36,6 +36,8 @@ type Identity struct {
 	// Kubelet is how nodes' agents are talked to: a client certificate and
 	// their authorities. Nil serves no logs, exec, attach or port-forward.
 	Kubelet *tls.Config
+	// CA signs approved CertificateSigningRequests; nil signs none.
+	CA *pki.CA
 	// RootCA is the PEM bundle that pods verify the API server with.
 	RootCA []byte
 }

@@ -10,6 +10,7 @@ import (
 
 	"coracle/pkg/auth"
 	"coracle/pkg/controllers"
+	"coracle/pkg/controllers/csr"
 	"coracle/pkg/reconcile"
 	"coracle/pkg/scheduler"
 )
@@ -65,11 +66,22 @@ func (cp *ControlPlane) controllers(factory informers.SharedInformerFactory) (*c
 		MetadataFor: func(name string) metadata.Interface {
 			return metadata.NewForConfigOrDie(cp.RESTConfig(controllerUser(name)))
 		},
-		Informers: factory,
-		CABundle:  cp.rootCA(),
-		Clock:     cp.cfg.Clock,
-		Log:       cp.cfg.Log,
+		Informers:   factory,
+		CABundle:    cp.rootCA(),
+		ClusterCIDR: cp.cfg.ClusterCIDR,
+		Signer:      cp.signer(),
+		Rand:        cp.cfg.Rand,
+		Clock:       cp.cfg.Clock,
+		Log:         cp.cfg.Log,
 	})
+}
+
+// signer signs approved certificate requests, where the authority is here.
+func (cp *ControlPlane) signer() csr.Signer {
+	if id := cp.cfg.Identity; id != nil && id.CA != nil {
+		return id.CA
+	}
+	return nil
 }
 
 // rootCA is what pods verify the API server with. A control plane that is only

@@ -138,7 +138,7 @@ func closeQuietly(l net.Listener) {
 
 func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, listeners []net.Listener) error {
 	server := &http.Server{
-		Handler: cp.Handler(), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: cp.whenReady(), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes,
 		IdleTimeout: 90 * time.Second, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -309,7 +309,7 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 	var bundle []byte
 	if files.CA != nil {
 		bundle = append(bundle, files.CA.CertPEM()...)
-		id.RootCA = files.CA.CertPEM()
+		id.RootCA, id.CA = files.CA.CertPEM(), files.CA
 	}
 	if o.ClientCAFile != "" {
 		data, err := os.ReadFile(o.ClientCAFile)
