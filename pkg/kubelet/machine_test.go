@@ -27,7 +27,7 @@ const machineImage = "docker.io/library/busybox:1"
 
 // machine is an agent in real time, over the fake runtime or a real one.
 type machine struct {
-	t       *testing.T
+	t       testing.TB
 	client  *fake.Clientset
 	runtime cri.Runtime
 	root    string
@@ -38,8 +38,9 @@ type machine struct {
 
 // machines are those the cases run on: always the fake one, and the real one
 // whose socket CORACLE_TEST_CRI names (it needs root and a namespace of its own).
-func machines(t *testing.T) map[string]*machine {
+func machines(t testing.TB) map[string]*machine {
 	simulated := crifake.New(crifake.Config{})
+	simulated.AddImage(machineImage)
 	out := map[string]*machine{"fake": {runtime: simulated}}
 	if endpoint := os.Getenv("CORACLE_TEST_CRI"); endpoint != "" {
 		client, err := cri.Dial(cri.Config{Endpoint: endpoint})
@@ -60,7 +61,7 @@ func machines(t *testing.T) map[string]*machine {
 	return out
 }
 
-func (m *machine) start(t *testing.T) {
+func (m *machine) start(t testing.TB) {
 	m.t = t
 	k, err := New(Config{
 		NodeName: "n1", NodeIPs: []string{"10.88.0.1"}, Client: m.client, Runtime: m.runtime, Simulated: !m.real,
