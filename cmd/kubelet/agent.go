@@ -103,7 +103,7 @@ func (a *agent) kubelet(conf *nodeconfig.Kubelet, client kubernetes.Interface) (
 		Client: client, Informers: a.all,
 		RuntimeEndpoint: conf.RuntimeEndpoint, RootDir: conf.RootDir, CgroupRoot: conf.CgroupRoot,
 		ClusterDNS: []string{conf.ClusterDNS.String()}, ClusterDomain: conf.ClusterDomain,
-		Labels: conf.NodeLabels,
+		Labels: conf.NodeLabels, Closed: conf.Closed,
 		Server: &kubelet.ServerConfig{Address: net.JoinHostPort(conf.NodeIP.String(), strconv.Itoa(port)), TLS: serving},
 		Log:    a.log.With("part", "kubelet"),
 	})

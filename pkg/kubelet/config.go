@@ -57,6 +57,9 @@ type Config struct {
 	Taints []corev1.Taint
 	// MaxPods bounds the pods of the node, 110 if 0.
 	MaxPods int
+	// Closed says that the node has no way out of its cluster: an image loaded
+	// into it serves when its registry cannot be reached.
+	Closed bool
 	// MaxParallelPulls bounds image pulls under way, 4 if 0.
 	MaxParallelPulls int
 

@@ -101,7 +101,7 @@ func New(cfg Config) (*Kubelet, error) {
 		})
 	}
 	k.images = image.New(image.Config{
-		Runtime: k.runtime, Secret: k.volumes.Secret, Parallel: cfg.MaxParallelPulls, Clock: cfg.Clock, Log: cfg.Log,
+		Runtime: k.runtime, Secret: k.volumes.Secret, Parallel: cfg.MaxParallelPulls, Closed: cfg.Closed, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	factory := cfg.Informers
 	if factory == nil {

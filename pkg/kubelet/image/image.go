@@ -37,6 +37,10 @@ type Config struct {
 	Runtime cri.Images
 	// Secret reads a Secret, for credentials. Nil means that there are none.
 	Secret func(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+	// Closed says that the node has no way out of its cluster. Policy Always
+	// then takes an image that is on the node when the registry cannot be
+	// reached: it was loaded there because it cannot be pulled.
+	Closed bool
 	// Parallel bounds the pulls under way, 4 if 0.
 	Parallel int
 	// Clock is the real clock if nil, Log discards if nil.
@@ -122,10 +126,11 @@ func (m *Manager) Ensure(ctx context.Context, req Request) (*runtimeapi.Image, e
 		m.event(req, corev1.EventTypeWarning, "ErrImageNeverPull", message)
 		return nil, &Error{Reason: lifecycle.ReasonErrImageNeverPull, Message: message, RetryAt: m.cfg.Clock.Now().Add(firstDelay)}
 	}
-	return m.pull(ctx, req, ref)
+	return m.pull(ctx, req, ref, image)
 }
 
-func (m *Manager) pull(ctx context.Context, req Request, ref string) (*runtimeapi.Image, error) {
+// pull brings the image; have is the one that is on the node already, or nil.
+func (m *Manager) pull(ctx context.Context, req Request, ref string, have *runtimeapi.Image) (*runtimeapi.Image, error) {
 	select {
 	case m.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -145,6 +150,11 @@ func (m *Manager) pull(ctx context.Context, req Request, ref string) (*runtimeap
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
+		}
+		if m.cfg.Closed && have != nil && unreachable(redact(cri.Reason(err))) {
+			m.event(req, corev1.EventTypeNormal, "Pulled", fmt.Sprintf(
+				"Using the image %q that was loaded into this node: its registry cannot be reached from a closed cluster", name))
+			return have, nil
 		}
 		return nil, m.failed(req, err)
 	}

@@ -55,6 +55,26 @@ func TestEnsure(t *testing.T) {
 	}
 }
 
+func TestClosedNodeUsesLoadedImage(t *testing.T) {
+	runtime := crifake.New(crifake.Config{})
+	runtime.AddImage("fake/unreachable:1")
+	runtime.AddImage("fake/denied:1")
+	ensure := func(closed bool, image string) error {
+		m := New(Config{Runtime: runtime, Closed: closed})
+		_, err := m.Ensure(t.Context(), Request{Pod: &corev1.Pod{}, Container: &corev1.Container{Image: image, ImagePullPolicy: corev1.PullAlways}})
+		return err
+	}
+	if err := ensure(true, "fake/unreachable:1"); err != nil {
+		t.Errorf("closed node: %v", err)
+	}
+	if err := ensure(false, "fake/unreachable:1"); err == nil {
+		t.Error("an open node must not use an image that it could not look up")
+	}
+	if err := ensure(true, "fake/denied:1"); err == nil {
+		t.Error("a registry that refuses was reached, so its answer counts")
+	}
+}
+
 func TestBackOffGrows(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Unix(0, 0))
 	m := New(Config{Runtime: crifake.New(crifake.Config{}), Clock: clock})
