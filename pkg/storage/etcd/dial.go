@@ -53,7 +53,7 @@ func Dial(ctx context.Context, cfg External) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd at %v: %w", cfg.Endpoints, err)
 	}
-	s := newStore(client, cfg.Log, nil)
+	s := newStore(client, cfg.Log)
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if _, err := s.Current(ctx); err != nil {

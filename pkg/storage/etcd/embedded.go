@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // Config describes an etcd inside this process.
@@ -21,7 +23,7 @@ type Config struct {
 	// DataDir holds everything, readable for its owner only. It is made when
 	// missing. Required.
 	DataDir string
-	// Name is this member's name. Default "default".
+	// Name is this member's name. Default "coracle".
 	Name string
 	// Members are all members of the cluster by name, with their peer URLs,
 	// this one included. Empty means this one alone, with a peer listener on a
@@ -49,6 +51,7 @@ type TLSFiles struct {
 }
 
 const (
+	defaultName  = "coracle"
 	defaultQuota = 8 << 30
 	startTimeout = time.Minute
 )
@@ -60,7 +63,8 @@ func StartEmbedded(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	settings, err := cfg.settings()
+	core := newZapCore(cfg.Log)
+	settings, err := cfg.settings(core)
 	if err != nil {
 		return nil, fmt.Errorf("embedded etcd: %w", err)
 	}
@@ -82,12 +86,19 @@ func StartEmbedded(ctx context.Context, cfg Config) (*Store, error) {
 		server.Close()
 		return nil, fmt.Errorf("embedded etcd in %s is not ready: %w", cfg.DataDir, err)
 	}
-	return newStore(v3client.New(server.Server), cfg.Log, server.Close), nil
+	s := newStore(v3client.New(server.Server), cfg.Log)
+	s.shut = func() {
+		core.stopping.Store(true)
+		server.Close()
+	}
+	// The in-process client cannot defragment.
+	s.defrag = func(context.Context) error { return server.Server.Backend().Defrag() }
+	return s, nil
 }
 
 // settings translates the Config. A single member is tuned for a quick start
 // and little memory, several for a network between them.
-func (cfg *Config) settings() (*embed.Config, error) {
+func (cfg *Config) settings(core zapcore.Core) (*embed.Config, error) {
 	if cfg.DataDir == "" {
 		return nil, errors.New("it needs a folder for its data")
 	}
@@ -98,9 +109,9 @@ func (cfg *Config) settings() (*embed.Config, error) {
 	s.Dir = cfg.DataDir
 	s.Name = cfg.Name
 	if s.Name == "" {
-		s.Name = embed.DefaultName
+		s.Name = defaultName
 	}
-	s.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapToSlog(cfg.Log))
+	s.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(core))
 	s.ListenClientUrls, s.ListenClientHttpUrls, s.AdvertiseClientUrls = nil, nil, nil
 	s.EnableGRPCGateway = false
 	s.AutoCompactionRetention = "0"

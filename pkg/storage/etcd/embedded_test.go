@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -145,8 +146,104 @@ func TestNoSpace(t *testing.T) {
 	if _, _, err := s.Get(ctx, "/registry/a/0"); err != nil {
 		t.Errorf("Get: %v", err)
 	}
-	if _, err := s.Delete(ctx, "/registry/a/0", first); err != nil {
+	rev, err := s.Delete(ctx, "/registry/a/0", first)
+	if err != nil {
 		t.Errorf("Delete: %v", err)
+	}
+	full, err := s.Status(ctx)
+	if err != nil || !full.NoSpace || !full.Leader || full.QuotaBytes != 4<<20 || full.SizeBytes == 0 {
+		t.Errorf("Status = %+v, %v", full, err)
+	}
+
+	// Room is made by deleting, compacting and defragmenting.
+	page, err := s.Range(ctx, "/registry/a/", storage.RangeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range page.Items {
+		if rev, err = s.Delete(ctx, kv.Key, kv.ModRevision); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Compact(ctx, rev); err != nil {
+		t.Fatal(err)
+	}
+	for now := full; now.SizeBytes > full.SizeBytes/2; { // compaction takes its time
+		if err := s.Defragment(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if now, err = s.Status(ctx); err != nil || now.NoSpace {
+			t.Fatalf("Status = %+v, %v, was %+v", now, err, full)
+		}
+	}
+	if _, err := s.Put(ctx, "/registry/a/again", value, 0, 0); err != nil {
+		t.Errorf("Put after room was made: %v", err)
+	}
+}
+
+// TestMembers runs three members that trust each other's authority: what one
+// writes the others read, and two of them go on without the third.
+func TestMembers(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cert, key, _ := identity(t)
+	members := map[string]string{}
+	for _, name := range []string{"a", "b", "c"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		members[name] = "https://" + l.Addr().String()
+		_ = l.Close()
+	}
+	stores := map[string]*etcd.Store{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for name := range members {
+		dir := t.TempDir()
+		wg.Go(func() {
+			s, err := etcd.StartEmbedded(ctx, etcd.Config{
+				DataDir: dir, Name: name, Members: members,
+				PeerTLS: etcd.TLSFiles{Cert: cert, Key: key, CA: cert}, UnsafeNoFsync: true,
+			})
+			if err != nil {
+				t.Errorf("member %s: %v", name, err)
+				return
+			}
+			mu.Lock()
+			stores[name] = s
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	for _, s := range stores {
+		defer s.Close()
+	}
+	if t.Failed() {
+		return
+	}
+	if _, err := stores["a"].Put(ctx, "/registry/a/1", nil, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range stores {
+		if _, _, err := s.Get(ctx, "/registry/a/1"); err != nil {
+			t.Errorf("member %s: %v", name, err)
+		}
+	}
+	if err := stores["c"].Close(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		_, err := stores["b"].Put(ctx, "/registry/a/2", nil, 0, 0)
+		if err == nil || errors.Is(err, storage.ErrExists) {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("two of three members do not go on: %v", err)
+		}
+	}
+	if _, _, err := stores["a"].Get(ctx, "/registry/a/2"); err != nil {
+		t.Errorf("Get: %v", err)
 	}
 }
 
@@ -158,8 +255,8 @@ func TestBadConfig(t *testing.T) {
 	for name, cfg := range map[string]etcd.Config{
 		"no folder":       {},
 		"a file":          {DataDir: blocked},
-		"members in http": {DataDir: t.TempDir(), Members: map[string]string{"default": "http://127.0.0.1:1"}, PeerTLS: etcd.TLSFiles{Cert: "a", Key: "b", CA: "c"}},
-		"no identity":     {DataDir: t.TempDir(), Members: map[string]string{"default": "https://127.0.0.1:1"}},
+		"members in http": {DataDir: t.TempDir(), Members: map[string]string{"coracle": "http://127.0.0.1:1"}, PeerTLS: etcd.TLSFiles{Cert: "a", Key: "b", CA: "c"}},
+		"no identity":     {DataDir: t.TempDir(), Members: map[string]string{"coracle": "https://127.0.0.1:1"}},
 		"not a member":    {DataDir: t.TempDir(), Name: "x", Members: map[string]string{"y": "https://127.0.0.1:1"}, PeerTLS: etcd.TLSFiles{Cert: "a", Key: "b", CA: "c"}},
 	} {
 		if s, err := etcd.StartEmbedded(t.Context(), cfg); err == nil {

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -13,12 +14,26 @@ func zapToSlog(l *slog.Logger) *zap.Logger {
 	if l == nil {
 		return zap.NewNop()
 	}
-	return zap.New(&zapCore{log: l})
+	return zap.New(newZapCore(l))
 }
 
 // zapCore passes entries on. What etcd calls information is of interest only
 // to who debugs it.
-type zapCore struct{ log *slog.Logger }
+type zapCore struct {
+	log *slog.Logger
+	// stopping makes everything debug: a server that is being stopped reports
+	// each of its closed connections as an error.
+	stopping *atomic.Bool
+}
+
+func newZapCore(l *slog.Logger) *zapCore { return &zapCore{log: l, stopping: &atomic.Bool{}} }
+
+// expected are warnings about what this package does on purpose: there is no
+// client listener and so nobody to authenticate.
+var expected = map[string]bool{
+	"Running http and grpc server on single port. This is not recommended for production.": true,
+	"simple token is not cryptographically signed":                                         true,
+}
 
 func slogLevel(level zapcore.Level) slog.Level {
 	switch {
@@ -35,7 +50,7 @@ func (c *zapCore) Enabled(level zapcore.Level) bool {
 }
 
 func (c *zapCore) With(fields []zapcore.Field) zapcore.Core {
-	return &zapCore{log: c.log.With(attributes(fields)...)}
+	return &zapCore{log: c.log.With(attributes(fields)...), stopping: c.stopping}
 }
 
 func (c *zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -46,7 +61,11 @@ func (c *zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 }
 
 func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	c.log.Log(context.Background(), slogLevel(e.Level), e.Message, attributes(fields)...)
+	level := slogLevel(e.Level)
+	if expected[e.Message] || c.stopping.Load() {
+		level = slog.LevelDebug
+	}
+	c.log.Log(context.Background(), level, e.Message, attributes(fields)...)
 	return nil
 }
 

@@ -30,6 +30,8 @@ type Store struct {
 	log    *slog.Logger
 	// shut releases what is below the client, nil when nothing is.
 	shut func()
+	// defrag gives free space back to the disk.
+	defrag func(context.Context) error
 
 	streams atomic.Uint64 // watches opened so far
 
@@ -43,15 +45,19 @@ type Store struct {
 
 var _ storage.Backend = (*Store)(nil)
 
-func newStore(client *clientv3.Client, log *slog.Logger, shut func()) *Store {
-	return &Store{
+func newStore(client *clientv3.Client, log *slog.Logger) *Store {
+	s := &Store{
 		client:  client,
 		leases:  newLeases(client, clock.RealClock{}),
 		log:     log,
-		shut:    shut,
 		watches: map[*watch]struct{}{},
 		closing: make(chan struct{}),
 	}
+	s.defrag = func(ctx context.Context) error {
+		_, err := client.Defragment(ctx, s.endpoint())
+		return err
+	}
+	return s
 }
 
 // Close implements storage.Backend. Closing an embedded etcd waits until it has
