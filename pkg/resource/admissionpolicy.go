@@ -14,6 +14,7 @@ import (
 func validatingAdmissionPolicies() *Resource {
 	return define(Resource{
 		Group: admissionGroup, Version: "v1", Kind: "ValidatingAdmissionPolicy", Plural: "validatingadmissionpolicies",
+		Categories:    []string{"api-extensions"},
 		HasStatus:     true,
 		HasGeneration: true,
 		New:           func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicy{} },
@@ -36,6 +37,7 @@ func validatingAdmissionPolicies() *Resource {
 func mutatingAdmissionPolicies() *Resource {
 	return define(Resource{
 		Group: admissionGroup, Version: "v1", Kind: "MutatingAdmissionPolicy", Plural: "mutatingadmissionpolicies",
+		Categories:    []string{"api-extensions"},
 		HasGeneration: true,
 		New:           func() runtime.Object { return &admissionv1.MutatingAdmissionPolicy{} },
 		NewList:       func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyList{} },
@@ -57,6 +59,7 @@ func mutatingAdmissionPolicies() *Resource {
 func validatingAdmissionPolicyBindings() *Resource {
 	return define(Resource{
 		Group: admissionGroup, Version: "v1", Kind: "ValidatingAdmissionPolicyBinding", Plural: "validatingadmissionpolicybindings",
+		Categories:    []string{"api-extensions"},
 		HasGeneration: true,
 		New:           func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyBinding{} },
 		NewList:       func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyBindingList{} },
@@ -76,6 +79,7 @@ func validatingAdmissionPolicyBindings() *Resource {
 func mutatingAdmissionPolicyBindings() *Resource {
 	return define(Resource{
 		Group: admissionGroup, Version: "v1", Kind: "MutatingAdmissionPolicyBinding", Plural: "mutatingadmissionpolicybindings",
+		Categories:    []string{"api-extensions"},
 		HasGeneration: true,
 		New:           func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyBinding{} },
 		NewList:       func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyBindingList{} },

@@ -38,10 +38,7 @@ func checkSet[T ~string](path *field.Path, value T, allowed ...T) field.ErrorLis
 	if value == "" {
 		return field.ErrorList{field.Required(path, "")}
 	}
-	if !slices.Contains(allowed, value) {
-		return field.ErrorList{field.NotSupported(path, value, allowed)}
-	}
-	return nil
+	return checkOptional(path, &value, allowed...)
 }
 
 // checkOptional is checkSet for an optional field.
@@ -49,7 +46,7 @@ func checkOptional[T ~string](path *field.Path, value *T, allowed ...T) field.Er
 	if value == nil || slices.Contains(allowed, *value) {
 		return nil
 	}
-	return field.ErrorList{field.NotSupported(path, *value, allowed)}
+	return field.ErrorList{field.NotSupported(path, *value, slices.Sorted(slices.Values(allowed)))}
 }
 
 func checkNotNegative[N int32 | int64](path *field.Path, value N) field.ErrorList {

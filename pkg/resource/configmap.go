@@ -21,7 +21,7 @@ func configMaps() *Resource {
 		UnconditionalUpdate: true,
 		New:                 func() runtime.Object { return &corev1.ConfigMap{} },
 		NewList:             func() runtime.Object { return &corev1.ConfigMapList{} },
-		Columns:             columns("Name", "Data:integer", "Age"),
+		Columns:             columns("Name", "Data", "Age"),
 	}, hooks[*corev1.ConfigMap]{
 		Validate:       validateConfigMap,
 		ValidateUpdate: validateConfigMapUpdate,

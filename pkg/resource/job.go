@@ -111,6 +111,9 @@ func prepareJob(j, old *batchv1.Job) {
 			t.Labels[key] = value
 		}
 	}
+	if len(j.Labels) == 0 {
+		j.Labels = maps.Clone(t.Labels)
+	}
 	if j.Spec.Selector == nil {
 		j.Spec.Selector = &metav1.LabelSelector{}
 	}

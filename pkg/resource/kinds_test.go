@@ -53,6 +53,23 @@ func TestFirstKinds(t *testing.T) {
 	}
 }
 
+func TestNamespace(t *testing.T) {
+	testUpdate(t, namespaces(), nil, []change[*corev1.Namespace]{
+		{"finalizers stay", func(ns *corev1.Namespace) { ns.Spec.Finalizers = nil }, nil},
+	})
+	testStatus(t, namespaces(), nil, []change[*corev1.Namespace]{
+		{"phase", func(ns *corev1.Namespace) { ns.Status.Phase = corev1.NamespaceTerminating }, errs("Invalid status.Phase")},
+	})
+	old := created(t, namespaces()).(*corev1.Namespace)
+	ns := old.DeepCopy()
+	ns.Spec.Finalizers, ns.Status.Phase = []corev1.FinalizerName{"a b"}, corev1.NamespaceTerminating
+	finalize, _ := namespaces().Subresource("finalize")
+	finalize.Prepare(ns, old)
+	if got := errorTexts(finalize.Validate(ns, old)); len(got) != 1 || got[0] != "Invalid spec.finalizers[0]" || ns.Status.Phase != corev1.NamespaceActive {
+		t.Errorf("finalize: %v, phase %s", got, ns.Status.Phase)
+	}
+}
+
 func TestConfigMap(t *testing.T) {
 	testCreate(t, configMaps(), []change[*corev1.ConfigMap]{
 		{"key", func(c *corev1.ConfigMap) { c.Data["a/b"] = "" }, errs("Invalid data[a/b]")},

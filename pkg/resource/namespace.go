@@ -17,11 +17,15 @@ func namespaces() *Resource {
 		HasStatus:           true,
 		UnconditionalUpdate: true,
 		ValidateName:        validation.ValidateNamespaceName,
-		Subresources:        []Subresource{{Name: "finalize", Verbs: []string{"update"}}},
-		New:                 func() runtime.Object { return &corev1.Namespace{} },
-		NewList:             func() runtime.Object { return &corev1.NamespaceList{} },
-		FieldNames:          []string{"status.phase"},
-		Columns:             columns("Name", "Status", "Age"),
+		Subresources: []Subresource{{
+			Name: "finalize", Verbs: []string{"update"},
+			Prepare:  two(func(ns, old *corev1.Namespace) { ns.Status = *old.Status.DeepCopy() }),
+			Validate: twoResult(func(ns, _ *corev1.Namespace) field.ErrorList { return checkNamespaceFinalizers(ns) }),
+		}},
+		New:        func() runtime.Object { return &corev1.Namespace{} },
+		NewList:    func() runtime.Object { return &corev1.NamespaceList{} },
+		FieldNames: []string{"status.phase"},
+		Columns:    columns("Name", "Status", "Age"),
 	}, hooks[*corev1.Namespace]{
 		Default: func(ns *corev1.Namespace) {
 			// The label is how selectors name a namespace (KEP-2161).
@@ -45,14 +49,15 @@ func namespaces() *Resource {
 			}
 			ns.Spec.Finalizers = append(ns.Spec.Finalizers, corev1.FinalizerKubernetes)
 		},
-		ValidateStatus: func(ns, old *corev1.Namespace) field.ErrorList {
-			want := corev1.NamespaceActive
+		Validate: checkNamespaceFinalizers,
+		ValidateStatus: func(ns, _ *corev1.Namespace) field.ErrorList {
+			want, when := corev1.NamespaceActive, "is empty"
 			if ns.DeletionTimestamp != nil {
-				want = corev1.NamespaceTerminating
+				want, when = corev1.NamespaceTerminating, "is not empty"
 			}
 			if ns.Status.Phase != want {
-				return field.ErrorList{field.Invalid(field.NewPath("status", "phase"), ns.Status.Phase,
-					"must be "+string(want)+" here")}
+				return field.ErrorList{field.Invalid(field.NewPath("status", "Phase"), ns.Status.Phase,
+					"may only be '"+string(want)+"' if `deletionTimestamp` "+when)}
 			}
 			return nil
 		},
@@ -65,4 +70,12 @@ func namespaces() *Resource {
 			return []any{ns.Name, string(ns.Status.Phase), age(ns.CreationTimestamp, now)}
 		},
 	})
+}
+
+func checkNamespaceFinalizers(ns *corev1.Namespace) field.ErrorList {
+	var errs field.ErrorList
+	for i, f := range ns.Spec.Finalizers {
+		errs = append(errs, validation.ValidateFinalizerName(string(f), field.NewPath("spec", "finalizers").Index(i))...)
+	}
+	return errs
 }

@@ -158,7 +158,7 @@ func checkPodResources(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 		}
 		return nil
 	})...)
-	return append(errs, checkPodLevelSums(p, spec)...)
+	return append(errs, checkPodLevelSums(path, spec)...)
 }
 
 // checkPodLevelSums: what the containers ask for together must fit in what
@@ -169,7 +169,7 @@ func checkPodLevelSums(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 	for _, name := range sortedKeys(spec.Resources.Requests) {
 		q, sum := spec.Resources.Requests[name], sums[name]
 		if q.Cmp(sum) < 0 {
-			errs = append(errs, field.Invalid(path.Child("requests").Key(string(name)), q.String(),
+			errs = append(errs, field.Invalid(path.Child("resources", "requests").Key(string(name)), q.String(),
 				fmt.Sprintf("must be greater than or equal to aggregate container requests of %s", sum.String())))
 		}
 	}
@@ -177,7 +177,7 @@ func checkPodLevelSums(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 		for _, name := range sortedKeys(spec.Resources.Limits) {
 			most := spec.Resources.Limits[name]
 			if q, ok := spec.Containers[i].Resources.Limits[name]; ok && q.Cmp(most) > 0 {
-				errs = append(errs, field.Invalid(field.NewPath("spec", "containers").Index(i).Child("resources", "limits").Key(string(name)),
+				errs = append(errs, field.Invalid(path.Child("containers").Index(i).Child("resources", "limits").Key(string(name)),
 					q.String(), fmt.Sprintf("must be less than or equal to pod limits of %s", most.String())))
 			}
 		}

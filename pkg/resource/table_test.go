@@ -179,6 +179,22 @@ func TestDefaultIsIdempotent(t *testing.T) {
 	})
 }
 
+// TestDefaultLeavesStoredObjects: what was created goes through Default again
+// with each update, and may not change by it.
+func TestDefaultLeavesStoredObjects(t *testing.T) {
+	eachResource(t, func(t *testing.T, r *Resource) {
+		if r.Default == nil {
+			return
+		}
+		obj := created(t, r)
+		again := obj.DeepCopyObject()
+		r.Default(again)
+		if !equality.Semantic.DeepEqual(obj, again) {
+			t.Errorf("Default changed a stored object:\n%s", cmp.Diff(obj, again))
+		}
+	})
+}
+
 func TestExamplesAreValid(t *testing.T) {
 	eachResource(t, func(t *testing.T, r *Resource) {
 		obj := created(t, r)
@@ -216,7 +232,7 @@ func TestEmptyObjectsDoNotPanic(t *testing.T) {
 			"ValidateStatus": func() { r.ValidateStatus(obj, r.New()) }, "Fields": func() { r.Fields(obj) },
 			"Row": func() { r.Row(obj, testNow) }, "Prepare": func() { r.Prepare(r.New(), nil); r.Prepare(r.New(), obj) },
 			"PrepareStatus": func() { r.PrepareStatus(r.New(), obj) }, "Warnings": func() { r.Warnings(obj, nil) },
-			"Grace": func() { r.Grace(obj, nil) }, "Scale": func() { r.Scale(obj) }, "Default": func() { r.Default(r.New()) },
+			"Grace": func() { r.Grace(obj, nil) }, "Held": func() { r.Held(obj) }, "Scale": func() { r.Scale(obj) }, "Default": func() { r.Default(r.New()) },
 		} {
 			if !reflect.ValueOf(r).Elem().FieldByName(name).IsNil() {
 				call()

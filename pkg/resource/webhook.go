@@ -15,9 +15,10 @@ const admissionGroup = "admissionregistration.k8s.io"
 func mutatingWebhookConfigurations() *Resource {
 	return define(Resource{
 		Group: admissionGroup, Version: "v1", Kind: "MutatingWebhookConfiguration", Plural: "mutatingwebhookconfigurations",
-		New:     func() runtime.Object { return &admissionv1.MutatingWebhookConfiguration{} },
-		NewList: func() runtime.Object { return &admissionv1.MutatingWebhookConfigurationList{} },
-		Columns: columns("Name", "Webhooks:integer", "Age"),
+		Categories: []string{"api-extensions"},
+		New:        func() runtime.Object { return &admissionv1.MutatingWebhookConfiguration{} },
+		NewList:    func() runtime.Object { return &admissionv1.MutatingWebhookConfigurationList{} },
+		Columns:    columns("Name", "Webhooks:integer", "Age"),
 	}, hooks[*admissionv1.MutatingWebhookConfiguration]{
 		Default: func(c *admissionv1.MutatingWebhookConfiguration) {
 			for i := range c.Webhooks {
@@ -61,9 +62,10 @@ func mutatingWebhookConfigurations() *Resource {
 func validatingWebhookConfigurations() *Resource {
 	return define(Resource{
 		Group: admissionGroup, Version: "v1", Kind: "ValidatingWebhookConfiguration", Plural: "validatingwebhookconfigurations",
-		New:     func() runtime.Object { return &admissionv1.ValidatingWebhookConfiguration{} },
-		NewList: func() runtime.Object { return &admissionv1.ValidatingWebhookConfigurationList{} },
-		Columns: columns("Name", "Webhooks:integer", "Age"),
+		Categories: []string{"api-extensions"},
+		New:        func() runtime.Object { return &admissionv1.ValidatingWebhookConfiguration{} },
+		NewList:    func() runtime.Object { return &admissionv1.ValidatingWebhookConfigurationList{} },
+		Columns:    columns("Name", "Webhooks:integer", "Age"),
 	}, hooks[*admissionv1.ValidatingWebhookConfiguration]{
 		Default: func(c *admissionv1.ValidatingWebhookConfiguration) {
 			for i := range c.Webhooks {
