@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 
 	"coracle/pkg/network/rule"
 )
@@ -27,12 +28,19 @@ func (t *Table) carryAffinity(state *Changes, v6 bool) []nftables.SetElement {
 	if len(groups) == 0 {
 		return nil
 	}
+	// A connection of its own: what a listing cut short leaves behind must not
+	// be taken for answers to the transaction.
+	var socket *netlink.Conn
+	conn, err := nftables.New(t.options(&socket)...)
+	if err != nil {
+		return nil
+	}
 	// Numbers of groups are new after a restart: the fronts that led to the old
 	// number tell the new one.
 	renamed := map[uint32]uint32{}
 	for _, scope := range []Scope{ScopeAny, ScopeExternal} {
 		name := frontSet(FrontKey{Scope: scope, Addr: rule.Unspecified(v6)})
-		fronts, err := t.conn.GetSetElements(&nftables.Set{Table: t.table, Name: name})
+		fronts, err := conn.GetSetElements(&nftables.Set{Table: t.table, Name: name})
 		if err != nil {
 			return nil
 		}
@@ -44,7 +52,7 @@ func (t *Table) carryAffinity(state *Changes, v6 bool) []nftables.SetElement {
 			}
 		}
 	}
-	old, err := t.conn.GetSetElements(&nftables.Set{Table: t.table, Name: named(affinityName, v6)})
+	old, err := conn.GetSetElements(&nftables.Set{Table: t.table, Name: named(affinityName, v6)})
 	if err != nil {
 		return nil
 	}

@@ -27,6 +27,9 @@ const (
 
 // Table is the kernel's side of the rules. Not safe for concurrent use.
 type Table struct {
+	netns int
+	// conn and its socket are nil after a failure: what is left in a socket
+	// whose answers were not all read would be taken for the next ones.
 	conn   *nftables.Conn
 	socket *netlink.Conn
 	table  *nftables.Table
@@ -45,29 +48,53 @@ type Table struct {
 // OpenTable connects to the kernel, in the network namespace of a descriptor or
 // in the caller's if netns is 0. It changes nothing.
 func OpenTable(netns int) (*Table, error) {
-	t := &Table{table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
-	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		t.socket = c
-		return errors.Join(c.SetReadBuffer(socketBuffer), c.SetWriteBuffer(socketBuffer))
+	t := &Table{netns: netns, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
+	return t, t.connect()
+}
+
+// connect opens the socket if there is none, and gives it time for one
+// transaction.
+func (t *Table) connect() error {
+	if t.conn == nil {
+		conn, err := nftables.New(append(t.options(&t.socket), nftables.AsLasting())...)
+		if err != nil {
+			return fmt.Errorf("open nftables over netlink (root and a kernel with nf_tables are needed): %w", err)
+		}
+		t.conn = conn
+	}
+	if err := t.socket.SetDeadline(time.Now().Add(batchTimeout)); err != nil {
+		return fmt.Errorf("set the deadline of the nftables socket: %w", err)
+	}
+	return nil
+}
+
+// options are those of each connection; socket gets the one it opens.
+func (t *Table) options(socket **netlink.Conn) []nftables.ConnOption {
+	opts := []nftables.ConnOption{nftables.WithSockOptions(func(c *netlink.Conn) error {
+		*socket = c
+		return errors.Join(c.SetReadBuffer(socketBuffer), c.SetWriteBuffer(socketBuffer), c.SetDeadline(time.Now().Add(batchTimeout)))
 	})}
-	if netns != 0 {
-		opts = append(opts, nftables.WithNetNSFd(netns))
+	if t.netns != 0 {
+		opts = append(opts, nftables.WithNetNSFd(t.netns))
 	}
-	conn, err := nftables.New(opts...)
-	if err != nil {
-		return nil, fmt.Errorf("open nftables over netlink (root and a kernel with nf_tables are needed): %w", err)
-	}
-	t.conn = conn
-	return t, nil
+	return opts
 }
 
 // Close frees the connection; the rules stay.
-func (t *Table) Close() error { return t.conn.CloseLasting() }
+func (t *Table) Close() error {
+	if t.conn == nil {
+		return nil
+	}
+	return t.conn.CloseLasting()
+}
 
 // Replace puts the table in the given state in one transaction, whatever was
 // there. Packets see the old table or the new one; clients with affinity keep
 // their endpoint.
 func (t *Table) Replace(facts *Facts, state *Changes) error {
+	if err := t.connect(); err != nil {
+		return err
+	}
 	t.sets, t.chains, t.guards = map[string]*nftables.Set{}, map[ChainKey]struct{}{}, map[Sources]string{}
 	t.families = usedFamilies(facts, state)
 	carried := [2][]nftables.SetElement{t.carryAffinity(state, false), t.carryAffinity(state, true)}
@@ -79,17 +106,17 @@ func (t *Table) Replace(facts *Facts, state *Changes) error {
 			continue
 		}
 		if err := t.addSets(v6 == 1); err != nil {
-			return err
+			return t.abandon(err)
 		}
 	}
 	t.addBaseChains(facts)
 	for i, elems := range carried {
 		if err := inChunks(t.sets[named(affinityName, i == 1)], elems, t.conn.SetAddElements); err != nil {
-			return err
+			return t.abandon(err)
 		}
 	}
 	if err := t.queue(state); err != nil {
-		return err
+		return t.abandon(err)
 	}
 	return t.flush()
 }
@@ -101,14 +128,20 @@ func (t *Table) Apply(c *Changes) error {
 	if f := usedFamilies(&Facts{}, c); f[0] && !t.families[0] || f[1] && !t.families[1] {
 		return errFamily
 	}
-	if err := t.queue(c); err != nil {
+	if err := t.connect(); err != nil {
 		return err
+	}
+	if err := t.queue(c); err != nil {
+		return t.abandon(err)
 	}
 	return t.flush()
 }
 
 // Remove deletes the table and with it all rules.
 func (t *Table) Remove() error {
+	if err := t.connect(); err != nil {
+		return err
+	}
 	t.conn.AddTable(t.table)
 	t.conn.DelTable(t.table)
 	return t.flush()
@@ -117,13 +150,17 @@ func (t *Table) Remove() error {
 var errFamily = errors.New("the table lacks an IP family that the change needs: replace it")
 
 func (t *Table) flush() error {
-	if err := t.socket.SetDeadline(time.Now().Add(batchTimeout)); err != nil {
-		return fmt.Errorf("set the deadline of the nftables socket: %w", err)
-	}
 	if err := t.conn.Flush(); err != nil {
-		return fmt.Errorf("send rules to nftables: %w", err)
+		return t.abandon(fmt.Errorf("send rules to nftables: %w", err))
 	}
 	return nil
+}
+
+// abandon drops the connection, and with it the messages queued for it.
+func (t *Table) abandon(err error) error {
+	err = errors.Join(err, t.conn.CloseLasting())
+	t.conn, t.socket = nil, nil
+	return err
 }
 
 // queue turns a difference into messages. What refers to something comes after

@@ -369,3 +369,21 @@ func TestLocalVIP(t *testing.T) {
 		}
 	}
 }
+
+// TestTableAfterFailure shows that a refused transaction changes nothing and
+// does not spoil the next.
+func TestTableAfterFailure(t *testing.T) {
+	n := newNode(t, 1)
+	n.set(testService("web", "10.96.1.1"), testSlice("10.244.0.2"))
+	bad := Changes{Fronts: Diff[FrontKey, Target]{Del: []FrontKey{{Addr: netip.MustParseAddr("10.96.9.9"), Proto: TCP, Port: 1}}}}
+	if err := n.table.Apply(&bad); err == nil {
+		t.Fatal("deleting what is not there was accepted")
+	}
+	if _, _, err := n.lab.ask("client", "tcp", "10.96.1.1:80"); err != nil {
+		t.Errorf("after a refused transaction: %v", err)
+	}
+	n.set(testService("web2", "10.96.1.2"), testSlice("10.244.0.2"))
+	if _, _, err := n.lab.ask("client", "tcp", "10.96.1.2:80"); err != nil {
+		t.Errorf("next transaction: %v", err)
+	}
+}
