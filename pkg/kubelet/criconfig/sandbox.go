@@ -65,7 +65,7 @@ func sandboxSecurity(in SandboxInput) *runtimeapi.LinuxSandboxSecurityContext {
 	pod := in.Pod
 	out := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(pod, ""),
-		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: sandboxSeccomp(pod)},
 	}
 	for _, c := range lifecycle.Containers(pod) {
 		if sc := c.SecurityContext; sc != nil && sc.Privileged != nil && *sc.Privileged {
@@ -85,6 +85,23 @@ func sandboxSecurity(in SandboxInput) *runtimeapi.LinuxSandboxSecurityContext {
 	out.SupplementalGroups, out.SupplementalGroupsPolicy = groups(pod)
 	out.SelinuxOptions = selinux(sc.SELinuxOptions)
 	return out
+}
+
+// sandboxSeccomp confines the sandbox's own process, which does nothing but
+// sleep, where any container of the pod is confined: with a shared process
+// namespace it would be a way around their filters. Where none is, a filter
+// would only cost the time to compile it, 30 to 100 ms of each pod's start.
+func sandboxSeccomp(pod *corev1.Pod) runtimeapi.SecurityProfile_ProfileType {
+	confined := func(p *corev1.SeccompProfile) bool { return p != nil && p.Type != corev1.SeccompProfileTypeUnconfined }
+	if sc := pod.Spec.SecurityContext; sc != nil && confined(sc.SeccompProfile) {
+		return runtimeapi.SecurityProfile_RuntimeDefault
+	}
+	for _, c := range lifecycle.Containers(pod) {
+		if sc := c.SecurityContext; sc != nil && confined(sc.SeccompProfile) {
+			return runtimeapi.SecurityProfile_RuntimeDefault
+		}
+	}
+	return runtimeapi.SecurityProfile_Unconfined
 }
 
 // namespaces says which namespaces of the node a pod shares. target is the
