@@ -30,6 +30,7 @@ func autoscalerToView(obj runtime.Object) (runtime.Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("an autoscaling/v2 HorizontalPodAutoscaler is wanted to make one of v1, not %T", obj)
 	}
+	h = h.DeepCopy()
 	out := &autoscalingv1.HorizontalPodAutoscaler{
 		ObjectMeta: h.ObjectMeta,
 		Spec: autoscalingv1.HorizontalPodAutoscalerSpec{
@@ -87,6 +88,7 @@ func autoscalerFromView(obj runtime.Object) (runtime.Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("an autoscaling/v1 HorizontalPodAutoscaler is wanted to make one of v2, not %T", obj)
 	}
+	h = h.DeepCopy()
 	out := &autoscalingv2.HorizontalPodAutoscaler{
 		ObjectMeta: h.ObjectMeta,
 		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{

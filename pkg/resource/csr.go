@@ -32,7 +32,7 @@ func certificateSigningRequests() *Resource {
 	}, hooks[*certificatesv1.CertificateSigningRequest]{
 		Prepare: func(csr, old *certificatesv1.CertificateSigningRequest) {
 			if old != nil {
-				csr.Spec = old.Spec
+				old.Spec.DeepCopyInto(&csr.Spec)
 			}
 		},
 		PrepareStatus:  prepareCSRStatus,
@@ -81,7 +81,7 @@ func isVerdict(t certificatesv1.RequestConditionType) bool {
 // prepareApproval leaves only the conditions to who approves.
 func prepareApproval(csr, old *certificatesv1.CertificateSigningRequest) {
 	conditions := csr.Status.Conditions
-	csr.Spec = old.Spec
+	old.Spec.DeepCopyInto(&csr.Spec)
 	csr.Status = *old.Status.DeepCopy()
 	csr.Status.Conditions = conditions
 }

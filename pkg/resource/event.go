@@ -73,12 +73,12 @@ func eventFields(e *corev1.Event) map[string]string {
 	}
 }
 
-// eventToView shares e's maps and pointers with the result.
 func eventToView(obj runtime.Object) (runtime.Object, error) {
 	e, ok := obj.(*corev1.Event)
 	if !ok {
 		return nil, fmt.Errorf("a core/v1 Event is wanted to make an events.k8s.io/v1 Event, not %T", obj)
 	}
+	e = e.DeepCopy()
 	out := &eventsv1.Event{
 		ObjectMeta: e.ObjectMeta, EventTime: e.EventTime,
 		ReportingController: e.ReportingController, ReportingInstance: e.ReportingInstance,
@@ -98,6 +98,7 @@ func eventFromView(obj runtime.Object) (runtime.Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("an events.k8s.io/v1 Event is wanted to make a core/v1 Event, not %T", obj)
 	}
+	e = e.DeepCopy()
 	out := &corev1.Event{
 		ObjectMeta: e.ObjectMeta, EventTime: e.EventTime,
 		ReportingController: e.ReportingController, ReportingInstance: e.ReportingInstance,

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -38,7 +39,7 @@ func namespaces() *Resource {
 		},
 		Prepare: func(ns, old *corev1.Namespace) {
 			if old != nil {
-				ns.Spec.Finalizers = old.Spec.Finalizers
+				ns.Spec.Finalizers = slices.Clone(old.Spec.Finalizers)
 				return
 			}
 			ns.Status = corev1.NamespaceStatus{Phase: corev1.NamespaceActive}

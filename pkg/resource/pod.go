@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -165,7 +166,7 @@ func matchKeys(labels map[string]string, sel *metav1.LabelSelector, keys []strin
 
 func preparePodStatus(pod, old *corev1.Pod) {
 	// The owner is no business of the node agent that writes the status.
-	pod.OwnerReferences = old.OwnerReferences
+	pod.OwnerReferences = slices.Clone(old.OwnerReferences)
 	if pod.Status.QOSClass == "" {
 		pod.Status.QOSClass = old.Status.QOSClass
 	}

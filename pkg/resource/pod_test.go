@@ -105,6 +105,10 @@ func TestPodCreate(t *testing.T) {
 		{"ephemeral", func(p *corev1.Pod) {
 			p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "e", Image: "e"}}}
 		}, errs("Forbidden spec.ephemeralContainers")},
+		{"device claim", func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}} }, errs("Invalid spec.resourceClaims[0]")},
+		{"claim of a container", func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "gpu"}}
+		}, errs("NotFound " + c0 + "resources.claims[0].name")},
 		{"host alias", func(p *corev1.Pod) { p.Spec.HostAliases = []corev1.HostAlias{{IP: "x"}} }, errs("Invalid spec.hostAliases[0].ip")},
 		{"priority class", func(p *corev1.Pod) { p.Spec.PriorityClassName = "A!" }, errs("Invalid spec.priorityClassName")},
 	})

@@ -42,6 +42,7 @@ func checkPodSpec(path *field.Path, spec *corev1.PodSpec, isPod bool) field.Erro
 	errs = append(errs, checkOptional(path.Child("preemptionPolicy"), spec.PreemptionPolicy,
 		corev1.PreemptLowerPriority, corev1.PreemptNever)...)
 	errs = append(errs, checkPodResources(path, spec)...)
+	errs = append(errs, checkPodClaims(path.Child("resourceClaims"), spec.ResourceClaims)...)
 	if spec.OS != nil {
 		errs = append(errs, checkSet(path.Child("os", "name"), spec.OS.Name, corev1.Linux, corev1.Windows)...)
 	}
@@ -164,6 +165,34 @@ func checkGates(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 			errs = append(errs, field.Duplicate(p, g.Name))
 		}
 		seen[g.Name] = true
+	}
+	return errs
+}
+
+func checkPodClaims(path *field.Path, claims []corev1.PodResourceClaim) field.ErrorList {
+	var errs field.ErrorList
+	names := map[string]bool{}
+	for i, c := range claims {
+		p := path.Index(i)
+		errs = append(errs, checkName(p.Child("name"), c.Name, utilvalidation.IsDNS1123Label)...)
+		if c.Name != "" && names[c.Name] {
+			errs = append(errs, field.Duplicate(p.Child("name"), c.Name))
+		}
+		names[c.Name] = true
+		switch {
+		case c.ResourceClaimName != nil && c.ResourceClaimTemplateName != nil:
+			errs = append(errs, field.Invalid(p, c, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"))
+		case c.ResourceClaimName == nil && c.ResourceClaimTemplateName == nil:
+			errs = append(errs, field.Invalid(p, c, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
+		}
+		for _, f := range []struct {
+			name  string
+			value *string
+		}{{"resourceClaimName", c.ResourceClaimName}, {"resourceClaimTemplateName", c.ResourceClaimTemplateName}} {
+			if f.value != nil {
+				errs = append(errs, invalid(p.Child(f.name), *f.value, utilvalidation.IsDNS1123Subdomain(*f.value))...)
+			}
+		}
 	}
 	return errs
 }

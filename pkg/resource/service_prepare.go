@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -26,13 +28,13 @@ func keepAllocated(svc, old *corev1.Service) {
 	}
 	if svc.Spec.ClusterIP == "" && len(svc.Spec.ClusterIPs) == 0 {
 		svc.Spec.ClusterIP = old.Spec.ClusterIP
-		svc.Spec.ClusterIPs = old.Spec.ClusterIPs
+		svc.Spec.ClusterIPs = slices.Clone(old.Spec.ClusterIPs)
 	}
-	if svc.Spec.IPFamilyPolicy == nil {
-		svc.Spec.IPFamilyPolicy = old.Spec.IPFamilyPolicy
+	if svc.Spec.IPFamilyPolicy == nil && old.Spec.IPFamilyPolicy != nil {
+		svc.Spec.IPFamilyPolicy = new(*old.Spec.IPFamilyPolicy)
 	}
 	if len(svc.Spec.IPFamilies) == 0 {
-		svc.Spec.IPFamilies = old.Spec.IPFamilies
+		svc.Spec.IPFamilies = slices.Clone(old.Spec.IPFamilies)
 	}
 	if ServiceNeedsNodePorts(svc) && ServiceNeedsNodePorts(old) {
 		keepNodePorts(svc.Spec.Ports, old.Spec.Ports)

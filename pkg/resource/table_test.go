@@ -179,6 +179,52 @@ func TestDefaultIsIdempotent(t *testing.T) {
 	})
 }
 
+// TestPrepareSharesNothing: what Prepare takes from the stored object is
+// copied, for that one may be somebody's cache.
+func TestPrepareSharesNothing(t *testing.T) {
+	eachResource(t, func(t *testing.T, r *Resource) {
+		if r.Prepare == nil {
+			return
+		}
+		old := created(t, r)
+		before := old.DeepCopyObject()
+		obj := r.New()
+		r.Prepare(obj, old)
+		scramble(reflect.ValueOf(obj))
+		if diff := cmp.Diff(before, old); diff != "" {
+			t.Errorf("a change of the prepared object reached the stored one:\n%s", diff)
+		}
+	})
+}
+
+// scramble overwrites every string and map that can be reached through v.
+func scramble(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			scramble(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				scramble(v.Field(i))
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			scramble(v.Index(i))
+		}
+	case reflect.Map:
+		if !v.IsNil() {
+			v.Clear()
+		}
+	case reflect.String:
+		if v.CanSet() {
+			v.SetString("scrambled")
+		}
+	}
+}
+
 // TestDefaultLeavesStoredObjects: what was created goes through Default again
 // with each update, and may not change by it.
 func TestDefaultLeavesStoredObjects(t *testing.T) {
@@ -322,4 +368,24 @@ func golden(t *testing.T, name, got string) {
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s differs (-want +got):\n%s", path, diff)
 	}
+}
+
+func TestViewsShareNothing(t *testing.T) {
+	eachResource(t, func(t *testing.T, r *Resource) {
+		for _, v := range r.Views {
+			stored := created(t, r)
+			before := stored.DeepCopyObject()
+			view, err := v.To(stored)
+			if err != nil {
+				t.Fatal(err)
+			}
+			scramble(reflect.ValueOf(view))
+			if diff := cmp.Diff(before, stored); diff != "" {
+				t.Errorf("a change of the view reached the stored object:\n%s", diff)
+			}
+			if reflect.TypeOf(view) != reflect.TypeOf(v.New()) {
+				t.Errorf("To makes a %T, New a %T", view, v.New())
+			}
+		}
+	})
 }
