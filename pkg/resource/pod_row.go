@@ -37,10 +37,8 @@ type podSummary struct {
 	lastRestart metav1.Time
 }
 
-// PodStatusText is the STATUS that a table shows for pod: the phase, or the
+// summarize takes the status that a table shows from the phase, or from the
 // more telling reason of a container, of a gate or of the deletion.
-func PodStatusText(pod *corev1.Pod) string { return summarize(pod).status }
-
 func summarize(pod *corev1.Pod) podSummary {
 	s := podSummary{status: string(pod.Status.Phase), total: len(pod.Spec.Containers)}
 	if pod.Status.Reason != "" {

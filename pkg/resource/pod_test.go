@@ -324,11 +324,11 @@ func TestPodStatusText(t *testing.T) {
 	}
 	gone := &corev1.Pod{Spec: two, Status: corev1.PodStatus{Phase: "Running"}}
 	gone.DeletionTimestamp = new(metav1.NewTime(testNow))
-	if got := PodStatusText(gone); got != "Terminating" {
+	if got := summarize(gone).status; got != "Terminating" {
 		t.Errorf("deleted: %q", got)
 	}
 	gone.Status.Reason = reasonNodeLost
-	if got := PodStatusText(gone); got != "Unknown" {
+	if got := summarize(gone).status; got != "Unknown" {
 		t.Errorf("deleted on a lost node: %q", got)
 	}
 }

@@ -7,13 +7,6 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
-// PodRequests sums what a pod asks of a node: app containers and sidecars,
-// or the largest init step where that is more, and the overhead; pod-level
-// requests take the place of the sum.
-func PodRequests(pod *corev1.Pod) corev1.ResourceList {
-	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-}
-
 // QOSClass derives a pod's quality of service from cpu and memory alone:
 // BestEffort names neither, Guaranteed limits both in every container with
 // requests equal to limits, Burstable is the rest.
