@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/util/duration"
 
 	"coracle/pkg/cluster"
 )
@@ -97,7 +96,7 @@ func (t *tool) clusterList() *cobra.Command {
 			fmt.Fprintln(w, "NAME\tSTATE\tNODES\tENDPOINT\tAGE")
 			for _, c := range all {
 				fmt.Fprintf(w, "%s\t%s\t%d/%d\t%s\t%s\n", c.Name, c.State, c.Running, c.Nodes, c.Endpoint,
-					duration.HumanDuration(time.Since(c.Created)))
+					age(c.Created, time.Now()))
 			}
 			return w.Flush()
 		},

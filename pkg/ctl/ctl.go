@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
 // Streams are what a command line reads and prints to. In is only taken for a
@@ -28,8 +27,15 @@ type tool struct {
 // verbs lists all commands, in the order of the help.
 func (t *tool) verbs() []*cobra.Command {
 	return []*cobra.Command{
+		t.get(),
+		t.apply(),
+		t.delete(),
+		t.create(),
 		t.cluster(),
 		t.image(),
+		t.apiResources(),
+		t.apiVersions(),
+		t.completion(),
 		t.nodeInit(),
 	}
 }
@@ -38,6 +44,8 @@ func (t *tool) verbs() []*cobra.Command {
 // code. It ends soon after ctx does.
 func Main(ctx context.Context, args []string, s Streams) int {
 	t := &tool{Streams: s, flags: genericclioptions.NewConfigFlags(true)}
+	t.flags.WrapConfigFn = t.wrapConfig
+	t.flags.WithDiscoveryBurst(300).WithDiscoveryQPS(50)
 	root := t.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -75,6 +83,7 @@ func (t *tool) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	t.flags.AddFlags(root.PersistentFlags())
 	hideRareFlags(root)
+	t.completeFlags(root)
 	root.AddCommand(t.verbs()...)
 	return root
 }
@@ -89,9 +98,4 @@ func hideRareFlags(root *cobra.Command) {
 			f.Hidden = true
 		}
 	}
-}
-
-// ioStreams is the form in which cli-runtime takes streams.
-func (t *tool) ioStreams() genericiooptions.IOStreams {
-	return genericiooptions.IOStreams{In: t.In, Out: t.Out, ErrOut: t.Err}
 }
