@@ -114,7 +114,8 @@ func (p *Proxy) agent(ctx context.Context, name string) (*url.URL, error) {
 		if err := checkAddress(a.Address); err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("node %s: %v", name, err))
 		}
-		return &url.URL{Scheme: "https", Host: net.JoinHostPort(a.Address, strconv.Itoa(port))}, nil
+		// The path is absolute, for JoinPath leaves a relative one relative.
+		return &url.URL{Scheme: "https", Host: net.JoinHostPort(a.Address, strconv.Itoa(port)), Path: "/"}, nil
 	}
 	return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %s has no internal address yet: wait until it is ready", name))
 }
