@@ -27,6 +27,7 @@ func (cp *ControlPlane) plugins() []admission.Plugin {
 		admission.TaintNodesByCondition{},
 		admission.Priority{Objects: objects},
 		admission.DefaultTolerationSeconds{},
+		admission.CertificateRequester{},
 		admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}},
 	}
 	if !cp.cfg.AllowExternalIPs {
@@ -38,7 +39,7 @@ func (cp *ControlPlane) plugins() []admission.Plugin {
 // neverDisabled are the plugins without which a cluster is not safe (CIS
 // 1.2.12-1.2.14); envtest asks for ServiceAccount to be left out, which is
 // about convenience there.
-var neverDisabled = []string{"NamespaceLifecycle", "NodeRestriction", "PrivilegeEscalation"}
+var neverDisabled = []string{"NamespaceLifecycle", "NodeRestriction", "PrivilegeEscalation", "CertificateRequester"}
 
 // admission is the chain without the plugins that the configuration disables.
 func (cp *ControlPlane) admission() (*admission.Chain, error) {

@@ -225,7 +225,7 @@ func (r *Registry) completeNew(res *resource.Resource, obj runtime.Object, acc m
 	if res.HasGeneration {
 		acc.SetGeneration(1)
 	}
-	if res.HasStatus {
+	if res.HasStatus && !res.StatusOnCreate {
 		if f := structField(obj, "Status"); f.IsValid() {
 			f.SetZero()
 		}
