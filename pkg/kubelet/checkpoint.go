@@ -121,31 +121,7 @@ func (c *checkpoints) write(pod *corev1.Pod) error {
 	if err != nil {
 		return fmt.Errorf("encoding pod: %w", err)
 	}
-	if err := os.MkdirAll(c.dir, 0o700); err != nil {
-		return err
-	}
-	name := c.file(pod.UID)
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		_ = os.Remove(name + ".new")
-		return err
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return err
-	}
-	return syncDir(c.dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return replaceFile(c.file(pod.UID), data, true)
 }
 
 // load reads what is remembered. A file that is broken is passed over.

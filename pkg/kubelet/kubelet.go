@@ -45,6 +45,7 @@ type Kubelet struct {
 	server   *server.Server // nil when none is served
 	rotator  *logs.Rotator  // nil on a simulated node
 	memory   *checkpoints
+	env      *envMemory
 	recorder record.EventRecorder
 	facts    criconfig.NodeFacts
 	cgroupV2 bool
@@ -149,7 +150,7 @@ func (k *Kubelet) composeMachine() error {
 			}
 		}
 	}
-	k.memory = newCheckpoints(checkpointDir, k.log)
+	k.memory, k.env = newCheckpoints(checkpointDir, k.log), newEnvMemory(checkpointDir)
 	k.facts = k.nodeFacts()
 	return nil
 }

@@ -26,7 +26,11 @@ type simNode struct {
 	events  *record.FakeRecorder
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
+	// checkpoints is where the agent remembers its pods, empty for nowhere.
+	checkpoints string
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // onNode runs a test against an agent over a fake API server and runtime.
 func onNode(t *testing.T, test func(t *testing.T, n *simNode)) {
@@ -49,6 +53,7 @@ func (n *simNode) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	k.memory, k.env = newCheckpoints(n.checkpoints, k.log), newEnvMemory(n.checkpoints)
 	ctx, cancel := context.WithCancel(n.t.Context())
 	n.cancel = cancel
 	n.done.Go(func() {

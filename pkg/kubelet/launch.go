@@ -3,11 +3,9 @@ package kubelet
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/pkg/kubelet/cri"
@@ -165,35 +163,17 @@ func (l *launch) config(ctx context.Context, img *runtimeapi.Image) (*runtimeapi
 
 // environment fetches what the variables are made from and computes them.
 func (l *launch) environment(ctx context.Context) ([]*runtimeapi.KeyValue, error) {
-	in := podenv.Input{
-		Pod: l.pod, Container: l.spec, ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{},
+	sources, err := l.k.envSources(ctx, l.pod)
+	if err != nil {
+		return nil, err
+	}
+	return podenv.Environment(podenv.Input{
+		Pod: l.pod, Container: l.spec, ConfigMaps: sources.ConfigMaps, Secrets: sources.Secrets, Services: sources.Services,
 		PodIPs: l.podIPs, HostIPs: l.k.cfg.NodeIPs, NodeAllocatable: l.k.allocatable(),
 		EnvFile: func(name, path string) ([]byte, error) {
 			return l.k.volumes.EnvFile(l.mounted, name, path)
 		},
-	}
-	var err error
-	if in.Services, err = l.k.services(ctx, l.pod); err != nil {
-		return nil, err
-	}
-	configMaps, secrets := podenv.References(l.pod)
-	for _, name := range configMaps {
-		object, err := l.k.volumes.ConfigMap(ctx, l.pod.Namespace, name)
-		if err == nil {
-			in.ConfigMaps[name] = object
-		} else if !apierrors.IsNotFound(err) {
-			return nil, fmt.Errorf("reading configmap %q: %w", name, err)
-		}
-	}
-	for _, name := range secrets {
-		object, err := l.k.volumes.Secret(ctx, l.pod.Namespace, name)
-		if err == nil {
-			in.Secrets[name] = object
-		} else if !apierrors.IsNotFound(err) {
-			return nil, fmt.Errorf("reading secret %q: %w", name, err)
-		}
-	}
-	return podenv.Environment(in)
+	})
 }
 
 // postStart runs the hook after a start, and ends a container whose hook fails.

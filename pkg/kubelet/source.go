@@ -155,6 +155,7 @@ func (k *Kubelet) forget(w *podLoop) {
 	k.images.Forget(w.uid)
 	k.probes.Remove(w.uid)
 	k.memory.drop(w.uid)
+	k.env.drop(w.uid)
 	k.removeLogs(w.in.Pod)
 }
 
@@ -188,6 +189,7 @@ func (k *Kubelet) replacePods(pods []*corev1.Pod) {
 		for _, pod := range k.remembered {
 			if !known[pod.UID] {
 				k.memory.drop(pod.UID)
+				k.env.drop(pod.UID)
 			}
 		}
 		k.remembered = nil
