@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"testing"
@@ -31,35 +32,65 @@ type cluster struct {
 // when everything waits.
 func scenario(t *testing.T, body func(t *testing.T, c *cluster), change ...func(*controllers.Config)) {
 	t.Helper()
+	bubble(t, func(t *testing.T, c *cluster) {
+		stop := c.startControllers(transports{}, change...)
+		t.Cleanup(stop)
+		body(t, c)
+	})
+}
+
+// bubble is scenario without controllers.
+func bubble(t *testing.T, body func(t *testing.T, c *cluster)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		tc := testcluster.Start(t)
 		c := &cluster{Cluster: tc, t: t}
-		as := func(name string) *rest.Config {
-			return tc.As("system:serviceaccount:kube-system:"+name, "system:serviceaccounts", "system:serviceaccounts:kube-system")
-		}
-		cfg := controllers.Config{
-			ClientFor:   func(name string) kubernetes.Interface { return kubernetes.NewForConfigOrDie(as(name)) },
-			MetadataFor: func(name string) metadata.Interface { return metadata.NewForConfigOrDie(as(name)) },
-			Informers:   reconcile.NewInformers(tc.Client),
-			CABundle:    []byte("a certificate"),
-			ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
-			Log:         slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: logLevel()})),
-		}
-		for _, f := range change {
-			f(&cfg)
-		}
-		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-		done := make(chan error, 1)
-		go func() { done <- controllers.Run(ctx, cfg) }()
 		c.node = simulate(t, tc.Client, "node-1", "node-2", "node-3")
-		t.Cleanup(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Errorf("run the controllers: %v", err)
-			}
-		})
 		body(t, c)
 	})
+}
+
+// transports changes how controllers reach the API server; nil means not.
+type transports struct {
+	read  func(http.RoundTripper) http.RoundTripper // of the informers
+	write func(http.RoundTripper) http.RoundTripper // of everything else
+}
+
+// startControllers runs all controllers until stop, which waits for their end.
+func (c *cluster) startControllers(via transports, change ...func(*controllers.Config)) (stop func()) {
+	as := func(name string) *rest.Config {
+		config := c.As("system:serviceaccount:kube-system:"+name, "system:serviceaccounts", "system:serviceaccounts:kube-system")
+		config.WarningHandler = rest.NoWarnings{} // Endpoints are deprecated: we know
+		if via.write != nil {
+			config.Wrap(via.write)
+		}
+		return config
+	}
+	reader := c.As("system:kube-controller-manager")
+	reader.WarningHandler = rest.NoWarnings{}
+	if via.read != nil {
+		reader.Wrap(via.read)
+	}
+	cfg := controllers.Config{
+		ClientFor:   func(name string) kubernetes.Interface { return kubernetes.NewForConfigOrDie(as(name)) },
+		MetadataFor: func(name string) metadata.Interface { return metadata.NewForConfigOrDie(as(name)) },
+		Informers:   reconcile.NewInformers(kubernetes.NewForConfigOrDie(reader)),
+		CABundle:    []byte("a certificate"),
+		ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
+		Log:         slog.New(slog.NewTextHandler(testWriter{c.t}, &slog.HandlerOptions{Level: logLevel()})),
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- controllers.Run(ctx, cfg) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			c.t.Errorf("run the controllers: %v", err)
+		}
+	}
 }
 
 // logLevel shows more with CONTROLLERS_LOG=debug.

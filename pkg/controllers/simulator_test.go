@@ -20,6 +20,7 @@ import (
 type simulator struct {
 	client kubernetes.Interface
 	names  []string
+	stop   func() // ends the simulation; twice is harmless
 
 	mu     sync.Mutex
 	broken map[string]bool // images that never become ready; guarded by mu
@@ -62,7 +63,8 @@ func simulate(t *testing.T, client kubernetes.Interface, names ...string) *simul
 			time.Sleep(500 * time.Millisecond)
 		}
 	}()
-	t.Cleanup(func() { cancel(); <-done })
+	s.stop = func() { cancel(); <-done }
+	t.Cleanup(s.stop)
 	return s
 }
 

@@ -107,13 +107,16 @@ func (c *Controller) discover(ctx context.Context) {
 	known := c.types
 	c.mu.Unlock()
 	found, err := discover(c.env.Client.Discovery(), known)
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		c.env.Log.Warn("garbage collection goes on without some API groups", "err", err)
 	}
 	c.mu.Lock()
 	c.types = found
 	c.mu.Unlock()
-	if err := c.monitors.sync(ctx, found); err != nil {
+	if err := c.monitors.sync(ctx, found); err != nil && ctx.Err() == nil {
 		c.env.Log.Warn("garbage collection goes on without some types", "err", err)
 	}
 }

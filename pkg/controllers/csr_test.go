@@ -1,0 +1,135 @@
+package controllers_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"coracle/pkg/controllers"
+	"coracle/pkg/pki"
+)
+
+func request(t *testing.T, name, commonName string, groups ...string) *certificatesv1.CertificateSigningRequest {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: commonName, Organization: groups},
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: certificatesv1.CertificateSigningRequestSpec{
+			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
+			SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
+			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
+		},
+	}
+}
+
+// bind gives a subject a ClusterRole.
+func (c *cluster) bind(role string, subject rbacv1.Subject) {
+	c.t.Helper()
+	_, err := c.Client.RbacV1().ClusterRoleBindings().Create(c.t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects:   []rbacv1.Subject{subject},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func TestNodesRenewTheirCertificate(t *testing.T) {
+	ca, err := pki.NewCA("test", 0, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scenario(t, func(t *testing.T, c *cluster) {
+		admin := c.Client.CertificatesV1().CertificateSigningRequests()
+		c.bind("system:node-bootstrapper", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: "User", Name: "eve"})
+		c.bind("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "system:nodes"})
+		for _, ask := range []struct {
+			as     *rest.Config
+			name   string
+			groups []string
+			what   *certificatesv1.CertificateSigningRequest
+		}{
+			{c.As("system:node:node-1", "system:nodes"), "system:node:node-1", []string{"system:nodes", "system:authenticated"}, request(t, "own", "system:node:node-1", "system:nodes")},
+			{c.As("eve"), "eve", []string{"system:authenticated"}, request(t, "anothers", "system:node:node-1", "system:nodes")},
+		} {
+			ask.what.Spec.Username, ask.what.Spec.Groups = ask.name, ask.groups
+			client := kubernetes.NewForConfigOrDie(ask.as).CertificatesV1().CertificateSigningRequests()
+			c.eventually("the request is made", func() error { // once the new binding counts
+				_, err := client.Create(t.Context(), ask.what, metav1.CreateOptions{})
+				return err
+			})
+		}
+		c.eventually("the node's own certificate is issued", func() error {
+			r, err := admin.Get(t.Context(), "own", metav1.GetOptions{})
+			if err != nil || len(r.Status.Certificate) == 0 {
+				return fmt.Errorf("status %+v, err %v", r.Status, err)
+			}
+			block, _ := pem.Decode(r.Status.Certificate)
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil || cert.Subject.CommonName != "system:node:node-1" {
+				t.Fatalf("certificate for %v, err %v", cert.Subject, err)
+			}
+			return nil
+		})
+		r, err := admin.Get(t.Context(), "anothers", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Status.Conditions) != 0 || len(r.Status.Certificate) != 0 {
+			t.Errorf("somebody got a node's certificate: %+v", r.Status)
+		}
+		bad := request(t, "bad", "system:node:node-1", "system:nodes", "system:masters")
+		if bad, err = admin.Create(t.Context(), bad, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		bad.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{
+			Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "ByHand",
+		}}
+		if _, err := admin.UpdateApproval(t.Context(), "bad", bad, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("a request that must not be signed fails, though approved", func() error {
+			r, err := admin.Get(t.Context(), "bad", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			for _, cond := range r.Status.Conditions {
+				if cond.Type == certificatesv1.CertificateFailed && cond.Reason == "SignerValidationFailure" {
+					return nil
+				}
+			}
+			return fmt.Errorf("status %+v", r.Status)
+		})
+		c.node.stop() // its steps would fill the day
+		time.Sleep(25 * time.Hour)
+		for _, name := range []string{"own", "anothers", "bad"} {
+			if _, err := admin.Get(t.Context(), name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+				t.Errorf("request %s is kept for ever: %v", name, err)
+			}
+		}
+	}, func(c *controllers.Config) { c.Signer = ca })
+}

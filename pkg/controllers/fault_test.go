@@ -1,0 +1,235 @@
+package controllers_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// lateWatches delays everything that a watch delivers.
+func lateWatches(d time.Duration) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			resp, err := next.RoundTrip(r)
+			if err == nil && r.URL.Query().Get("watch") != "" {
+				resp.Body = delayed(resp.Body, d)
+			}
+			return resp, err
+		})
+	}
+}
+
+// lateBody is a body whose bytes come later than they were sent.
+type lateBody struct {
+	io.ReadCloser
+	delay  time.Duration
+	chunks chan chunk
+	closed chan struct{}
+	rest   []byte
+}
+
+type chunk struct {
+	data []byte
+	sent time.Time
+	err  error
+}
+
+func delayed(body io.ReadCloser, d time.Duration) *lateBody {
+	b := &lateBody{ReadCloser: body, delay: d, chunks: make(chan chunk, 4096), closed: make(chan struct{})}
+	go func() {
+		for {
+			data := make([]byte, 4096)
+			n, err := body.Read(data)
+			select {
+			case b.chunks <- chunk{data[:n], time.Now(), err}:
+			case <-b.closed:
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return b
+}
+
+func (b *lateBody) Read(p []byte) (int, error) {
+	if len(b.rest) == 0 {
+		select {
+		case c := <-b.chunks:
+			if c.err != nil {
+				return 0, c.err
+			}
+			select {
+			case <-time.After(time.Until(c.sent.Add(b.delay))):
+			case <-b.closed:
+				return 0, io.ErrUnexpectedEOF
+			}
+			b.rest = c.data
+		case <-b.closed:
+			return 0, io.ErrUnexpectedEOF
+		}
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+func (b *lateBody) Close() error {
+	close(b.closed)
+	return b.ReadCloser.Close()
+}
+
+// countPods counts the pods that are ever created in default, by UID.
+func (c *cluster) countPods() func() int {
+	c.t.Helper()
+	w, err := c.Client.CoreV1().Pods("default").Watch(c.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var mu sync.Mutex
+	seen := map[types.UID]bool{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for e := range w.ResultChan() {
+			if p, ok := e.Object.(*corev1.Pod); ok && e.Type == watch.Added {
+				mu.Lock()
+				seen[p.UID] = true
+				mu.Unlock()
+			}
+		}
+	}()
+	c.t.Cleanup(func() { w.Stop(); <-done })
+	return func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(seen)
+	}
+}
+
+// TestLateEchoMakesNoSurplus lets the controllers see every change, their own
+// included, seconds late: still no pod is made or deleted twice.
+func TestLateEchoMakesNoSurplus(t *testing.T) {
+	bubble(t, func(t *testing.T, c *cluster) {
+		t.Cleanup(c.startControllers(transports{read: lateWatches(3 * time.Second)}))
+		made := c.countPods()
+		c.deploy("web", "v1", 4)
+		if n := made(); n != 4 {
+			t.Errorf("%d pods were made for 4 replicas", n)
+		}
+		c.patchDeployment("web", `{"spec":{"replicas":6}}`)
+		c.wantComplete("web")
+		c.patchDeployment("web", `{"spec":{"replicas":3}}`)
+		c.wantComplete("web")
+		c.wantPods(map[string]int{"v1": 3})
+		if n := made(); n != 6 {
+			t.Errorf("%d pods were made, want 6", n)
+		}
+		c.setImage("web", "v2")
+		c.wantComplete("web")
+		c.wantPods(map[string]int{"v2": 3})
+		if n := made(); n != 9 {
+			t.Errorf("%d pods were made, want 9", n)
+		}
+	})
+}
+
+var errCrash = errors.New("crashed here")
+
+// crasher ends the controllers at their n-th write: before the server sees it,
+// or after, so that the answer is lost.
+type crasher struct {
+	at    int
+	after bool
+	crash func()
+
+	mu    sync.Mutex
+	count int // guarded by mu
+}
+
+func (c *crasher) wrap(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.Method == http.MethodGet || strings.Contains(r.URL.Path, "/events") {
+			return next.RoundTrip(r)
+		}
+		c.mu.Lock()
+		c.count++
+		hit := c.count == c.at
+		c.mu.Unlock()
+		if !hit {
+			return next.RoundTrip(r)
+		}
+		if c.after {
+			if resp, err := next.RoundTrip(r); err == nil {
+				resp.Body.Close()
+			}
+		}
+		c.crash()
+		return nil, errCrash
+	})
+}
+
+// TestCrashAtAnyWrite kills and restarts the controllers at one write of a
+// rollout, a different one each time: the end is always the same.
+func TestCrashAtAnyWrite(t *testing.T) {
+	for at := 1; at <= 57; at += 8 {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("write %d, done %v", at, after), func(t *testing.T) {
+				bubble(t, func(t *testing.T, c *cluster) {
+					crashed := make(chan struct{})
+					k := &crasher{at: at, after: after, crash: sync.OnceFunc(func() { close(crashed) })}
+					stop := c.startControllers(transports{write: k.wrap})
+					ended := make(chan struct{})
+					over := make(chan struct{})
+					go func() {
+						defer close(ended)
+						select {
+						case <-crashed:
+							stop()
+							stop = c.startControllers(transports{})
+						case <-over:
+						}
+						<-over
+						stop()
+					}()
+					t.Cleanup(func() { close(over); <-ended })
+					c.makeService("web", map[string]string{"app": "web"})
+					c.deploy("web", "v1", 3)
+					c.setImage("web", "v2")
+					c.wantComplete("web")
+					c.wantPods(map[string]int{"v2": 3})
+					c.eventually("the service has them", func() error {
+						if items, ready := c.slices("web"); len(ready) != 3 || len(items) != 1 {
+							return fmt.Errorf("%d slices with %d ready", len(items), len(ready))
+						}
+						return nil
+					})
+					c.settle()
+					if n := len(c.sets("app=web")); n != 2 {
+						t.Errorf("%d replica sets, want 2", n)
+					}
+					select {
+					case <-crashed:
+					default:
+						t.Error("there were too few writes to crash at this one")
+					}
+				})
+			})
+		}
+	}
+}
