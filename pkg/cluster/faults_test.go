@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -242,5 +243,28 @@ func TestEgress(t *testing.T) {
 	must(t, m.Delete(t.Context(), "cl-open"))
 	if after, err := os.ReadFile(forwardingFile); err != nil || string(after) != string(before) {
 		t.Errorf("forwarding was %q and is %q, %v", before, after, err)
+	}
+}
+
+// TestWithoutRoot runs the commands as nobody.
+func TestWithoutRoot(t *testing.T) {
+	m, _ := testMachine(t, "cl-user")
+	// The test's own folders are closed to others.
+	dir, err := os.MkdirTemp("", "cl-user-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, 0o755))
+	program := filepath.Join(dir, "program")
+	data, err := os.ReadFile(m.Programs.APIServer)
+	must(t, err)
+	must(t, os.WriteFile(program, data, 0o755))
+	file := filepath.Join(dir, "machine.json")
+	must(t, writeJSON(file, &Machine{Root: filepath.Join(dir, "clusters"), Programs: m.Programs, Kubeconfig: filepath.Join(dir, "config")}))
+	must(t, os.Chmod(file, 0o644))
+	cmd := exec.Command(program, "create", file, "cl-user")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err == nil || strings.TrimSpace(string(out)) != ErrNotRoot.Error() {
+		t.Errorf("create as nobody: %v, %q", err, out)
 	}
 }

@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"coracle/pkg/image"
+	"coracle/pkg/network"
 )
 
 // testMachine returns a machine with its own folder and kubeconfig, whose
@@ -153,6 +155,7 @@ func TestLifecycle(t *testing.T) {
 	}
 	checkImages(t, m)
 	checkIsolation(t, m, nodes[0])
+	checkClosed(t, m, nodes[0])
 
 	// A second cluster lives beside the first.
 	must(t, m.Create(ctx, CreateOptions{Name: "cl-other", Nodes: 1}))
@@ -248,6 +251,39 @@ func checkIsolation(t *testing.T, m *Machine, n NodeInfo) {
 		if own != "" {
 			t.Errorf("the node shares the host's %s namespace", ns)
 		}
+	}
+}
+
+// checkClosed: a node of a closed cluster reaches the API server, and nothing
+// else of the host.
+func checkClosed(t *testing.T, m *Machine, n NodeInfo) {
+	t.Helper()
+	s, err := m.folder("cl-life").load()
+	must(t, err)
+	node, err := network.PIDNS(n.PID)
+	must(t, err)
+	defer node.Close()
+	l, err := net.Listen("tcp", net.JoinHostPort(s.hostEnd().String(), "0"))
+	must(t, err)
+	defer l.Close()
+	dial := func(address string) error {
+		return node.Do(func() error {
+			// Numeric and with one address, this dials on this very thread.
+			c, err := net.DialTimeout("tcp", address, 3*time.Second)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	if err := dial(net.JoinHostPort(s.hostEnd().String(), strconv.Itoa(s.Port))); err != nil {
+		t.Errorf("the node does not reach the API server: %v", err)
+	}
+	if err := dial(l.Addr().String()); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("the node reaches another port of the host: %v", err)
+	}
+	if err := dial("192.0.2.77:80"); !errors.Is(err, unix.ENETUNREACH) {
+		t.Errorf("the node has a way out: %v", err)
 	}
 }
 

@@ -128,11 +128,11 @@ func TestCheckName(t *testing.T) {
 
 func TestHostRules(t *testing.T) {
 	f := folder("/f/a-b")
-	s := &Spec{Name: "a-b", Subnet: netip.MustParsePrefix("10.89.3.0/24")}
+	s := &Spec{Name: "a-b", Port: 6443, Subnet: netip.MustParsePrefix("10.89.3.0/24")}
 	closed := hostRules(f, s)
 	s.Egress = true
 	open := hostRules(f, s)
-	if !strings.Contains(closed, "table inet coracle_cluster_a_b") || strings.Contains(closed, "masquerade") || strings.Count(closed, "drop") != 2 {
+	if !strings.Contains(closed, "table inet coracle_cluster_a_b") || strings.Contains(closed, "masquerade") || strings.Count(closed, "drop") != 2 || !strings.Contains(closed, "ip daddr 10.89.3.1 tcp dport 6443 accept") {
 		t.Errorf("closed cluster:\n%s", closed)
 	}
 	if !strings.Contains(open, "ip saddr 10.89.3.0/24 masquerade") {

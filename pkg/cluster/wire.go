@@ -140,24 +140,30 @@ func hostTable(cluster string) string {
 	return "coracle_cluster_" + strings.ReplaceAll(cluster, "-", "_")
 }
 
-// hostRules is the host's table for a cluster. A closed cluster needs it too:
-// a host that forwards for others must not forward for the cluster.
+// hostRules is the host's table for a cluster. A closed cluster reaches the
+// API server and nothing else: neither what the host serves for itself nor
+// what lies behind a host that forwards for others. Connections that the host
+// opened are answered.
 func hostRules(f folder, s *Spec) string {
-	link := f.linkName()
+	table, link := hostTable(s.Name), f.linkName()
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s\ndelete table inet %[1]s\ntable inet %[1]s {\n", hostTable(s.Name))
-	fmt.Fprintf(&b, "\tchain forward {\n\t\ttype filter hook forward priority filter - 1; policy accept;\n")
-	if !s.Egress {
-		fmt.Fprintf(&b, "\t\tiifname %q drop\n\t\toifname %[1]q drop\n", link)
-	} else {
-		fmt.Fprintf(&b, "\t\toifname %q ct state new drop\n", link)
-	}
-	b.WriteString("\t}\n")
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("table inet %s\ndelete table inet %[1]s\ntable inet %[1]s {", table)
+	line("\tchain forward {\n\t\ttype filter hook forward priority filter - 1; policy accept;")
 	if s.Egress {
-		fmt.Fprintf(&b, "\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n")
-		fmt.Fprintf(&b, "\t\tiifname %q oifname != %[1]q ip saddr %s masquerade\n\t}\n", link, s.Subnet.Masked())
+		line("\t\toifname %q ct state new drop", link)
+		line("\t}\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;")
+		line("\t\tiifname %q oifname != %[1]q ip saddr %s masquerade", link, s.Subnet.Masked())
+	} else {
+		line("\t\tiifname %q drop\n\t\toifname %[1]q drop", link)
+		line("\t}\n\tchain input {\n\t\ttype filter hook input priority filter - 1; policy accept;")
+		line("\t\tiifname != %q accept", link)
+		line("\t\tct state established,related accept")
+		line("\t\tip daddr %s tcp dport %d accept", s.hostEnd(), s.Port)
+		line("\t\tip daddr %s icmp type echo-request accept", s.hostEnd())
+		line("\t\tmeta l4proto tcp reject with tcp reset\n\t\treject")
 	}
-	b.WriteString("}\n")
+	line("\t}\n}")
 	return b.String()
 }
 

@@ -82,34 +82,44 @@ func Open(file string) (*Archive, error) {
 }
 
 // archiveKind looks for the file that tells the two formats apart. Newer
-// "docker save" files hold both; the older format is complete in them.
+// "docker save" files hold both; the older format is complete in them. It also
+// refuses archives that would grow when they are read: entries cannot hold
+// more than the file does, unless they are sparse.
 func archiveKind(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	found := ""
+	st, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	kind, left := "", st.Size()
 	tr := tar.NewReader(f)
 	for range maxArchiveEntries {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			if kind == "" {
+				return "", errors.New("neither a \"docker save\" file nor an OCI layout: it has no manifest.json and no index.json")
+			}
+			return kind, nil
 		}
 		if err != nil {
 			return "", fmt.Errorf("not a tar file (is it compressed? unpack it first): %w", err)
 		}
-		switch base := path.Clean(h.Name); base {
-		case "manifest.json":
-			return base, nil
-		case "index.json":
-			found = base
+		if left -= h.Size; left < 0 || h.Size < 0 {
+			return "", errors.New("its entries claim to be larger than the archive itself")
+		}
+		base := path.Clean(h.Name)
+		if strings.HasSuffix(base, ".json") && h.Size > maxIndexBytes {
+			return "", fmt.Errorf("%s is larger than %d bytes", base, maxIndexBytes)
+		}
+		if base == "manifest.json" || base == "index.json" && kind == "" {
+			kind = base
 		}
 	}
-	if found == "" {
-		return "", errors.New("neither a \"docker save\" file nor an OCI layout: it has no manifest.json and no index.json")
-	}
-	return found, nil
+	return "", fmt.Errorf("more than %d entries", maxArchiveEntries)
 }
 
 func (a *Archive) openDocker(file string) error {
@@ -253,20 +263,11 @@ func layoutFile(clean string) bool {
 	return ok && len(hash) == 64 && strings.Trim(hash, "0123456789abcdef") == ""
 }
 
-// checkIndex refuses an index that is too large or no JSON before the library
-// reads it.
+// checkIndex refuses an index that is no JSON before the library reads it.
 func checkIndex(dir string) error {
-	f, err := os.Open(filepath.Join(dir, "index.json"))
+	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxIndexBytes+1))
-	if err != nil {
-		return err
-	}
-	if len(data) > maxIndexBytes {
-		return fmt.Errorf("index.json is larger than %d bytes", maxIndexBytes)
 	}
 	if !json.Valid(data) {
 		return errors.New("index.json is not valid JSON")

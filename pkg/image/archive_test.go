@@ -206,6 +206,23 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestOpenRefusesSparseArchives: a few bytes must not become a full disk.
+func TestOpenRefusesSparseArchives(t *testing.T) {
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	// The archive ends before the entry that it announces.
+	if err := tw.WriteHeader(&tar.Header{Name: "index.json", Size: 1 << 40, Mode: 0o600}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "a.tar")
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(file); err == nil || !strings.Contains(err.Error(), "larger than the archive") {
+		t.Errorf("Open = %v", err)
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	for _, name := range []string{"manifest.json", "index.json", "blobs/sha256/x"} {
 		var b bytes.Buffer
