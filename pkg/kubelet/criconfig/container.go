@@ -3,6 +3,7 @@ package criconfig
 import (
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -78,7 +79,7 @@ func Container(in ContainerInput) (*runtimeapi.ContainerConfig, error) {
 		},
 	}
 	if spec.Lifecycle != nil && spec.Lifecycle.StopSignal != nil {
-		config.StopSignal = runtimeapi.Signal(runtimeapi.Signal_value[string(*spec.Lifecycle.StopSignal)])
+		config.StopSignal = signalOf(*spec.Lifecycle.StopSignal)
 	}
 	return config, nil
 }
@@ -169,4 +170,11 @@ func oomScore(pod *corev1.Pod, spec *corev1.Container, memory int64) int64 {
 	score := int64(oomBestEffort) - int64(float64(oomBestEffort)*float64(spec.Resources.Requests.Memory().Value())/float64(memory))
 	// between the guaranteed and the best-effort, whatever the request
 	return min(max(score, oomBestEffort+oomGuaranteed), oomBestEffort-1)
+}
+
+// signalOf translates a signal's name, "SIGRTMIN+1" for example, into the
+// runtime's number for it; 0 leaves the choice to the image.
+func signalOf(name corev1.Signal) runtimeapi.Signal {
+	spelled := strings.NewReplacer("+", "PLUS", "-", "MINUS").Replace(string(name))
+	return runtimeapi.Signal(runtimeapi.Signal_value["SIGNAL_"+spelled])
 }
