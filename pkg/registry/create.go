@@ -33,6 +33,12 @@ const (
 // Create admits, completes, validates and stores obj, which it takes over.
 // Errors: BadRequest, Invalid, AlreadyExists, Forbidden (admission), Timeout.
 func (r *Registry) Create(ctx context.Context, req Request, obj runtime.Object, opts WriteOptions) (*cache.Object, error) {
+	return r.createNamed(ctx, req, obj, opts, false)
+}
+
+// createNamed is Create, which with keepManagers leaves managedFields as an
+// apply made them.
+func (r *Registry) createNamed(ctx context.Context, req Request, obj runtime.Object, opts WriteOptions, keepManagers bool) (*cache.Object, error) {
 	acc, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
@@ -50,7 +56,7 @@ func (r *Registry) Create(ctx context.Context, req Request, obj runtime.Object, 
 				return nil, err
 			}
 		}
-		stored, err := r.create(ctx, req, obj, opts)
+		stored, err := r.create(ctx, req, obj, opts, keepManagers)
 		if generate && apierrors.IsAlreadyExists(err) && attempt < generateAttempts {
 			continue
 		}
@@ -118,7 +124,7 @@ func (r *Registry) NameSuffix() (string, error) {
 	return string(b[:]), nil
 }
 
-func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, opts WriteOptions) (*cache.Object, error) {
+func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, opts WriteOptions, keepManagers bool) (*cache.Object, error) {
 	res := req.Resource
 	acc, err := meta.Accessor(obj)
 	if err != nil {
@@ -138,7 +144,9 @@ func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, 
 	if err := r.completeNew(res, obj, acc); err != nil {
 		return nil, err
 	}
-	obj = r.own(req, res.New(), obj, opts.Manager)
+	if !keepManagers {
+		obj = r.own(req, res.New(), obj, opts.Manager)
+	}
 	undo, err := r.hookCreate(ctx, res, obj, opts.DryRun)
 	if err != nil {
 		return nil, err

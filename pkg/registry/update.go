@@ -101,7 +101,7 @@ func (r *Registry) createByUpdate(ctx context.Context, req Request, change Chang
 			errors.New("the object does not exist, so a precondition on its UID cannot hold"))
 	}
 	acc.SetResourceVersion("")
-	return r.Create(ctx, req, obj, opts.WriteOptions)
+	return r.createNamed(ctx, req, obj, opts.WriteOptions, opts.KeepManagers)
 }
 
 // updateOnce makes one attempt on current. wrote is false when the result
