@@ -36,8 +36,8 @@ var recipes = []recipe{
 	{file: "busybox.tar", refs: image.BusyboxRefs(), make: func(ctx context.Context) (image.Image, error) {
 		return image.Busybox(ctx, "/bin/busybox")
 	}},
-	{file: "demo-web.tar", refs: []string{"coracle.dev/demo-web:v1"}, make: goProgram("./hack/images/demo-web", "65532:65532")},
-	{file: "demo-store.tar", refs: []string{"coracle.dev/demo-store:v1"}, make: goProgram("./hack/images/demo-store", "")},
+	{file: "demo-web.tar", refs: []string{"coracle.dev/demo-web:v1"}, make: goProgram("coracle/hack/images/demo-web", "65532:65532")},
+	{file: "demo-store.tar", refs: []string{"coracle.dev/demo-store:v1"}, make: goProgram("coracle/hack/images/demo-store", "")},
 }
 
 func main() {

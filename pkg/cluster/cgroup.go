@@ -16,8 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wantedControllers are what pods need on a machine with cgroup v2 alone.
-var wantedControllers = []string{"cpu", "cpuset", "io", "memory", "pids"}
+// wantedControllers are what pods use on a machine with cgroup v2 alone; they
+// cannot do without neededControllers.
+var (
+	wantedControllers = []string{"cpu", "cpuset", "io", "memory", "pids"}
+	neededControllers = []string{"cpu", "memory", "pids"}
+)
 
 // hierarchy is one mounted cgroup file system of the host.
 type hierarchy struct {
@@ -95,13 +99,7 @@ func below(path, root string) string {
 
 // sameControllers reports whether super-block options hold all of the names.
 func sameControllers(names, options string) bool {
-	have := strings.Split(options, ",")
-	for _, name := range strings.Split(names, ",") {
-		if !slices.Contains(have, name) {
-			return false
-		}
-	}
-	return true
+	return containsAll(strings.Split(options, ","), strings.Split(names, ","))
 }
 
 // clusterCgroup is the name of a cluster's cgroup in every hierarchy.
@@ -110,7 +108,8 @@ func clusterCgroup(cluster string) string { return "coracle-" + cluster }
 // parent is the directory below which this hierarchy's cluster cgroups are
 // made. In version 1 that is the caller's own cgroup, so that whatever bounds
 // the caller bounds the cluster. In version 2 a cgroup with processes cannot
-// hand out controllers, so it is the nearest ancestor that does.
+// hand out controllers, so it is the nearest ancestor that hands out all that
+// pods need, or the top, where they can be switched on.
 func (h hierarchy) parent() string {
 	dir := filepath.Join(h.Mount, h.Own)
 	if !h.V2 {
@@ -118,11 +117,20 @@ func (h hierarchy) parent() string {
 	}
 	for ; dir != h.Mount; dir = filepath.Dir(dir) {
 		enabled, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
-		if err == nil && slices.Contains(strings.Fields(string(enabled)), "memory") {
+		if err == nil && containsAll(strings.Fields(string(enabled)), neededControllers) {
 			break
 		}
 	}
 	return dir
+}
+
+func containsAll(have, want []string) bool {
+	for _, w := range want {
+		if !slices.Contains(have, w) {
+			return false
+		}
+	}
+	return true
 }
 
 // createCgroups makes the cgroup of one part of a cluster, a node or the
@@ -189,7 +197,11 @@ func enableControllers(dir string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	return os.WriteFile(file, []byte(strings.Join(missing, " ")), 0o644)
+	err = os.WriteFile(file, []byte(strings.Join(missing, " ")), 0o644)
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("cgroup %s has processes of its own, so it cannot hand out controllers (inside a container: move its processes into a cgroup below): %w", dir, err)
+	}
+	return err
 }
 
 // joinCgroups moves a process into the directories.

@@ -114,11 +114,7 @@ func (m *Machine) NodeStop(ctx context.Context, cluster, node string) error {
 		return err
 	}
 	defer unlock()
-	if err := shutDown(ctx, b.f, b.s, i); err != nil {
-		return err
-	}
-	fmt.Fprintf(m.out(), "Node %s is stopped\n", node)
-	return nil
+	return shutDown(ctx, b.f, b.s, i)
 }
 
 // NodeKill pulls one node's plug: every process of it ends at once.
@@ -128,11 +124,7 @@ func (m *Machine) NodeKill(ctx context.Context, cluster, node string) error {
 		return err
 	}
 	defer unlock()
-	if err := powerOff(ctx, b.f, b.s, i); err != nil {
-		return err
-	}
-	fmt.Fprintf(m.out(), "Node %s is dead\n", node)
-	return nil
+	return powerOff(ctx, b.f, b.s, i)
 }
 
 // NodeStart powers a node on. It does not wait until the node is ready.
@@ -156,11 +148,7 @@ func (m *Machine) NodeStart(ctx context.Context, cluster, node string) error {
 	if err := issueNode(b.f, b.s, ca, i, time.Now()); err != nil {
 		return err
 	}
-	if err := startNode(ctx, b.f, b.s, i, list); err != nil {
-		return err
-	}
-	fmt.Fprintf(m.out(), "Node %s is started\n", node)
-	return nil
+	return startNode(ctx, b.f, b.s, i, list)
 }
 
 // NodePartition cuts a node off from the host and from all other nodes. What
@@ -187,15 +175,7 @@ func (m *Machine) switchPort(ctx context.Context, cluster, node string, up bool)
 	if !p.alive() {
 		return fmt.Errorf("node %s is not running: start it with \"ctl cluster node start %s %[1]s\"", node, cluster)
 	}
-	if err := setPort(b.f, i, up); err != nil {
-		return err
-	}
-	word := "cut off"
-	if up {
-		word = "connected"
-	}
-	fmt.Fprintf(m.out(), "Node %s is %s\n", node, word)
-	return nil
+	return setPort(b.f, i, up)
 }
 
 // NodeInfo is what this machine knows of one node.

@@ -51,6 +51,31 @@ func TestParseHierarchies(t *testing.T) {
 	}
 }
 
+// TestUnifiedParent: a session's slice hands out memory and pids, but no cpu.
+func TestUnifiedParent(t *testing.T) {
+	top := t.TempDir()
+	h := hierarchy{Mount: top, V2: true, Own: "/user.slice/user-0.slice/session-1.scope"}
+	control := func(dir, controllers string) {
+		must(t, os.MkdirAll(filepath.Join(top, dir), 0o755))
+		must(t, os.WriteFile(filepath.Join(top, dir, "cgroup.subtree_control"), []byte(controllers+"\n"), 0o644))
+	}
+	control("", "memory pids")
+	control("user.slice", "memory pids")
+	control("user.slice/user-0.slice", "memory pids")
+	control("user.slice/user-0.slice/session-1.scope", "")
+	if got := h.parent(); got != top {
+		t.Errorf("parent %s, want the top", got)
+	}
+	control("user.slice", "cpu io memory pids")
+	if got := h.parent(); got != filepath.Join(top, "user.slice") {
+		t.Errorf("parent %s, want user.slice", got)
+	}
+	h.V2 = false
+	if got := h.parent(); got != filepath.Join(top, h.Own) {
+		t.Errorf("version 1: parent %s", got)
+	}
+}
+
 func FuzzParseHierarchies(f *testing.F) {
 	f.Add([]byte("32 31 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"), []byte("4:cpu:/a\n"))
 	f.Fuzz(func(t *testing.T, mounts, own []byte) {
