@@ -39,6 +39,10 @@ func (w *podLoop) begin(ctx context.Context, a lifecycle.Action) {
 	if t, failed := w.in.Trouble[key]; failed && w.in.Now.Before(t.RetryAt) {
 		return
 	}
+	if (a.Kind == lifecycle.StartContainer || a.Kind == lifecycle.CreateSandbox) && w.k.lapsed() {
+		w.wakeIn(beatEvery)
+		return
+	}
 	op := lifecycle.Op{}
 	if a.Kind == lifecycle.StopContainer {
 		op.Deadline = w.in.Now.Add(a.Grace)

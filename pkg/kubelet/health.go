@@ -52,8 +52,38 @@ func (k *Kubelet) check(ctx context.Context) node.Health {
 		return h
 	}
 	h.Err = unready(s.GetStatus().GetConditions())
+	h.Handlers = handlersOf(s)
+	k.handlers.Store(&h.Handlers)
 	h.Images = k.nodeImages(ctx)
 	return h
+}
+
+// handlersOf lists the runtime's handlers and what each can do.
+func handlersOf(s *runtimeapi.StatusResponse) []corev1.NodeRuntimeHandler {
+	var out []corev1.NodeRuntimeHandler
+	for _, h := range s.GetRuntimeHandlers() {
+		recursive, users := h.GetFeatures().GetRecursiveReadOnlyMounts(), h.GetFeatures().GetUserNamespaces()
+		out = append(out, corev1.NodeRuntimeHandler{Name: h.GetName(), Features: &corev1.NodeRuntimeHandlerFeatures{
+			RecursiveReadOnlyMounts: &recursive, UserNamespaces: &users,
+		}})
+	}
+	slices.SortFunc(out, func(a, b corev1.NodeRuntimeHandler) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// recursiveReadOnly tells whether a handler can make mounts read-only with
+// everything below them.
+func (k *Kubelet) recursiveReadOnly(handler string) bool {
+	known := k.handlers.Load()
+	if known == nil {
+		return false
+	}
+	for _, h := range *known {
+		if h.Name == handler {
+			return h.Features != nil && h.Features.RecursiveReadOnlyMounts != nil && *h.Features.RecursiveReadOnlyMounts
+		}
+	}
+	return false
 }
 
 // unready says which condition of the runtime keeps pods from running.

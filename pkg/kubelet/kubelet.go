@@ -51,6 +51,7 @@ type Kubelet struct {
 	cgroupV2 bool
 
 	imageList imageList
+	handlers  atomic.Pointer[[]corev1.NodeRuntimeHandler] // what the runtime can do; nil while unknown
 
 	ownFactory     informers.SharedInformerFactory // nil when the factory was given
 	serviceLister  corelisters.ServiceLister
@@ -62,10 +63,14 @@ type Kubelet struct {
 	life context.Context
 	name atomic.Pointer[string] // of the runtime
 
+	lastBeat atomic.Int64 // when the agent last knew that it ran, in ns since 1970
+
 	mu      sync.Mutex
 	loops   map[types.UID]*podLoop  // guarded by mu
 	initial map[types.UID]inventory // what ran when the agent started and nobody has adopted; guarded by mu
 	synced  bool                    // the pods of the node were listed; guarded by mu
+	// listVersion is that of the newest list made outside the watch; guarded by mu
+	listVersion uint64
 	// remembered are the pods found on disk at the start; guarded by mu
 	remembered []*corev1.Pod
 	running    sync.WaitGroup // the loops
@@ -98,7 +103,7 @@ func New(cfg Config) (*Kubelet, error) {
 	if !cfg.Simulated {
 		k.volumes = volume.New(volume.Config{
 			RootDir: cfg.RootDir, Client: cfg.Client, Clock: cfg.Clock, Log: cfg.Log,
-			NodeAllocatable: k.allocatable, OnChange: k.volumeChanged,
+			NodeAllocatable: k.allocatable, OnChange: k.volumeChanged, RecursiveReadOnly: k.recursiveReadOnly,
 		})
 	}
 	k.images = image.New(image.Config{
@@ -177,6 +182,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("volumes", k.volumes.Run)
 	part("services", k.readServices)
 	part("checkpoints", k.memory.run)
+	part("heartbeat", k.beat)
 	part("node", k.node.Run)
 	part("pods", k.runPods)
 	if k.server != nil {

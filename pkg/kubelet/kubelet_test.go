@@ -34,6 +34,7 @@ type simNode struct {
 	client  *fake.Clientset
 	runtime *crifake.Runtime
 	events  *record.FakeRecorder
+	agent   *Kubelet
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 	// checkpoints is where the agent remembers its pods, empty for nowhere.
@@ -65,7 +66,7 @@ func (n *simNode) start() {
 	}
 	k.memory, k.env = newCheckpoints(n.checkpoints, k.log), newEnvMemory(n.checkpoints)
 	ctx, cancel := context.WithCancel(n.t.Context())
-	n.cancel = cancel
+	n.agent, n.cancel = k, cancel
 	n.done.Go(func() {
 		if err := k.Run(ctx); err != nil {
 			n.t.Error(err)

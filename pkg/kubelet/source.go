@@ -115,7 +115,7 @@ func (k *Kubelet) take(pod *corev1.Pod) {
 		w.update(pod)
 		return
 	}
-	if k.life.Err() != nil {
+	if k.life.Err() != nil || k.outdated(pod) {
 		return
 	}
 	w := newPodLoop(k, pod)

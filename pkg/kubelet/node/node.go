@@ -41,6 +41,8 @@ type Health struct {
 	Err     error  // why no pods can be run; nil when they can
 	Runtime string // "containerd://1.6.20", empty while unknown
 	Images  []corev1.ContainerImage
+	// Handlers are the runtime's, sorted by name.
+	Handlers []corev1.NodeRuntimeHandler
 	// pressure of resources; the messages are the node's own
 	MemoryPressure, DiskPressure, PIDPressure bool
 }
@@ -178,7 +180,7 @@ func (m *Manager) look(ctx context.Context) bool {
 		h.Runtime = m.health.Runtime // known from before, while it does not answer
 	}
 	if h.Err != nil && h.Images == nil {
-		h.Images = m.health.Images
+		h.Images, h.Handlers = m.health.Images, m.health.Handlers
 	}
 	m.health = h
 	return h.Err == nil

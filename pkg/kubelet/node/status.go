@@ -30,7 +30,7 @@ func (m *Manager) status(old *corev1.NodeStatus) corev1.NodeStatus {
 	}
 	s.NodeInfo = m.info
 	s.NodeInfo.ContainerRuntimeVersion = h.Runtime
-	s.Images = h.Images
+	s.Images, s.RuntimeHandlers = h.Images, h.Handlers
 	if len(s.Images) > maxImages {
 		s.Images = s.Images[:maxImages]
 	}
