@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"k8s.io/apimachinery/pkg/fields"
 
 	"coracle/pkg/registry"
 	"coracle/pkg/storage"
@@ -33,6 +34,9 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 		WriteError(w, err)
 		return
 	}
+	if req.Name != "" {
+		opts.Fields = named(opts.Fields, req.Name)
+	}
 	timeout := opts.timeout
 	if timeout == 0 {
 		timeout = minWatch + rand.N(minWatch)
@@ -46,8 +50,28 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 	}
 	defer watcher.Close()
 	stream := &watchStream{w: w, sv: sv, rep: rep, flush: http.NewResponseController(w), legacy: opts.LegacyInitial(), now: s.now}
+	stream.initial = opts.Initial()
 	stream.begin()
 	stream.run(ctx, watcher)
+	if stream.timeUp && opts.Bookmarks && !stream.initial && r.Context().Err() == nil {
+		stream.last(watcher.Bookmark())
+	}
+}
+
+// named restricts a selector to one object: a watch of a single name.
+func named(sel fields.Selector, name string) fields.Selector {
+	one := fields.OneTermEqualSelector("metadata.name", name)
+	if sel == nil {
+		return one
+	}
+	return fields.AndSelectors(sel, one)
+}
+
+// last tells a client whose time is up where to go on.
+func (s *watchStream) last(e cache.WatchEvent) {
+	if err := s.event(&e); err == nil {
+		s.send()
+	}
 }
 
 // watchStream writes one watch to one client.
@@ -59,7 +83,10 @@ type watchStream struct {
 	legacy bool // the client does not expect the mark that ends initial events
 	now    func() time.Time
 	rows   bool // a Table with columns was sent
-	buf    []byte
+	// initial says that the state the stream begins with is not complete yet.
+	initial bool
+	timeUp  bool // the stream ended because its time was up
+	buf     []byte
 }
 
 func (s *watchStream) begin() {
@@ -112,6 +139,7 @@ const flushBytes = 64 << 10
 
 func (s *watchStream) event(e *cache.WatchEvent) error {
 	if e.Type == cache.Bookmark {
+		s.initial = s.initial && !e.InitialEnd
 		if e.InitialEnd && s.legacy {
 			return nil
 		}
@@ -161,6 +189,7 @@ func (s *watchStream) frame(kind string, object []byte) {
 // with an ERROR event when the client has to list again.
 func (s *watchStream) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil || errors.Is(err, storage.ErrClosed) {
+		s.timeUp = ctx.Err() != nil
 		return
 	}
 	status := StatusOf(registry.ReadError(err, s.sv.res))

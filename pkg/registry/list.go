@@ -104,6 +104,9 @@ func (r *Registry) List(ctx context.Context, req Request, opts ListOptions) (*ca
 	if err := checkListVersion(opts); err != nil {
 		return nil, err
 	}
+	if opts.SendInitialEvents != nil {
+		return nil, invalidListOptions("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list")
+	}
 	prefix := Prefix(req.Resource, req.Namespace)
 	if name, ok := singleName(req, opts); ok {
 		return r.listOne(ctx, req, name, match, opts)
@@ -317,12 +320,8 @@ func (r *Registry) Watch(ctx context.Context, req Request, opts ListOptions) (*c
 		return nil, err
 	}
 	q := cache.WatchOptions{Bookmarks: opts.Bookmarks, Match: match}
-	switch {
-	case opts.SendInitialEvents != nil && *opts.SendInitialEvents:
-		q.Initial = true
-		q.Consistent = opts.Version == ""
-	case opts.SendInitialEvents == nil && (opts.Version == "" || opts.Version == "0"):
-		// The oldest form of a watch: state first, without an end mark.
+	q.Field, q.Value = hint(req.Resource, opts.Fields)
+	if opts.Initial() {
 		q.Initial = true
 		q.Consistent = opts.Version == ""
 	}
@@ -333,6 +332,15 @@ func (r *Registry) Watch(ctx context.Context, req Request, opts ListOptions) (*c
 	}
 	w, err := r.cfg.Cache.Watch(ctx, Prefix(req.Resource, req.Namespace), q)
 	return w, readError(err, req.Resource, "")
+}
+
+// Initial says that a watch begins with the state: as WatchList, or in the
+// oldest form of a watch, which has no end mark.
+func (o ListOptions) Initial() bool {
+	if o.SendInitialEvents != nil {
+		return *o.SendInitialEvents
+	}
+	return o.Version == "" || o.Version == "0"
 }
 
 // LegacyInitial says that a watch sends the initial state without the
@@ -352,10 +360,28 @@ func checkWatchOptions(opts ListOptions) error {
 		causes = append(causes, "allowWatchBookmarks: Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true")
 	}
 	if len(causes) > 0 {
-		return &apierrors.StatusError{ErrStatus: metav1.Status{
-			Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
-			Message: "ListOptions.meta.k8s.io \"\" is invalid: " + strings.Join(causes, ", "),
-		}}
+		return invalidListOptions(causes...)
 	}
 	return nil
+}
+
+func invalidListOptions(causes ...string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
+		Message: "ListOptions.meta.k8s.io \"\" is invalid: " + strings.Join(causes, ", "),
+	}}
+}
+
+// hint finds a field that every selected object has at one value, so that the
+// cache need not wake the watch for others.
+func hint(res *resource.Resource, sel fields.Selector) (field, value string) {
+	if sel == nil {
+		return "", ""
+	}
+	for _, name := range res.FieldNames {
+		if value, ok := sel.RequiresExactMatch(name); ok && value != "" {
+			return name, value
+		}
+	}
+	return "", ""
 }
