@@ -10,6 +10,6 @@
 //
 // Contract: making a Handler costs nothing. The first request for a document
 // builds it, one at a time; what stays in memory is the compressed document
-// and its hash. The hash of a document changes when and only when the document
-// does, so that a client which knows it may cache the document for good.
+// and its hash. A document that changes has another hash, so that a client which
+// asks for a hash may keep the answer for good.
 package openapi

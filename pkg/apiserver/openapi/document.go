@@ -179,7 +179,11 @@ func kindsProto(kinds []gvkJSON, field protowire.Number) []byte {
 	}
 	var yaml strings.Builder
 	for _, k := range kinds {
-		fmt.Fprintf(&yaml, "- group: %q\n  kind: %s\n  version: %s\n", k.Group, k.Kind, k.Version)
+		group := k.Group
+		if group == "" {
+			group = `""`
+		}
+		fmt.Fprintf(&yaml, "- group: %s\n  kind: %s\n  version: %s\n", group, k.Kind, k.Version)
 	}
 	value := message(nil, anyYAML, []byte(yaml.String()))
 	return message(nil, field, message(message(nil, namedName, []byte(gvkExtension)), namedValue, value))
@@ -192,7 +196,7 @@ func kindJSON(gvk schema.GroupVersionKind) *gvkJSON {
 	return &gvkJSON{Group: gvk.Group, Kind: gvk.Kind, Version: gvk.Version}
 }
 
-// codeTexts describes the status codes of successful answers.
+// codeText describes the status code of a successful answer.
 func codeText(code string) string {
 	switch code {
 	case "201":
