@@ -27,6 +27,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/apiserver"
+	"coracle/pkg/apiserver/openapi"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/node"
 	"coracle/pkg/auth/policy"
@@ -68,7 +69,7 @@ type Config struct {
 	AllowExternalIPs bool
 	// DisableAdmission lists plugins by name.
 	DisableAdmission []string
-	// OpenAPI serves /openapi; nil serves none.
+	// OpenAPI serves /openapi; it defaults to the description of all kinds.
 	OpenAPI http.Handler
 }
 
@@ -138,6 +139,9 @@ func New(cfg Config) (*ControlPlane, error) {
 		Types: func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(table.Scheme()) },
 		Hooks: map[string]registry.Hook{"services": cp.serviceHook()},
 	})
+	if cfg.OpenAPI == nil {
+		cfg.OpenAPI = openapi.New(table, Version())
+	}
 	serverConfig := apiserver.Config{
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
 		OpenAPI: cfg.OpenAPI, Version: Version(),
