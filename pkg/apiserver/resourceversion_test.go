@@ -175,8 +175,7 @@ func checkListCell(t *testing.T, s *server, match, version, limit, token, old st
 	if (list.ResourceVersion == old) != snapshot {
 		t.Errorf("list%s is at %s, the first page was at %s", query, list.ResourceVersion, old)
 	}
-	want := 5 // with kube-root-ca.crt, where controllers run; without them 4
-	want--
+	want := 4
 	if snapshot {
 		want--
 	}

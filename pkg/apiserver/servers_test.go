@@ -6,7 +6,6 @@ import (
 	"sync"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -147,7 +146,7 @@ func writeMany(t *testing.T, s *server, id int) {
 func replay(t *testing.T, w *stream, last int64) []string {
 	t.Helper()
 	var out []string
-	state := map[string]corev1.ConfigMap{}
+	state := map[string]texts{}
 	for {
 		e := w.next()
 		if n := e.revision(t); n <= last {
@@ -157,11 +156,11 @@ func replay(t *testing.T, w *stream, last int64) []string {
 		}
 		name := e.Metadata.Name
 		before, there := state[name]
-		legal := map[string]bool{"ADDED": !there, "MODIFIED": there && e.Data["n"] == before.Data["n"]+"+", "DELETED": there && e.Data["n"] == before.Data["n"]}
+		legal := map[string]bool{"ADDED": !there, "MODIFIED": there && e.Data["n"] == before["n"]+"+", "DELETED": there && e.Data["n"] == before["n"]}
 		if !legal[e.Type] {
-			t.Fatalf("event %s %s with %v follows %v", e.Type, name, e.Data, before.Data)
+			t.Fatalf("event %s %s with %v follows %v", e.Type, name, e.Data, before)
 		}
-		state[name] = corev1.ConfigMap{Data: e.Data}
+		state[name] = e.Data
 		if e.Type == "DELETED" {
 			delete(state, name)
 		}

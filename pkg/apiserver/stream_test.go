@@ -30,9 +30,20 @@ type streamEvent struct {
 type object struct {
 	Kind, APIVersion string
 	Metadata         metav1.ObjectMeta
-	Data             map[string]string
+	Data             texts
 	Code             int32
 	Reason           metav1.StatusReason
+}
+
+// texts are a ConfigMap's data; other kinds' data are of no interest here.
+type texts map[string]string
+
+func (d *texts) UnmarshalJSON(b []byte) error {
+	m := map[string]string{}
+	if json.Unmarshal(b, &m) == nil {
+		*d = m
+	}
+	return nil
 }
 
 func (e *streamEvent) revision(t *testing.T) int64 {
