@@ -180,7 +180,7 @@ func powerOff(ctx context.Context, f folder, s *Spec, index int) error {
 	if err != nil {
 		return err
 	}
-	if err := p.kill(ctx); err != nil {
+	if err := p.kill(ctx, func() { thawCluster(s.Name) }); err != nil {
 		return fmt.Errorf("power off node %s: %w", s.Nodes[index].Name, err)
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {

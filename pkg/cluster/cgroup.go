@@ -316,6 +316,35 @@ func cgroupProcesses(dir string) []int {
 	return pids
 }
 
+// thawCluster lets the processes of a cluster run that a dead runtime has left
+// frozen.
+func thawCluster(cluster string) {
+	dirs, err := findCgroups(cluster)
+	if err != nil {
+		return // what cannot be found cannot be thawed; the kill says what is stuck
+	}
+	for _, dir := range dirs {
+		thaw(dir)
+	}
+}
+
+// thaw undoes the freezing of a cgroup and of all below it, in either version
+// of cgroups.
+func thaw(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // a cgroup that is gone is not frozen
+		}
+		for file, value := range map[string]string{"freezer.state": "THAWED", "cgroup.freeze": "0"} {
+			file = filepath.Join(path, file)
+			if _, err := os.Stat(file); err == nil {
+				_ = os.WriteFile(file, []byte(value), 0)
+			}
+		}
+		return nil
+	})
+}
+
 // removeCgroup removes a directory and all below it, deepest first. The
 // kernel keeps a cgroup busy for a moment after its last process has ended.
 func removeCgroup(dir string, patience time.Duration) error {

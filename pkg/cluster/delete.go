@@ -83,7 +83,7 @@ func (m *Machine) tearDown(ctx context.Context, f folder, s *Spec) error {
 		do   func() error
 	}{
 		{"Take the context out of the kubeconfig", func() error { return removeContext(ctx, kubeconfig, f, s.Name) }},
-		{"Power off the nodes", func() error { return killNodes(ctx, f) }},
+		{"Power off the nodes", func() error { return killNodes(ctx, f, s.Name) }},
 		{"End the control plane", func() error { return endControlPlane(ctx, f, 0) }},
 		{"Remove the cgroups", func() error { return removeClusterCgroups(ctx, s.Name) }},
 		{"Remove the firewall rules", func() error { return removeHostRules(ctx, s.Name) }},
@@ -106,7 +106,7 @@ func (m *Machine) tearDown(ctx context.Context, f folder, s *Spec) error {
 }
 
 // killNodes pulls the plug of every node that has a process file.
-func killNodes(ctx context.Context, f folder) error {
+func killNodes(ctx context.Context, f folder, cluster string) error {
 	files, err := filepath.Glob(f.nodePID("*"))
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func killNodes(ctx context.Context, f folder) error {
 			// its cgroup.
 			continue
 		}
-		if err := p.kill(ctx); err != nil {
+		if err := p.kill(ctx, func() { thawCluster(cluster) }); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -137,12 +137,15 @@ func removeClusterCgroups(ctx context.Context, cluster string) error {
 	}
 	var errs []error
 	for _, dir := range dirs {
+		thaw(dir)
+	}
+	for _, dir := range dirs {
 		for _, pid := range cgroupProcesses(dir) {
 			p, err := identify(pid)
 			if err != nil {
 				continue // it has ended
 			}
-			if err := p.kill(ctx); err != nil {
+			if err := p.kill(ctx, func() { thawCluster(cluster) }); err != nil {
 				errs = append(errs, err)
 			}
 		}

@@ -146,7 +146,7 @@ func TestReboot(t *testing.T) {
 	ctx := t.Context()
 	must(t, m.Create(ctx, CreateOptions{Name: "cl-boot", Nodes: 2}))
 	f := m.folder("cl-boot")
-	must(t, killNodes(ctx, f))
+	must(t, killNodes(ctx, f, "cl-boot"))
 	must(t, endControlPlane(ctx, f, 0))
 	must(t, removeClusterCgroups(ctx, "cl-boot"))
 	must(t, removeHostRules(ctx, "cl-boot"))

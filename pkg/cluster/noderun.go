@@ -220,7 +220,7 @@ func bootNode(ctx context.Context, f folder, s *Spec, index int, cgroups []strin
 		err = awaitReport(ctx, goWrite, reportRead)
 	}
 	if err != nil {
-		return errors.Join(err, p.kill(context.WithoutCancel(ctx)))
+		return errors.Join(err, p.kill(context.WithoutCancel(ctx), nil))
 	}
 	return nil
 }

@@ -116,6 +116,27 @@ func (n *loneNode) podLog(name string) string {
 	return string(data)
 }
 
+// freezeContainers freezes the cgroups of all pods of a cluster.
+func freezeContainers(t *testing.T, cluster string) {
+	t.Helper()
+	dirs, err := findCgroups(cluster)
+	must(t, err)
+	frozen := 0
+	for _, dir := range dirs {
+		for file, value := range map[string]string{"freezer.state": "FROZEN", "cgroup.freeze": "1"} {
+			matches, err := filepath.Glob(filepath.Join(dir, "*", "kubepods", file))
+			must(t, err)
+			for _, m := range matches {
+				must(t, os.WriteFile(m, []byte(value), 0))
+				frozen++
+			}
+		}
+	}
+	if frozen == 0 {
+		t.Error("no cgroup of a pod could be frozen")
+	}
+}
+
 // TestPodsOnANode runs real containers, ends the node in both ways, and starts
 // it again.
 func TestPodsOnANode(t *testing.T) {
@@ -132,6 +153,8 @@ func TestPodsOnANode(t *testing.T) {
 	}
 	n.checkSharedRoot(t, pid)
 
+	// A runtime that dies while it kills a container leaves its cgroup frozen.
+	freezeContainers(t, "cl-pods")
 	must(t, powerOff(t.Context(), n.f, n.s, 0))
 	if left := leftProcesses(t, "cl-pods", "cl-pods-1"); len(left) > 0 {
 		t.Errorf("after a kill there are processes %v", left)

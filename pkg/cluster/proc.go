@@ -123,15 +123,33 @@ func (p runningProcess) stop(ctx context.Context, grace time.Duration) error {
 	if err != nil || gone {
 		return err
 	}
-	return p.kill(ctx)
+	return p.kill(ctx, nil)
 }
 
-func (p runningProcess) kill(ctx context.Context) error {
-	gone, err := p.signalAndWait(ctx, unix.SIGKILL, 10*time.Second)
-	if err == nil && !gone {
-		err = fmt.Errorf("process %d does not end although it was killed: look at /proc/%d/stack", p.PID, p.PID)
+// killPatience bounds how long a killed process may take to end, and
+// freezePatience how long until it is taken to be frozen.
+const (
+	killPatience   = 10 * time.Second
+	freezePatience = 200 * time.Millisecond
+)
+
+// kill ends a process. A runtime freezes cgroups while it kills containers,
+// and when it dies in the midst of that, their processes cannot end, nor can
+// the init of the PID namespace they are in: thaw is called for those, when
+// the process does not end at once. It may be nil.
+func (p runningProcess) kill(ctx context.Context, thaw func()) error {
+	for deadline := time.Now().Add(killPatience); ; {
+		gone, err := p.signalAndWait(ctx, unix.SIGKILL, freezePatience)
+		if err != nil || gone {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("process %d does not end although it was killed: look at /proc/%d/stack", p.PID, p.PID)
+		}
+		if thaw != nil {
+			thaw()
+		}
 	}
-	return err
 }
 
 // readProcess reads a process file; a missing one gives the zero value, which
