@@ -196,7 +196,7 @@ func TestProcessIdentity(t *testing.T) {
 		if other.alive() {
 			t.Errorf("%+v is alive", other)
 		}
-		if err := other.kill(t.Context(, nil)); err != nil {
+		if err := other.kill(t.Context(), nil); err != nil {
 			t.Errorf("kill %+v: %v", other, err)
 		}
 	}
