@@ -1,16 +1,11 @@
 package kubelet
 
 import (
-	"errors"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	clienttesting "k8s.io/client-go/testing"
 )
 
 // TestStoppedAgentListsBeforeItStarts lets an agent wake up after a long stop:
@@ -18,16 +13,8 @@ import (
 // containers of both have ended.
 func TestStoppedAgentListsBeforeItStarts(t *testing.T) {
 	onNode(t, func(t *testing.T, n *simNode) {
-		var mute atomic.Bool
 		n.stop()
-		n.client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			if mute.Load() {
-				return true, nil, errors.New("not yet")
-			}
-			return false, nil, nil
-		})
-		dead := watch.NewRaceFreeFake()
-		n.client.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) { return true, dead, nil })
+		n.silentPodWatch.Store(true)
 		n.create(simplePod("p"))
 		n.create(simplePod("q"))
 		n.start()
@@ -39,7 +26,7 @@ func TestStoppedAgentListsBeforeItStarts(t *testing.T) {
 		if err := n.client.CoreV1().Pods("ns").Delete(t.Context(), "q", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		mute.Store(true)
+		n.noPodLists.Store(true)
 		n.agent.lastBeat.Store(time.Now().Add(-time.Hour).UnixNano())
 		n.runtime.Exit("uid-p", "c", 1)
 		n.runtime.Exit("uid-q", "c", 1)
@@ -47,7 +34,7 @@ func TestStoppedAgentListsBeforeItStarts(t *testing.T) {
 		if n.runtime.Starts("uid-p", "c")+n.runtime.Starts("uid-q", "c") != 2 {
 			t.Error("restarted before the pods were listed")
 		}
-		mute.Store(false)
+		n.noPodLists.Store(false)
 		n.after(10 * time.Second)
 		if n.runtime.Starts("uid-p", "c") != 2 || n.runtime.Starts("uid-q", "c") != 1 {
 			t.Errorf("p started %d times, q %d times", n.runtime.Starts("uid-p", "c"), n.runtime.Starts("uid-q", "c"))
@@ -59,8 +46,7 @@ func TestStoppedAgentGoesOnWithoutTheAPIServer(t *testing.T) {
 	onNode(t, func(t *testing.T, n *simNode) {
 		n.create(simplePod("p"))
 		n.after(2 * time.Second)
-		away := n.cutOff()
-		away.Store(true)
+		n.away.Store(true)
 		n.agent.lastBeat.Store(time.Now().Add(-time.Hour).UnixNano())
 		n.runtime.Exit("uid-p", "c", 1)
 		n.after(30 * time.Second)

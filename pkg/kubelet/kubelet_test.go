@@ -2,9 +2,11 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,9 +14,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 
 	"coracle/pkg/kubelet/crifake"
@@ -37,6 +42,8 @@ type simNode struct {
 	agent   *Kubelet
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
+	// faults of the API server, scripted by the test
+	away, noPodLists, silentPodWatch atomic.Bool
 	// checkpoints is where the agent remembers its pods, empty for nowhere.
 	checkpoints string
 }
@@ -48,9 +55,30 @@ func onNode(t *testing.T, test func(t *testing.T, n *simNode)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := &simNode{t: t, client: fake.NewClientset(), runtime: crifake.New(crifake.Config{}), events: record.NewFakeRecorder(10000)}
+		n.script()
 		n.start()
 		test(t, n)
 		n.stop()
+	})
+}
+
+// script puts the faults in place before anything runs: the fake server's list
+// of reactions is not guarded.
+func (n *simNode) script() {
+	n.client.PrependReactor("*", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		if n.away.Load() || n.noPodLists.Load() && a.Matches("list", "pods") {
+			return true, nil, errors.New("connection refused")
+		}
+		return false, nil, nil
+	})
+	n.client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {
+		switch {
+		case n.away.Load():
+			return true, nil, errors.New("connection refused")
+		case n.silentPodWatch.Load() && a.Matches("watch", "pods"):
+			return true, watch.NewRaceFreeFake(), nil
+		}
+		return false, nil, nil
 	})
 }
 

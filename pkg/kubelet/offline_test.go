@@ -1,39 +1,16 @@
 package kubelet
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	clienttesting "k8s.io/client-go/testing"
 )
-
-// cutOff makes the API server unreachable while it is set.
-func (n *simNode) cutOff() *atomic.Bool {
-	var away atomic.Bool
-	n.client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-		if away.Load() {
-			return true, nil, errors.New("connection refused")
-		}
-		return false, nil, nil
-	})
-	n.client.PrependWatchReactor("*", func(clienttesting.Action) (bool, watch.Interface, error) {
-		if away.Load() {
-			return true, nil, errors.New("connection refused")
-		}
-		return false, nil, nil
-	})
-	return &away
-}
 
 func TestContainersRestartWithoutTheAPIServer(t *testing.T) {
 	onNode(t, func(t *testing.T, n *simNode) {
@@ -45,14 +22,13 @@ func TestContainersRestartWithoutTheAPIServer(t *testing.T) {
 		p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "cm"}}}}
 		n.create(p)
 		n.after(2 * time.Second)
-		away := n.cutOff()
-		away.Store(true)
+		n.away.Store(true)
 		n.runtime.Exit("uid-p", "c", 1)
 		n.after(time.Minute)
 		if n.runtime.Live("uid-p", "c") != 1 || n.runtime.Starts("uid-p", "c") != 2 {
 			t.Errorf("%d live after %d starts", n.runtime.Live("uid-p", "c"), n.runtime.Starts("uid-p", "c"))
 		}
-		away.Store(false)
+		n.away.Store(false)
 		n.after(time.Minute)
 		if s := n.containerStatus("p"); s.RestartCount != 1 {
 			t.Errorf("what happened meanwhile is not reported: %+v", s)
@@ -77,8 +53,7 @@ func TestRememberedPodsComeBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.runtime.Reboot()
-		away := n.cutOff()
-		away.Store(true)
+		n.away.Store(true)
 		n.start()
 		n.after(5 * time.Second)
 		if n.runtime.Live("uid-p", "c") != 0 {
@@ -88,7 +63,7 @@ func TestRememberedPodsComeBack(t *testing.T) {
 		if n.runtime.Live("uid-p", "c") != 1 || n.runtime.Live("uid-q", "c") != 1 {
 			t.Error("the pods did not come back")
 		}
-		away.Store(false)
+		n.away.Store(false)
 		n.after(2 * time.Minute)
 		if s := n.containerStatus("p"); s.State.Running == nil || s.RestartCount != 1 {
 			t.Errorf("status %+v", s)

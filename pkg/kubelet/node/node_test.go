@@ -17,9 +17,11 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-func inBubble(t *testing.T, test func(t *testing.T, client *fake.Clientset, m *Manager, broken *atomic.Bool)) {
+// inBubble runs a Manager over a fake API server that prepare has set up.
+func inBubble(t *testing.T, prepare func(*fake.Clientset), test func(t *testing.T, client *fake.Clientset, m *Manager, broken *atomic.Bool)) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
+		prepare(client)
 		var broken atomic.Bool
 		m := New(Config{
 			Name: "n1", IPs: []string{"192.0.2.1"}, Client: client, MaxPods: 110, Port: 10250, Version: "v1.37.0", Simulated: true,
@@ -61,7 +63,7 @@ func ready(node *corev1.Node) corev1.NodeCondition {
 }
 
 func TestRegisters(t *testing.T) {
-	inBubble(t, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
+	inBubble(t, func(*fake.Clientset) {}, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
 		synctest.Wait()
 		node := get(t, client)
 		for label, want := range map[string]string{
@@ -85,7 +87,7 @@ func TestRegisters(t *testing.T) {
 }
 
 func TestRuntimeDownIsReportedAndBack(t *testing.T) {
-	inBubble(t, func(t *testing.T, client *fake.Clientset, _ *Manager, broken *atomic.Bool) {
+	inBubble(t, func(*fake.Clientset) {}, func(t *testing.T, client *fake.Clientset, _ *Manager, broken *atomic.Bool) {
 		synctest.Wait()
 		for _, down := range []bool{true, false} {
 			broken.Store(down)
@@ -103,7 +105,7 @@ func TestRuntimeDownIsReportedAndBack(t *testing.T) {
 }
 
 func TestStatusIsWrittenOnlyWhenChangedOrLate(t *testing.T) {
-	inBubble(t, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
+	inBubble(t, func(*fake.Clientset) {}, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
 		time.Sleep(31 * time.Minute)
 		synctest.Wait()
 		patches := 0
@@ -119,15 +121,16 @@ func TestStatusIsWrittenOnlyWhenChangedOrLate(t *testing.T) {
 }
 
 func TestLeaseIsRenewedOnTheTick(t *testing.T) {
-	inBubble(t, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
-		fails := false
+	var tries atomic.Int32
+	everyOtherFails := func(client *fake.Clientset) {
 		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			fails = !fails
-			if fails {
+			if tries.Add(1)%2 == 1 {
 				return true, nil, errors.New("no connection")
 			}
 			return false, nil, nil
 		})
+	}
+	inBubble(t, everyOtherFails, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
 		time.Sleep(65 * time.Second)
 		synctest.Wait()
 		lease, err := client.CoordinationV1().Leases("kube-node-lease").Get(t.Context(), "n1", metav1.GetOptions{})
@@ -144,7 +147,7 @@ func TestLeaseIsRenewedOnTheTick(t *testing.T) {
 }
 
 func TestNodeDeletedIsRegisteredAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
+	inBubble(t, func(*fake.Clientset) {}, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
 		synctest.Wait()
 		if err := client.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
