@@ -23,6 +23,7 @@ import (
 
 	"coracle/pkg/controllers/aggregation"
 	"coracle/pkg/controllers/csr"
+	"coracle/pkg/controllers/daemonset"
 	"coracle/pkg/controllers/deployment"
 	"coracle/pkg/controllers/endpointmirror"
 	"coracle/pkg/controllers/endpoints"
@@ -111,6 +112,7 @@ var list = []constructor{
 	}},
 	{name: "replicaset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return replicaset.New(e), nil }},
 	{name: "deployment-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
+	{name: "daemon-set-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return daemonset.New(e), nil }},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
 	{name: "endpointslicemirroring-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointmirror.New(e), nil }},

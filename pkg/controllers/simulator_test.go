@@ -130,6 +130,9 @@ func (s *simulator) step(ctx context.Context, pod *corev1.Pod) error {
 	case pod.Spec.NodeName == "":
 		s.turn++
 		node := s.names[s.turn%len(s.names)]
+		if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+			node = a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
+		}
 		if s.isDead(node) {
 			return nil // the next turn finds another
 		}
