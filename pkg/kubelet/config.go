@@ -60,7 +60,7 @@ type Config struct {
 	// Closed says that the node has no way out of its cluster: an image loaded
 	// into it serves when its registry cannot be reached.
 	Closed bool
-	// MaxParallelPulls bounds image pulls under way, 4 if 0.
+	// MaxParallelPulls bounds image pulls under way, 8 if 0.
 	MaxParallelPulls int
 
 	// Server is the HTTPS server for logs, exec and the like; nil serves none.

@@ -28,7 +28,7 @@ import (
 const (
 	firstDelay      = 10 * time.Second
 	maxDelay        = 300 * time.Second
-	defaultParallel = 4
+	defaultParallel = 8
 )
 
 // Config is what a Manager needs.
@@ -41,7 +41,7 @@ type Config struct {
 	// then takes an image that is on the node when the registry cannot be
 	// reached: it was loaded there because it cannot be pulled.
 	Closed bool
-	// Parallel bounds the pulls under way, 4 if 0.
+	// Parallel bounds the pulls under way, 8 if 0.
 	Parallel int
 	// Clock is the real clock if nil, Log discards if nil.
 	Clock clock.PassiveClock

@@ -362,6 +362,25 @@ func TestImageChangeRestarts(t *testing.T) {
 	}
 }
 
+func TestMessageOutlivesItsFile(t *testing.T) {
+	s := newSim(t, pod(never, "a"))
+	s.exits = exitsWith(map[string]int32{"a": 1})
+	s.run(500 * time.Millisecond)
+	s.run(time.Second)
+	for i := range s.in.Containers {
+		s.in.Containers[i].Message = "why"
+	}
+	s.run(time.Second)
+	restarted := newSim(t, s.in.Pod.DeepCopy())
+	restarted.in.Pod.Status = s.last.Status
+	restarted.in.Containers, restarted.in.Sandboxes = s.in.Containers, s.in.Sandboxes
+	restarted.in.Containers[0].Message = ""
+	restarted.run(time.Second)
+	if end := restarted.last.Status.ContainerStatuses[0].State.Terminated; end == nil || end.Message != "why" {
+		t.Errorf("state %+v", end)
+	}
+}
+
 func TestQOS(t *testing.T) {
 	one := resource.MustParse("1")
 	both := corev1.ResourceList{corev1.ResourceCPU: one, corev1.ResourceMemory: one}

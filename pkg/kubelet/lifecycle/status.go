@@ -258,6 +258,9 @@ func (c *computation) terminated(a *Container) *corev1.ContainerStateTerminated 
 		ExitCode: a.ExitCode, Reason: a.Reason, Message: a.Message,
 		StartedAt: seconds(a.StartedAt), FinishedAt: seconds(a.FinishedAt), ContainerID: c.fullID(a),
 	}
+	if t.Message == "" {
+		t.Message = c.toldBefore(a.Name, t.ContainerID)
+	}
 	switch {
 	case t.Reason == "" && a.ExitCode == 0:
 		t.Reason = ReasonCompleted
@@ -265,6 +268,26 @@ func (c *computation) terminated(a *Container) *corev1.ContainerStateTerminated 
 		t.Reason = ReasonError
 	}
 	return t
+}
+
+// toldBefore returns the message that was reported about the end of an attempt:
+// the file it was read from goes with the pod's volumes, before the pod does.
+func (c *computation) toldBefore(name, id string) string {
+	for _, from := range []*corev1.PodStatus{c.Last, &c.Pod.Status} {
+		if from == nil {
+			continue
+		}
+		for _, list := range [][]corev1.ContainerStatus{from.ContainerStatuses, from.InitContainerStatuses, from.EphemeralContainerStatuses} {
+			for i := range list {
+				for _, t := range []*corev1.ContainerStateTerminated{list[i].State.Terminated, list[i].LastTerminationState.Terminated} {
+					if list[i].Name == name && t != nil && t.ContainerID == id {
+						return t.Message
+					}
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // waiting says why a container that has not run yet does not run.
