@@ -225,7 +225,7 @@ func (c *Controller) create(ctx context.Context, req *reconcile.Request, d *apps
 			"Scaled up replica set %s from 0 to %d", got.Name, replicas(got))
 		return nil
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return reconcile.Terminal(fmt.Errorf("create replica set: %w", err))
+		return nil // it goes with everything in it
 	case apierrors.IsAlreadyExists(err):
 		return c.collide(ctx, req, d, p, err)
 	}
