@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -110,7 +109,16 @@ func (s served) list(req registry.Request, page *cache.List, media registry.Medi
 			return registry.Raw(value)
 		})
 	}
-	return jsonList(gvk, page, token, s.bareJSON)
+	doc, err := jsonList(gvk, page, token, s.bareJSON)
+	return asMedia(doc, media, err)
+}
+
+// asMedia turns a JSON document into YAML where that was asked for.
+func asMedia(doc []byte, media registry.MediaType, err error) ([]byte, error) {
+	if err != nil || media != registry.YAML {
+		return doc, err
+	}
+	return yaml.JSONToYAML(doc)
 }
 
 func jsonList(gvk schema.GroupVersionKind, page *cache.List, token string, item func(*cache.Object) ([]byte, error)) ([]byte, error) {
@@ -181,23 +189,6 @@ func protoList(gvk schema.GroupVersionKind, meta []byte, items []*cache.Object, 
 		raw = protowire.AppendBytes(raw, b)
 	}
 	return registry.Seal(gvk, raw), nil
-}
-
-// send writes an encoded body.
-func send(w http.ResponseWriter, code int, rep representation, body []byte) {
-	media := string(rep.media)
-	if rep.media == registry.JSON && rep.pretty {
-		var buf bytes.Buffer
-		if json.Indent(&buf, body, "", "  ") == nil {
-			body = buf.Bytes()
-		}
-	}
-	h := w.Header()
-	h.Set("Content-Type", media)
-	h.Set("Cache-Control", "no-cache, private")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(code)
-	writeAll(w, body)
 }
 
 // sendObject answers with an object that is not in the cache (a review, a

@@ -3,6 +3,7 @@ package apiserver_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,8 +18,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/applyconfigurations"
 
+	"coracle/pkg/admission"
+	"coracle/pkg/apiserver"
+	"coracle/pkg/auth"
+	"coracle/pkg/registry"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/etcd"
 	"coracle/pkg/testcluster"
@@ -207,4 +214,34 @@ func eventually(t *testing.T, what string, ok func(ctx context.Context) (bool, e
 // path of ConfigMaps in namespace default, with a query.
 func configMaps(query string, args ...any) string {
 	return "/api/v1/namespaces/default/configmaps" + fmt.Sprintf(query, args...)
+}
+
+// anyone lets everybody do everything.
+type anyone struct{}
+
+func (anyone) Authorize(context.Context, auth.Attributes) (auth.Decision, string, error) {
+	return auth.Allow, "", nil
+}
+
+func (anyone) Authenticate(context.Context, *http.Request) (*auth.User, bool, error) {
+	return nil, false, nil
+}
+
+// apiServer makes another API server over the cache of s, with a chain and a
+// configuration of the test's own, that allows everything.
+func apiServer(t *testing.T, s *server, chain *admission.Chain, change func(*apiserver.Config)) *apiserver.Server {
+	t.Helper()
+	table := s.Registry().Table()
+	cfg := apiserver.Config{Authenticator: anyone{}, Authorizer: anyone{}, Registry: registry.New(registry.Config{
+		Table: table, Cache: s.Registry().Cache(), Chain: chain, Rand: rand.Reader,
+		Types: func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(table.Scheme()) },
+	})}
+	if change != nil {
+		change(&cfg)
+	}
+	out, err := apiserver.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

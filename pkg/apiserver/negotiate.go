@@ -24,6 +24,7 @@ type representation struct {
 	as     string // "", asTable, asPartial or asPartialList
 	stream bool   // protobuf asked for with stream=watch
 	pretty bool
+	gzip   bool // the client takes compressed bodies
 	// includeObject says what a Table's rows carry.
 	includeObject metav1.IncludeObjectPolicy
 }
@@ -64,6 +65,7 @@ func negotiate(r *http.Request, transforms bool) (rep representation, ok bool) {
 		agent := r.UserAgent()
 		best.pretty = strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
 	}
+	best.gzip = acceptsGzip(r)
 	best.includeObject = metav1.IncludeObjectPolicy(query.Get("includeObject"))
 	return best, true
 }

@@ -30,7 +30,8 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 		s.serveSubresource(w, r, sv, req, info)
 		return
 	}
-	if !sv.res.HasVerb(info.verb) || r.Method == http.MethodPost && info.name != "" {
+	misplaced := r.Method == http.MethodPost && info.name != "" || info.name == "" && (info.verb == "update" || info.verb == "patch")
+	if !sv.res.HasVerb(info.verb) || misplaced {
 		WriteError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -37,8 +38,11 @@ type Config struct {
 	Handlers map[string]Handler
 	// OpenAPI serves /openapi/...; nil serves none.
 	OpenAPI http.Handler
-	// Metrics serves /metrics; nil serves none.
-	Metrics http.Handler
+	// Collectors add to what /metrics shows.
+	Collectors []prometheus.Collector
+	// MaxReading and MaxMutating bound the requests served at once, streams
+	// left out; 0 means 400 and 200. Further ones are answered 429.
+	MaxReading, MaxMutating int
 	// Paths are further non-resource paths (OIDC discovery).
 	Paths map[string]http.Handler
 	// Checks are named conditions of /readyz and /livez.
@@ -67,6 +71,8 @@ type Server struct {
 	plain    *registry.Decoder // of kinds that subresources take
 	handlers map[string]Handler
 	disco    *discovery
+	inflight *inflight
+	metrics  *metrics
 }
 
 // New makes a Server. It starts nothing.
@@ -85,6 +91,12 @@ func New(cfg Config) (*Server, error) {
 		decoder: registry.NewDecoder(cfg.Registry.Table().Scheme()),
 		plain:   registry.NewDecoder(subresourceScheme()),
 		disco:   newDiscovery(cfg.Registry.Table()),
+
+		inflight: newInflight(cfg.MaxReading, cfg.MaxMutating),
+	}
+	var err error
+	if s.metrics, err = newMetrics(cfg.Registry, s.inflight, cfg.Collectors); err != nil {
+		return nil, fmt.Errorf("set up metrics: %w", err)
 	}
 	s.handlers = s.ownHandlers()
 	for name, h := range cfg.Handlers {
@@ -101,40 +113,63 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve handles one request of the user that authenticate finds.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, authenticate func(*http.Request) (*auth.User, error)) {
+func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate func(*http.Request) (*auth.User, error)) {
+	w := &recorder{ResponseWriter: writer}
+	info := parseRequest(r)
+	began := time.Now()
+	defer func() { s.observe(r, &info, w.code, time.Since(began)) }()
 	defer s.recoverPanic(w, r)
 	id := r.Header.Get("Audit-ID")
-	if id == "" {
+	if id == "" || len(id) > maxAuditID {
 		id = string(uuid.NewUUID())
 	}
 	h := w.Header()
 	h.Set("Audit-Id", id)
 	h.Set("X-Content-Type-Options", "nosniff")
 
-	info := parseRequest(r)
 	ctx := withInfo(withWarnings(r.Context(), h), &info)
 	if !longRunning(r, &info) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.cfg.RequestTimeout)
 		defer cancel()
 	}
-	r = r.WithContext(ctx)
+	ctx, err := s.identify(r.WithContext(ctx), &info, authenticate)
+	if err != nil {
+		WriteError(w, err)
+		return
+	}
+	s.dispatch(w, r.WithContext(ctx), &info)
+}
+
+// maxAuditID bounds an identifier that a client gives its request.
+const maxAuditID = 128
+
+// identify finds out who sent a request and whether they may; the context
+// returned knows the user.
+func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(*http.Request) (*auth.User, error)) (context.Context, error) {
 	user, err := authenticate(r)
 	if err == nil {
 		user, err = s.impersonate(r, user)
 	}
 	if err != nil {
-		WriteError(w, err)
-		return
+		return nil, err
 	}
-	ctx = auth.WithUser(ctx, user)
-	r = r.WithContext(ctx)
-	if err := s.authorize(ctx, info.attributes(user, r)); err != nil {
-		WriteError(w, err)
-		return
+	ctx := auth.WithUser(r.Context(), user)
+	return ctx, s.authorize(ctx, info.attributes(user, r))
+}
+
+// dispatch serves a request that is allowed, when there is a place for it.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, info *requestInfo) {
+	if user, ok := auth.UserFrom(r.Context()); ok && !longRunning(r, info) && !auth.AnonymousHealth(info.path) {
+		leave, err := s.inflight.enter(info.verb, user)
+		if err != nil {
+			WriteError(w, err)
+			return
+		}
+		defer leave()
 	}
 	if info.resource {
-		s.serveResource(w, r, &info)
+		s.serveResource(w, r, info)
 		return
 	}
 	s.servePath(w, r)
@@ -220,8 +255,8 @@ func (s *Server) servePath(w http.ResponseWriter, r *http.Request) {
 	case path == "/healthz" || path == "/livez" || path == "/readyz" ||
 		strings.HasPrefix(path, "/livez/") || strings.HasPrefix(path, "/readyz/") || strings.HasPrefix(path, "/healthz/"):
 		s.serveHealth(w, r)
-	case path == "/metrics" && s.cfg.Metrics != nil:
-		s.cfg.Metrics.ServeHTTP(w, r)
+	case path == "/metrics":
+		s.metrics.handler.ServeHTTP(w, r)
 	case strings.HasPrefix(path, "/openapi/") && s.cfg.OpenAPI != nil:
 		s.cfg.OpenAPI.ServeHTTP(w, r)
 	case path == "" && r.Method == http.MethodGet:

@@ -121,7 +121,7 @@ func (s served) transformOne(o *cache.Object, rep representation, now time.Time,
 			return registry.Seal(partialGVK, raw), err
 		}
 		b, err := s.partialJSON(o, true)
-		return append(b, '\n'), err
+		return asMedia(append(b, '\n'), rep.media, err)
 	}
 	return s.single(o, rep.media)
 }
@@ -145,7 +145,8 @@ func (s served) transformList(req registry.Request, page *cache.List, rep repres
 			return protoList(partialListGVK, listMeta(page, token), page.Items, partialProto)
 		}
 		gvk := partialListGVK
-		return jsonList(gvk, page, token, func(o *cache.Object) ([]byte, error) { return s.partialJSON(o, false) })
+		doc, err := jsonList(gvk, page, token, func(o *cache.Object) ([]byte, error) { return s.partialJSON(o, false) })
+		return asMedia(doc, rep.media, err)
 	}
 	return s.list(req, page, rep.media)
 }

@@ -39,7 +39,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if in.Body == nil {
 		in.Body = http.NoBody
 	}
-	w := &response{header: http.Header{}, started: make(chan struct{}), pipe: newPipe()}
+	w := &response{header: http.Header{}, bodiless: in.Method == http.MethodHead, started: make(chan struct{}), pipe: newPipe()}
 	go func() {
 		defer cancel()
 		defer w.finish()
@@ -68,12 +68,14 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // response is the handler's side of an in-memory exchange.
 type response struct {
-	header  http.Header
-	once    sync.Once
-	started chan struct{} // closed once code and sent are set
-	code    int
-	sent    http.Header
-	pipe    *pipe
+	header http.Header
+	// bodiless drops what is written, as the answer to a HEAD has no body.
+	bodiless bool
+	once     sync.Once
+	started  chan struct{} // closed once code and sent are set
+	code     int
+	sent     http.Header
+	pipe     *pipe
 }
 
 func (w *response) Header() http.Header { return w.header }
@@ -87,6 +89,9 @@ func (w *response) WriteHeader(code int) {
 
 func (w *response) Write(b []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
+	if w.bodiless {
+		return len(b), nil
+	}
 	return w.pipe.write(b)
 }
 

@@ -25,6 +25,14 @@ import (
 // maxPatchOperations bounds a JSON patch (upstream's limit, CVE-2019-1002100).
 const maxPatchOperations = 10000
 
+// Bounds of a JSON patch's copy operations: by how much all of them may grow
+// the document (the store takes no larger object anyway), and the sum of the
+// documents they result in, which is what they cost.
+const (
+	maxCopyGrowth = 3 << 19
+	maxCopyWork   = 16 << 20
+)
+
 // PatchOptions are those of a patch.
 type PatchOptions struct {
 	WriteOptions
@@ -123,11 +131,33 @@ func (p *patcher) applyJSONPatch(doc []byte) ([]byte, error) {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
 			"the allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(ops)))
 	}
-	out, err := ops.Apply(doc)
-	if err != nil {
-		return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+	return runOperations(doc, ops)
+}
+
+// runOperations applies a JSON patch. A copy can double the document, so each
+// is applied by itself and what all of them make is bounded
+// (CVE-2019-1002100); the others only add what the body holds.
+func runOperations(doc []byte, ops jsonpatch.Patch) ([]byte, error) {
+	grown, work := 0, 0
+	for len(ops) > 0 {
+		n := 1
+		copies := ops[0].Kind() == "copy"
+		for !copies && n < len(ops) && ops[n].Kind() != "copy" {
+			n++
+		}
+		out, err := ops[:n].Apply(doc)
+		if err != nil {
+			return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+		}
+		if copies {
+			grown, work = grown+len(out)-len(doc), work+len(out)
+			if grown > maxCopyGrowth || work > maxCopyWork {
+				return nil, apierrors.NewRequestEntityTooLargeError("the copies of the JSON patch make too large a document: write the values themselves")
+			}
+		}
+		doc, ops = out, ops[n:]
 	}
-	return out, nil
+	return doc, nil
 }
 
 func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
@@ -227,7 +257,8 @@ func PatchObject(d *Decoder, gvk schema.GroupVersionKind, obj runtime.Object, pa
 
 func errPatchType(req Request, t types.PatchType) error {
 	return apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "patch", req.Resource.GroupResource(), req.Name,
-		fmt.Sprintf("patches of type %q are not known here", t), 0, false)
+		fmt.Sprintf("patches of type %q are not known here: use application/json-patch+json, application/merge-patch+json, "+
+			"application/strategic-merge-patch+json or application/apply-patch+yaml", t), 0, false)
 }
 
 // SetScale writes the number of replicas through the /scale view.
