@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 the kubernetes Service has Endpoints for those who still read them.
+
 package controlplane
 
 import (

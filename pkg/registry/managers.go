@@ -109,5 +109,5 @@ func sameEntry(a, b *metav1.ManagedFieldsEntry) bool {
 	if a.FieldsV1 == nil || b.FieldsV1 == nil {
 		return a.FieldsV1 == b.FieldsV1
 	}
-	return string(a.FieldsV1.Raw) == string(b.FieldsV1.Raw)
+	return a.FieldsV1.GetRawString() == b.FieldsV1.GetRawString()
 }

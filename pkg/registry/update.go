@@ -190,8 +190,7 @@ func checkUpdateMeta(req Request, acc, old metav1.Object) error {
 		return errModified(req.Resource, req.Name)
 	}
 	if uid := acc.GetUID(); uid != "" && uid != old.GetUID() {
-		return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf(
-			"Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID()))
+		return errPrecondition(req, "UID", uid, old.GetUID())
 	}
 	return nil
 }
@@ -201,14 +200,20 @@ func checkPreconditions(req Request, current *cache.Object, p *metav1.Preconditi
 		return nil
 	}
 	if p.UID != nil && *p.UID != current.UID {
-		return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf(
-			"Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, current.UID))
+		return errPrecondition(req, "UID", *p.UID, current.UID)
 	}
 	if rv := fmt.Sprint(int64(current.Revision)); p.ResourceVersion != nil && *p.ResourceVersion != rv {
-		return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf(
-			"Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *p.ResourceVersion, rv))
+		return errPrecondition(req, "ResourceVersion", *p.ResourceVersion, rv)
 	}
 	return nil
+}
+
+// errPrecondition is the conflict of a request that is about another object,
+// or another version of it, than the stored one; the words are upstream's.
+func errPrecondition(req Request, what string, wanted, found any) error {
+	//lint:ignore ST1005 clients know this sentence
+	err := fmt.Errorf("Precondition failed: %s in precondition: %v, %s in object meta: %v", what, wanted, what, found)
+	return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, err)
 }
 
 // completeUpdate keeps what an update may not change and moves generation and

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 client-go's executor still takes the connections of apimachinery's spdy package.
+
 package nodeproxy
 
 import (
