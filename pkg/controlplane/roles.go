@@ -7,6 +7,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 
 	"coracle/pkg/auth"
 	"coracle/pkg/controllers"
@@ -33,7 +34,15 @@ func controllerUser(name string) *auth.User {
 }
 
 func (cp *ControlPlane) client(user *auth.User) kubernetes.Interface {
-	return kubernetes.NewForConfigOrDie(cp.RESTConfig(user))
+	return kubernetes.NewForConfigOrDie(cp.roleConfig(user))
+}
+
+// roleConfig is the client configuration of a part of this process. Warnings
+// are for people: a controller of a deprecated kind knows that it is one.
+func (cp *ControlPlane) roleConfig(user *auth.User) *rest.Config {
+	config := cp.RESTConfig(user)
+	config.WarningHandlerWithContext = rest.NoWarnings{}
+	return config
 }
 
 // runRoles runs the scheduler and the controllers over one set of informers
@@ -64,7 +73,7 @@ func (cp *ControlPlane) controllers(factory informers.SharedInformerFactory) (*c
 	return controllers.New(controllers.Config{
 		ClientFor: func(name string) kubernetes.Interface { return cp.client(controllerUser(name)) },
 		MetadataFor: func(name string) metadata.Interface {
-			return metadata.NewForConfigOrDie(cp.RESTConfig(controllerUser(name)))
+			return metadata.NewForConfigOrDie(cp.roleConfig(controllerUser(name)))
 		},
 		Informers:   factory,
 		CABundle:    cp.rootCA(),
