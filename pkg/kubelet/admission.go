@@ -30,6 +30,9 @@ func (k *Kubelet) admit(pod *corev1.Pod) *lifecycle.Verdict {
 	if v := forbiddenSysctl(pod); v != nil {
 		return v
 	}
+	if err := k.pressure.Load().Refuses(pod, lifecycle.QOS(pod)); err != nil {
+		return &lifecycle.Verdict{Reason: "Evicted", Message: err.Error()}
+	}
 	var others []*corev1.Pod
 	for _, w := range k.loops {
 		other := w.view.Load().pod

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/kubelet/cri"
+	"coracle/pkg/kubelet/eviction"
 )
 
 // Config says what node this is and what the agent works with.
@@ -71,6 +72,10 @@ type Config struct {
 	// Simulated leaves out what needs the machine: mounts below RootDir, cgroups
 	// and folders. For runtimes without containers.
 	Simulated bool
+
+	// Thresholds say when the node is short of resources and evicts pods; nil
+	// means eviction.Default. A simulated node never evicts.
+	Thresholds *eviction.Thresholds
 
 	// RelistEvery is the interval of the repairing look at the runtime, 10 s if
 	// 0. RefreshEvery is that of volume content, 60 s if 0.
@@ -135,6 +140,10 @@ func (c *Config) complete() error {
 		if *field == 0 {
 			*field = def
 		}
+	}
+	if c.Thresholds == nil {
+		t := eviction.Default()
+		c.Thresholds = &t
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110

@@ -16,6 +16,7 @@ import (
 
 	"coracle/pkg/kubelet/cri"
 	"coracle/pkg/kubelet/criconfig"
+	"coracle/pkg/kubelet/eviction"
 	"coracle/pkg/kubelet/node"
 )
 
@@ -39,7 +40,8 @@ type imageList struct {
 
 // check tells the node's health.
 func (k *Kubelet) check(ctx context.Context) node.Health {
-	var h node.Health
+	p := *k.pressure.Load()
+	h := node.Health{MemoryPressure: p.Under(eviction.Memory), DiskPressure: p.Under(eviction.Disk), PIDPressure: p.Under(eviction.PIDs)}
 	v, err := k.runtime.Version(ctx)
 	if err != nil {
 		h.Err = fmt.Errorf("container runtime is down: %s", cri.Reason(err))

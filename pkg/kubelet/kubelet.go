@@ -20,6 +20,7 @@ import (
 	"coracle/pkg/kubelet/cgroup"
 	"coracle/pkg/kubelet/cri"
 	"coracle/pkg/kubelet/criconfig"
+	"coracle/pkg/kubelet/eviction"
 	"coracle/pkg/kubelet/image"
 	"coracle/pkg/kubelet/logs"
 	"coracle/pkg/kubelet/node"
@@ -63,6 +64,10 @@ type Kubelet struct {
 	life context.Context
 	name atomic.Pointer[string] // of the runtime
 
+	// measure reads what is left of the node's resources.
+	measure  func(rootDir string) map[eviction.Signal]eviction.Level
+	pressure atomic.Pointer[eviction.Pressure] // never nil
+
 	lastBeat atomic.Int64 // when the agent last knew that it ran, in ns since 1970
 
 	mu      sync.Mutex
@@ -94,6 +99,10 @@ func New(cfg Config) (*Kubelet, error) {
 			return nil, err
 		}
 		k.runtime, k.dialled = client, client
+	}
+	k.pressure.Store(&eviction.Pressure{})
+	if !cfg.Simulated {
+		k.measure = measureNode
 	}
 	k.status = status.New(status.Config{Client: cfg.Client, Log: cfg.Log})
 	k.probes = probe.New(probe.Config{
@@ -187,6 +196,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("pods", k.runPods)
 	if k.server != nil {
 		part("server", k.server.Run)
+	}
+	if k.measure != nil {
+		part("resources", k.guard)
 	}
 	if k.rotator != nil {
 		part("log rotation", k.rotator.Run)

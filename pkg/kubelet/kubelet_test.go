@@ -44,6 +44,7 @@ type simNode struct {
 	done    sync.WaitGroup
 	// faults of the API server, scripted by the test
 	away, noPodLists, silentPodWatch atomic.Bool
+	levels                           *levels // what is left of the node's resources; nil is not measured
 	// checkpoints is where the agent remembers its pods, empty for nowhere.
 	checkpoints string
 }
@@ -93,6 +94,9 @@ func (n *simNode) start() {
 		n.t.Fatal(err)
 	}
 	k.memory, k.env = newCheckpoints(n.checkpoints, k.log), newEnvMemory(n.checkpoints)
+	if n.levels != nil {
+		k.measure = n.levels.read
+	}
 	ctx, cancel := context.WithCancel(n.t.Context())
 	n.agent, n.cancel = k, cancel
 	n.done.Go(func() {

@@ -32,6 +32,13 @@ func (r *Runtime) Lie(f func(*runtimeapi.ContainerStatus)) {
 	r.lie = f
 }
 
+// SetStats makes the usage that ListContainerStats answers with.
+func (r *Runtime) SetStats(stats []*runtimeapi.ContainerStats) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats = stats
+}
+
 // Exit ends the running attempt of a container and tells whether there was one.
 func (r *Runtime) Exit(podUID, name string, code int32) bool {
 	r.mu.Lock()

@@ -51,6 +51,7 @@ type Runtime struct {
 	down       bool
 	intercept  func(context.Context, Call) error
 	lie        func(*runtimeapi.ContainerStatus)
+	stats      []*runtimeapi.ContainerStats
 	calls      map[string]int
 	starts     map[string]int // by pod UID and container name
 	watchers   map[*subscriber]bool

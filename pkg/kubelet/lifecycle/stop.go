@@ -96,6 +96,9 @@ func (c *computation) end(a *Container, grace time.Duration) {
 // remaining is what is left of the pod's grace, and at least floor unless the
 // whole grace is shorter.
 func (c *computation) remaining(floor time.Duration) time.Duration {
+	if c.Verdict != nil && c.Verdict.Kill {
+		return 0
+	}
 	grace := Grace(c.Pod)
 	left := grace - c.Now.Sub(c.decision.StoppingSince)
 	return max(left, min(floor, grace), 0)

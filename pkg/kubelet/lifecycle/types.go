@@ -85,6 +85,7 @@ type Verdict struct {
 	Reason    string
 	Message   string
 	Condition *corev1.PodCondition // reported in addition, e.g. DisruptionTarget; may be nil
+	Kill      bool                 // gives the containers no grace
 }
 
 // Op is an action under way.
