@@ -24,7 +24,7 @@ type process struct {
 // usage is what a process uses: memory in MB, CPU since its start in seconds.
 type usage struct{ rss, anon, file, cpu float64 }
 
-// processes finds the control plane and each node's kubelet and containerd by
+// processes finds the control plane and each node's init, kubelet and containerd by
 // the cgroups that the cluster keeps its processes in.
 func processes(name string) ([]process, error) {
 	cgroup, err := regexp.Compile(`/coracle-` + regexp.QuoteMeta(name) + `/([^/\n]+)`)
@@ -42,7 +42,7 @@ func processes(name string) ([]process, error) {
 			continue // it has ended
 		}
 		program := strings.TrimSpace(string(comm))
-		if program != "apiserver" && program != "kubelet" && program != "containerd" {
+		if program != "apiserver" && program != "kubelet" && program != "containerd" && program != "ctl" {
 			continue
 		}
 		groups, err := os.ReadFile(filepath.Join(dir, "cgroup"))
@@ -136,7 +136,7 @@ func (l *lab) watchIdle(ctx context.Context) (map[string]*idleOf, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	out := map[string]*idleOf{"apiserver": {}, "kubelet": {}, "containerd": {}}
+	out := map[string]*idleOf{"apiserver": {}, "kubelet": {}, "containerd": {}, "ctl": {}}
 	for _, p := range procs {
 		u, err := p.use()
 		if err != nil {
@@ -178,6 +178,7 @@ func (l *lab) measureIdle(ctx context.Context, r *report) error {
 	part := "Idle, no pods (% of one core; the largest node counts)"
 	r.add(all["apiserver"].rows(part, "API server, scheduler, controllers, etcd", idleGoals{rss: ptr(60), cpu: ptr(0.5)})...)
 	r.add(all["kubelet"].rows(part, "kubelet with proxy, DNS, network", idleGoals{rss: ptr(40)})...)
+	r.add(all["ctl"].rows(part, "the node's init (ctl), for information", idleGoals{})...)
 	r.add(all["containerd"].rows(part, "containerd, for information", idleGoals{})...)
 	return nil
 }
@@ -187,14 +188,13 @@ func (l *lab) measureDensity(ctx context.Context, r *report) error {
 	if l.quick {
 		return nil
 	}
-	node := l.cluster + "-1"
 	w, err := l.watchPods(ctx)
 	if err != nil {
 		return err
 	}
 	defer w.stop()
 	fmt.Fprintf(l.log, "Watching a node with %d idle pods for %s after a rest of %s\n", l.batch, l.idle, l.settle)
-	pods := batchOf("idle", node, l.batch)
+	pods := batchOf("idle", l.batch)
 	if _, err := w.startAll(ctx, pods, l.parallel); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -204,25 +205,34 @@ func (l *lab) firstPod(ctx context.Context) error {
 		return err
 	}
 	defer w.stop()
-	if _, err := w.start(ctx, benchPod("first", "")); err != nil {
+	if _, err := w.start(ctx, benchPod("first")); err != nil {
 		return fmt.Errorf("the first pod: %w", err)
 	}
 	return w.remove(ctx, "first")
 }
 
+// cordon keeps new pods on one node by closing all others, so that the pods
+// themselves need not ask for it.
+func (l *lab) cordon(ctx context.Context, open string) error {
+	for i := range l.nodes {
+		name := fmt.Sprintf("%s-%d", l.cluster, i+1)
+		patch := fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, name != open)
+		if _, err := l.client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			return fmt.Errorf("cordon node %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // benchPod is the pod that is started: the smallest that stays.
-func benchPod(name, node string) *corev1.Pod {
-	p := &corev1.Pod{
+func benchPod(name string) *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "bench-node"}},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: new(int64),
 			Containers:                    []corev1.Container{{Name: "main", Image: "busybox:1", Command: []string{"sleep", "1000000"}}},
 		},
 	}
-	if node != "" {
-		p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node}
-	}
-	return p
 }
 
 // measureDelete deletes the last cluster and reports all deletions.

@@ -185,11 +185,11 @@ func (p *podWatch) removeAll(ctx context.Context, pods []*corev1.Pod) error {
 	return g.Wait()
 }
 
-// batchOf names a batch of pods for a node.
-func batchOf(prefix, node string, n int) []*corev1.Pod {
+// batchOf names a batch of pods.
+func batchOf(prefix string, n int) []*corev1.Pod {
 	var pods []*corev1.Pod
 	for i := range n {
-		pods = append(pods, benchPod(fmt.Sprintf("%s-%d", prefix, i), node))
+		pods = append(pods, benchPod(fmt.Sprintf("%s-%d", prefix, i)))
 	}
 	return pods
 }
@@ -206,12 +206,15 @@ func rest(ctx context.Context, d time.Duration) {
 // measurePods lets pods and bare containers take turns on one node.
 func (l *lab) measurePods(ctx context.Context, r *report) error {
 	node := l.cluster + "-1"
+	if err := l.cordon(ctx, node); err != nil {
+		return err
+	}
 	w, err := l.watchPods(ctx)
 	if err != nil {
 		return err
 	}
 	defer w.stop()
-	if _, err := w.start(ctx, benchPod("template", node)); err != nil {
+	if _, err := w.start(ctx, benchPod("template")); err != nil {
 		return err
 	}
 	bare, err := l.dialBare(ctx, node, "template")
@@ -219,20 +222,20 @@ func (l *lab) measurePods(ctx context.Context, r *report) error {
 		return err
 	}
 	defer bare.close()
-	if err := l.oneByOne(ctx, r, w, bare, node); err != nil {
+	if err := l.oneByOne(ctx, r, w, bare); err != nil {
 		return err
 	}
-	if err := l.sustained(ctx, r, w, bare, node); err != nil {
+	if err := l.sustained(ctx, r, w, bare); err != nil {
 		return err
 	}
 	return w.remove(ctx, "template")
 }
 
-func (l *lab) oneByOne(ctx context.Context, r *report, w *podWatch, bare *bare, node string) error {
+func (l *lab) oneByOne(ctx context.Context, r *report, w *podWatch, bare *bare) error {
 	fmt.Fprintf(l.log, "Starting %d pods one by one, each beside a bare container\n", l.pods)
 	var created, bound, running, raw, rawSandbox []float64
 	for i := -1; i < l.pods; i++ { // the first pair warms up
-		t, err := w.start(ctx, benchPod(fmt.Sprintf("one-%d", i+1), node))
+		t, err := w.start(ctx, benchPod(fmt.Sprintf("one-%d", i+1)))
 		if err != nil {
 			return err
 		}
@@ -267,11 +270,11 @@ func (l *lab) oneByOne(ctx context.Context, r *report, w *podWatch, bare *bare, 
 	return nil
 }
 
-func (l *lab) sustained(ctx context.Context, r *report, w *podWatch, bare *bare, node string) error {
+func (l *lab) sustained(ctx context.Context, r *report, w *podWatch, bare *bare) error {
 	var pods, raw []float64
 	for i := range l.runs {
 		fmt.Fprintf(l.log, "Starting %d pods, %d at a time, then as many bare containers (%d of %d)\n", l.batch, l.parallel, i+1, l.runs)
-		batch := batchOf(fmt.Sprint("many-", i), node, l.batch)
+		batch := batchOf(fmt.Sprint("many-", i), l.batch)
 		took, err := w.startAll(ctx, batch, l.parallel)
 		if err != nil {
 			return err
