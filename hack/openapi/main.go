@@ -24,8 +24,6 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/runtime/schema"
-
 	"coracle/pkg/apiserver/openapi"
 )
 
@@ -40,15 +38,6 @@ var apiModules = []string{
 
 // generator is kube-openapi's.
 const generator = "k8s.io/kube-openapi/cmd/openapi-gen"
-
-// definition is what the scratch program prints.
-type definition struct {
-	Name             string
-	Refs             []string
-	Kinds            []schema.GroupVersionKind
-	V2, V3           json.RawMessage
-	V2Proto, V3Proto []byte
-}
 
 func main() {
 	out := flag.String("out", "pkg/apiserver/openapi/catalog.gob.gz", "file to write")
@@ -196,33 +185,26 @@ func goCommand(ctx context.Context, dir string, args ...string) ([]byte, error) 
 
 // write makes the catalog of what the scratch program printed.
 func write(dump []byte, out string) error {
-	var defs []definition
+	var defs []openapi.Definition
 	if err := json.Unmarshal(dump, &defs); err != nil {
 		return fmt.Errorf("read the generated definitions: %w", err)
 	}
 	keep := served(defs)
-	var all []openapi.Definition
-	for _, d := range defs {
-		if keep[d.Name] {
-			all = append(all, openapi.Definition{
-				Name: d.Name, Refs: d.Refs, Kinds: d.Kinds, V2: d.V2, V3: d.V3, V2Proto: d.V2Proto, V3Proto: d.V3Proto,
-			})
-		}
-	}
+	defs = slices.DeleteFunc(defs, func(d openapi.Definition) bool { return !keep[d.Name] })
 	var buf bytes.Buffer
-	if err := openapi.WriteCatalog(&buf, all); err != nil {
+	if err := openapi.WriteCatalog(&buf, defs); err != nil {
 		return err
 	}
 	if err := os.WriteFile(out, buf.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write the catalog: %w", err)
 	}
-	fmt.Printf("%s: %d definitions, %d bytes\n", out, len(all), buf.Len())
+	fmt.Printf("%s: %d definitions, %d bytes\n", out, len(defs), buf.Len())
 	return nil
 }
 
 // served are the definitions without those of alpha versions, which are never
 // served, unless another version refers to them.
-func served(defs []definition) map[string]bool {
+func served(defs []openapi.Definition) map[string]bool {
 	refs := map[string][]string{}
 	keep := map[string]bool{}
 	var todo []string

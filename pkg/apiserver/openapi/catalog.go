@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	_ "embed"
 	"encoding/gob"
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -30,7 +31,7 @@ type Definition struct {
 	Kinds []schema.GroupVersionKind
 	// V2 and V3 are JSON objects, whose references begin with #/definitions/
 	// and #/components/schemas/.
-	V2, V3 []byte
+	V2, V3 json.RawMessage
 	// V2Proto and V3Proto are the same as gnostic's Schema messages.
 	V2Proto, V3Proto []byte
 }
@@ -54,8 +55,14 @@ func WriteCatalog(w io.Writer, defs []Definition) error {
 	return nil
 }
 
-// ReadCatalog decodes what WriteCatalog wrote.
-func ReadCatalog(data []byte) ([]Definition, error) {
+// catalog is the decoded catalog for as long as documents are made of it.
+type catalog struct {
+	byName map[string]*Definition
+	byKind map[schema.GroupVersionKind]string
+}
+
+// loadCatalog decodes what WriteCatalog wrote.
+func loadCatalog(data []byte) (*catalog, error) {
 	z, err := gzip.NewReader(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("decompress the catalog of API types: %w", err)
@@ -63,20 +70,6 @@ func ReadCatalog(data []byte) ([]Definition, error) {
 	var defs []Definition
 	if err := gob.NewDecoder(io.LimitReader(z, maxCatalog)).Decode(&defs); err != nil {
 		return nil, fmt.Errorf("decode the catalog of API types: %w", err)
-	}
-	return defs, nil
-}
-
-// catalog is the decoded catalog for as long as documents are made of it.
-type catalog struct {
-	byName map[string]*Definition
-	byKind map[schema.GroupVersionKind]string
-}
-
-func loadCatalog(data []byte) (*catalog, error) {
-	defs, err := ReadCatalog(data)
-	if err != nil {
-		return nil, err
 	}
 	c := &catalog{byName: make(map[string]*Definition, len(defs)), byKind: map[schema.GroupVersionKind]string{}}
 	for i := range defs {
