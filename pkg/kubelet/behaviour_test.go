@@ -364,4 +364,3 @@ func TestMissedEventIsFoundByRelist(t *testing.T) {
 		}
 	})
 }
-

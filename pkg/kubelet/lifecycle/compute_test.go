@@ -327,4 +327,3 @@ func TestLostRecordsCountAsRestart(t *testing.T) {
 		t.Errorf("status %+v", cs)
 	}
 }
-
