@@ -48,7 +48,7 @@ func (t *tool) apply() *cobra.Command {
 	f.StringVarP(&o.labels, "selector", "l", "", "apply only the objects with these labels")
 	f.BoolVar(&o.force, "force-conflicts", false, "take over fields that others have set")
 	f.StringVar(&o.manager, "field-manager", managerApply, "name under which fields are owned")
-	f.StringVar(&o.validation, "validate", "Strict", "what to do about unknown and duplicate fields: Strict refuses, Warn warns, Ignore drops them")
+	f.StringVar(&o.validation, "validate", "Strict", "what to do about duplicate fields: Strict refuses, Warn warns, Ignore takes the last; unknown fields are always refused")
 	f.BoolVar(&o.serverSide, "server-side", true, "accepted for compatibility: apply is always server-side")
 	_ = f.MarkHidden("server-side")
 	addDryRun(cmd, &o.dry)

@@ -218,8 +218,9 @@ func (o *running) session(ctx context.Context, ns string, pod *corev1.Pod) (err 
 			return err
 		}
 	}
-	if o.restart == "Always" && !o.remove {
-		if !o.quiet {
+	if o.restart == "Always" {
+		// The container is started again, so its exit code says nothing.
+		if !o.quiet && !o.remove {
 			fmt.Fprintf(o.Err, "Session ended; the pod goes on. Resume with: ctl attach %s -c %s -i -t\n", name, name)
 		}
 		return nil
