@@ -20,6 +20,9 @@ const (
 	firstRetry   = 500 * time.Millisecond
 	maxRetry     = 10 * time.Second
 	mountTimeout = 2 * time.Minute
+	// deletedTimeout is how long the end of a pod waits for the watch to tell of
+	// its deletion.
+	deletedTimeout = 30 * time.Second
 )
 
 // begin starts an operation in a goroutine of its own. Its end is posted to the
@@ -108,11 +111,19 @@ func (w *podLoop) operation(ctx context.Context, a lifecycle.Action) func() (app
 			w.k.status.Delete(w.uid, func() { close(done) })
 			select {
 			case <-done:
-				// the watch says so too, and may be away for long
-				return func() { w.in.Gone = true }
 			case <-ctx.Done():
 				return func() {}
 			}
+			// The watch says so too, after all it has to say about the pod. It may
+			// be away for long, though.
+			t := w.k.cfg.Clock.NewTimer(deletedTimeout)
+			defer t.Stop()
+			select {
+			case <-w.deleted:
+			case <-t.C():
+			case <-ctx.Done():
+			}
+			return func() { w.in.Gone = true }
 		}
 	}
 	return func() func() {

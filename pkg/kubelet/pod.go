@@ -26,6 +26,9 @@ type podLoop struct {
 	inbox  []func()      // run by the loop, in order; guarded by mu
 	signal chan struct{} // holds one token while the inbox is not empty
 
+	deleted  chan struct{} // closed when the API server no longer has the pod
+	deleting sync.Once     // guards the closing
+
 	view atomic.Pointer[podView] // what others may see of the pod
 
 	// The rest belongs to the loop's goroutine.
@@ -54,6 +57,7 @@ func newPodLoop(k *Kubelet, pod *corev1.Pod) *podLoop {
 	w := &podLoop{
 		k: k, uid: pod.UID, log: k.log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID),
 		signal:     make(chan struct{}, 1),
+		deleted:    make(chan struct{}),
 		sandboxes:  map[string]lifecycle.Sandbox{},
 		containers: map[string]containerRecord{},
 		cancels:    map[lifecycle.Key]context.CancelFunc{},
@@ -309,7 +313,10 @@ func (w *podLoop) retryNow() {
 }
 
 // gone tells the loop that the API server no longer has the pod.
-func (w *podLoop) gone() { w.post(func() { w.in.Gone = true }) }
+func (w *podLoop) gone() {
+	w.deleting.Do(func() { close(w.deleted) })
+	w.post(func() { w.in.Gone = true })
+}
 
 func (w *podLoop) event(container, eventType, reason, message string) {
 	w.k.event(w.in.Pod, container, eventType, reason, message)

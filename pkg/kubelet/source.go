@@ -84,8 +84,10 @@ func (s podStore) Delete(obj any) error {
 	if !ok {
 		return errors.New("the API server deleted something else than a pod")
 	}
-	s.k.setPod(pod) // its grace may be new
-	s.k.podGone(pod.UID)
+	if w := s.k.loop(pod.UID); w != nil {
+		w.update(pod) // its grace may be new
+		w.gone()
+	}
 	return nil
 }
 
@@ -157,12 +159,6 @@ func (k *Kubelet) forget(w *podLoop) {
 	k.memory.drop(w.uid)
 	k.env.drop(w.uid)
 	k.removeLogs(w.in.Pod)
-}
-
-func (k *Kubelet) podGone(uid types.UID) {
-	if w := k.loop(uid); w != nil {
-		w.gone()
-	}
 }
 
 // replacePods makes the loops follow a complete list: pods that are not in it
