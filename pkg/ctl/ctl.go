@@ -29,6 +29,7 @@ func (t *tool) verbs() []*cobra.Command {
 	return []*cobra.Command{
 		t.get(),
 		t.describe(),
+		t.explainVerb(),
 		t.apply(),
 		t.delete(),
 		t.run(),

@@ -20,7 +20,6 @@ import (
 type console struct {
 	stdin io.Reader // nil for none
 	tty   bool
-	quiet bool
 }
 
 // isTerminal returns the file behind a stream when it is a terminal.
