@@ -6,7 +6,6 @@ import (
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -132,34 +131,4 @@ func assign(pod *corev1.Pod, b *corev1.Binding, now metav1.Time) error {
 	}
 	pod.Status.Conditions = append(pod.Status.Conditions, scheduled)
 	return nil
-}
-
-// serveEviction deletes a pod with the options the Eviction gives.
-func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
-	rep, opts, eviction, err := readSub(s, w, r, req, &policyv1.Eviction{}, &metav1.CreateOptions{})
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	if err := s.cfg.Registry.Admit(r.Context(), admission.Create, req, eviction, nil, opts); err != nil {
-		WriteError(w, err)
-		return
-	}
-	del := registry.DeleteOptions{WriteOptions: opts}
-	if eviction.DeleteOptions != nil {
-		del.DeleteOptions = *eviction.DeleteOptions
-	}
-	if dry, err := dryRun(del.DeleteOptions.DryRun); err != nil {
-		WriteError(w, err)
-		return
-	} else if dry {
-		del.WriteOptions.DryRun = true
-	}
-	del.Options = &del.DeleteOptions
-	req.Subresource = ""
-	if _, _, err := s.cfg.Registry.Delete(r.Context(), req, del); err != nil {
-		WriteError(w, err)
-		return
-	}
-	sendObject(w, http.StatusCreated, rep, statusGVK, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
 }

@@ -36,11 +36,11 @@ func self() *auth.User {
 }
 
 // wantedObject is one default object: merge adds to what is stored what is
-// missing there, and says whether it did. A nil merge leaves it alone.
+// missing there, and says what that needs. A nil merge leaves it alone.
 type wantedObject struct {
 	gvr   schema.GroupVersionResource
 	obj   runtime.Object
-	merge func(current runtime.Object) (runtime.Object, bool)
+	merge func(current runtime.Object) (runtime.Object, policy.Action)
 }
 
 // bootstrap creates what every cluster has, and repairs it after an upgrade.
@@ -109,8 +109,18 @@ func (cp *ControlPlane) ensureOnce(ctx context.Context, w wantedObject) error {
 	if err != nil {
 		return err
 	}
-	if _, changed := w.merge(current.DeepCopyObject()); !changed {
+	switch _, action := w.merge(current.DeepCopyObject()); action {
+	case policy.None:
 		return nil
+	case policy.Recreate:
+		// A binding's role cannot change: the next try creates it anew.
+		uid := stored.UID
+		_, _, err := cp.registry.Delete(ctx, req, registry.DeleteOptions{WriteOptions: opts,
+			DeleteOptions: metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+		return cp.ensureOnce(ctx, w)
 	}
 	_, _, err = cp.registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		merged, _ := w.merge(current)
@@ -157,7 +167,7 @@ func priorityClasses() []wantedObject {
 func roles() []wantedObject {
 	defaults := policy.Default()
 	var out []wantedObject
-	add := func(plural string, obj runtime.Object, merge func(runtime.Object) (runtime.Object, bool)) {
+	add := func(plural string, obj runtime.Object, merge func(runtime.Object) (runtime.Object, policy.Action)) {
 		out = append(out, wantedObject{gvr: rbacGVR(plural), obj: obj, merge: merge})
 	}
 	for _, o := range defaults.ClusterRoles {
@@ -179,11 +189,15 @@ func rbacGVR(plural string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: plural}
 }
 
-func merging[T runtime.Object](wanted T, reconcile func(existing, wanted T) (T, policy.Action)) func(runtime.Object) (runtime.Object, bool) {
-	return func(current runtime.Object) (runtime.Object, bool) {
-		merged, action := reconcile(current.(T), wanted)
-		return merged, action == policy.Update
+func merging[T runtime.Object](wanted T, reconcile func(existing, wanted T) (T, policy.Action)) func(runtime.Object) (runtime.Object, policy.Action) {
+	return func(current runtime.Object) (runtime.Object, policy.Action) { return reconcile(current.(T), wanted) }
+}
+
+func updateIf(changed bool) policy.Action {
+	if changed {
+		return policy.Update
 	}
+	return policy.None
 }
 
 // kubernetesService is the Service through which pods reach the API, with its
@@ -204,13 +218,13 @@ func (cp *ControlPlane) kubernetesService() []wantedObject {
 			SessionAffinity: corev1.ServiceAffinityNone,
 			Ports:           []corev1.ServicePort{{Name: "https", Protocol: corev1.ProtocolTCP, Port: 443, TargetPort: intstr.FromInt32(port)}},
 		}},
-		merge: func(current runtime.Object) (runtime.Object, bool) {
+		merge: func(current runtime.Object) (runtime.Object, policy.Action) {
 			svc := current.(*corev1.Service)
 			changed := len(svc.Spec.Ports) != 1 || svc.Spec.Ports[0].TargetPort.IntVal != port
 			if changed {
 				svc.Spec.Ports = []corev1.ServicePort{{Name: "https", Protocol: corev1.ProtocolTCP, Port: 443, TargetPort: intstr.FromInt32(port)}}
 			}
-			return svc, changed
+			return svc, updateIf(changed)
 		},
 	}}
 	if !cp.cfg.Advertise.IsValid() {
@@ -233,12 +247,12 @@ func (cp *ControlPlane) kubernetesEndpoints(port int32) []wantedObject {
 			Name: "kubernetes", Namespace: metav1.NamespaceDefault,
 			Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"},
 		}, Subsets: subsets},
-		merge: func(current runtime.Object) (runtime.Object, bool) {
+		merge: func(current runtime.Object) (runtime.Object, policy.Action) {
 			e := current.(*corev1.Endpoints)
 			changed := len(e.Subsets) != 1 || len(e.Subsets[0].Addresses) != 1 || len(e.Subsets[0].Ports) != 1 ||
 				e.Subsets[0].Addresses[0].IP != address || e.Subsets[0].Ports[0].Port != port
 			e.Subsets = subsets
-			return e, changed
+			return e, updateIf(changed)
 		},
 	}, {
 		gvr: discoveryv1.SchemeGroupVersion.WithResource("endpointslices"),
@@ -246,12 +260,12 @@ func (cp *ControlPlane) kubernetesEndpoints(port int32) []wantedObject {
 			Name: "kubernetes", Namespace: metav1.NamespaceDefault,
 			Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"},
 		}, AddressType: discoveryv1.AddressTypeIPv4, Endpoints: endpoints, Ports: ports},
-		merge: func(current runtime.Object) (runtime.Object, bool) {
+		merge: func(current runtime.Object) (runtime.Object, policy.Action) {
 			e := current.(*discoveryv1.EndpointSlice)
 			changed := len(e.Endpoints) != 1 || len(e.Ports) != 1 || len(e.Endpoints[0].Addresses) != 1 ||
 				e.Endpoints[0].Addresses[0] != address || e.Ports[0].Port == nil || *e.Ports[0].Port != port
 			e.Endpoints, e.Ports = endpoints, ports
-			return e, changed
+			return e, updateIf(changed)
 		},
 	}}
 }

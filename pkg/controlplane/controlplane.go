@@ -227,11 +227,13 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		if err := cp.loadServices(ctx); err != nil {
 			return ended(ctx, err)
 		}
-		for _, p := range cp.views {
-			g.Go(func() error { return cp.registry.Project(ctx, p) })
-		}
 		if err := cp.bootstrap(ctx); err != nil {
 			return ended(ctx, err)
+		}
+		// The authorizers begin with a state that has the default roles in it:
+		// nobody is refused because they have not come yet.
+		for _, p := range cp.views {
+			g.Go(func() error { return cp.registry.Project(ctx, p) })
 		}
 		close(cp.ready)
 		if !cp.cfg.Roles {

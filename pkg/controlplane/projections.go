@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -34,6 +36,23 @@ func (cp *ControlPlane) projections() []registry.Projection {
 			func(o runtime.Object) { roles.SetRoleBinding(o.(*rbacv1.RoleBinding)) }, roles.DeleteRoleBinding),
 		cp.projection(corev1.SchemeGroupVersion.WithResource("pods"),
 			func(o runtime.Object) { nodes.SetPod(o.(*corev1.Pod)) }, nodes.DeletePod),
+		cp.projection(corev1.SchemeGroupVersion.WithResource("persistentvolumes"),
+			func(o runtime.Object) { nodes.SetPersistentVolume(o.(*corev1.PersistentVolume)) },
+			func(_, name string) { nodes.DeletePersistentVolume(name) }),
+		cp.projection(storagev1.SchemeGroupVersion.WithResource("volumeattachments"),
+			func(o runtime.Object) {
+				nodes.SetVolumeAttachment(o.(*storagev1.VolumeAttachment).Name, o.(*storagev1.VolumeAttachment).Spec.NodeName)
+			},
+			func(_, name string) { nodes.DeleteVolumeAttachment(name) }),
+		cp.projection(resourcev1.SchemeGroupVersion.WithResource("resourceslices"),
+			func(o runtime.Object) {
+				slice, node := o.(*resourcev1.ResourceSlice), ""
+				if slice.Spec.NodeName != nil {
+					node = *slice.Spec.NodeName
+				}
+				nodes.SetResourceSlice(slice.Name, node)
+			},
+			func(_, name string) { nodes.DeleteResourceSlice(name) }),
 	}
 }
 

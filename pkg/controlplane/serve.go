@@ -19,8 +19,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"coracle/pkg/auth"
 	"coracle/pkg/pki"
@@ -68,6 +66,8 @@ type Files struct {
 	Kubeconfig string
 	// Address is where the API server listens.
 	Address netip.AddrPort
+
+	keepers []*pki.Keeper // renew the certificates that the server issued itself
 }
 
 const (
@@ -143,6 +143,9 @@ func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, 
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cp.Run(ctx) })
+	for _, k := range files.keepers {
+		g.Go(func() error { return k.Run(ctx) })
+	}
 	for _, l := range listeners {
 		g.Go(func() error {
 			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -269,11 +272,17 @@ func (o *ServeOptions) serving(files *Files) (*pki.Live, error) {
 		}
 		dir = o.CertDir
 	}
-	pair, err := pki.LoadOrCreate(dir, "apiserver", ca, o.servingRequest(), o.Clock.Now(), o.Rand)
-	if err != nil {
-		return nil, err
+	return live, o.keep(files, &pki.Keeper{Dir: dir, Name: "apiserver", CA: ca, Request: o.servingRequest, Live: live})
+}
+
+// keep issues a certificate now and has it renewed while the server runs.
+func (o *ServeOptions) keep(files *Files, k *pki.Keeper) error {
+	k.Now, k.Rand, k.Log = o.Clock.Now, o.Rand, o.Log
+	if err := k.Refresh(); err != nil {
+		return err
 	}
-	return live, live.Set(pair.CertPEM, pair.KeyPEM)
+	files.keepers = append(files.keepers, k)
+	return nil
 }
 
 func (o *ServeOptions) servingRequest() pki.Request {
@@ -334,17 +343,14 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 
 // kubeletClient is the API server's identity towards nodes' agents.
 func (o *ServeOptions) kubeletClient(files *Files) (*tls.Config, error) {
-	pair, err := pki.LoadOrCreate(files.PKI, "apiserver-kubelet-client", files.CA, pki.Request{
-		CommonName: "kube-apiserver-kubelet-client", Organization: []string{auth.GroupMasters}, ClientAuth: true,
-	}, o.Clock.Now(), o.Rand)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := tls.X509KeyPair(pair.CertPEM, pair.KeyPEM)
+	live := &pki.Live{}
+	request := pki.Request{CommonName: "kube-apiserver-kubelet-client", Organization: []string{auth.GroupMasters}, ClientAuth: true}
+	err := o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "apiserver-kubelet-client", CA: files.CA,
+		Request: func() pki.Request { return request }, Live: live})
 	if err != nil {
 		return nil, fmt.Errorf("the API server's client certificate for nodes: %w", err)
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, RootCAs: files.CA.Pool()}, nil
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetClientCertificate: live.GetClientCertificate, RootCAs: files.CA.Pool()}, nil
 }
 
 func (o *ServeOptions) tokenKeys(id *Identity, files *Files) error {
@@ -384,36 +390,4 @@ func publicKeys(data []byte) ([]crypto.PublicKey, error) {
 		return []crypto.PublicKey{key.Public()}, nil
 	}
 	return pki.ParsePublicKeys(data)
-}
-
-// writeKubeconfig issues the administrator's certificate and writes the
-// kubeconfig that uses it.
-func (o *ServeOptions) writeKubeconfig(files *Files) error {
-	pair, err := pki.LoadOrCreate(files.PKI, "admin", files.CA, pki.Request{
-		CommonName: "kubernetes-admin", Organization: []string{auth.GroupMasters}, ClientAuth: true,
-	}, o.Clock.Now(), o.Rand)
-	if err != nil {
-		return err
-	}
-	host := files.Address.Addr()
-	if host.IsUnspecified() {
-		host = netip.MustParseAddr("127.0.0.1")
-	}
-	data, err := Kubeconfig("coracle", "https://"+netip.AddrPortFrom(host, files.Address.Port()).String(), files.CA.CertPEM(), pair)
-	if err != nil {
-		return err
-	}
-	files.Kubeconfig = filepath.Join(o.DataDir, "admin.kubeconfig")
-	return pki.WriteFile(files.Kubeconfig, data, 0o600)
-}
-
-// Kubeconfig makes a kubeconfig of one context that authenticates by
-// certificate.
-func Kubeconfig(name, server string, ca []byte, pair *pki.Pair) ([]byte, error) {
-	c := clientcmdapi.NewConfig()
-	c.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: ca}
-	c.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: pair.CertPEM, ClientKeyData: pair.KeyPEM}
-	c.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
-	c.CurrentContext = name
-	return clientcmd.Write(*c)
 }

@@ -29,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/apiserver"
+	"coracle/pkg/auth"
 	"coracle/pkg/registry"
 )
 
@@ -40,7 +41,10 @@ type Config struct {
 	Admit func(ctx context.Context, req registry.Request, options runtime.Object) error
 	// TLS has the client certificate and the authorities of agents.
 	TLS *tls.Config
-	Log *slog.Logger
+	// CheckAddress refuses addresses that are no node's; nil refuses those of
+	// this machine itself and of no machine.
+	CheckAddress func(ip netip.Addr) error
+	Log          *slog.Logger
 }
 
 const (
@@ -65,6 +69,9 @@ type Proxy struct {
 func New(cfg Config) *Proxy {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.CheckAddress == nil {
+		cfg.CheckAddress = checkAddress
 	}
 	p := &Proxy{cfg: cfg}
 	p.transport = &http.Transport{
@@ -111,7 +118,7 @@ func (p *Proxy) agent(ctx context.Context, name string) (*url.URL, error) {
 		if a.Type != corev1.NodeInternalIP {
 			continue
 		}
-		if err := checkAddress(a.Address); err != nil {
+		if err := p.check(a.Address); err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("node %s: %v", name, err))
 		}
 		// The path is absolute, for JoinPath leaves a relative one relative.
@@ -120,16 +127,20 @@ func (p *Proxy) agent(ctx context.Context, name string) (*url.URL, error) {
 	return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %s has no internal address yet: wait until it is ready", name))
 }
 
-// checkAddress refuses addresses that would lead somewhere else than to a
-// node: a node object is written by the node itself (CVE-2022-3294).
-func checkAddress(text string) error {
+// check refuses an address that is none, or not allowed.
+func (p *Proxy) check(text string) error {
 	ip, err := netip.ParseAddr(text)
 	if err != nil {
 		return fmt.Errorf("address %q is not an IP address", text)
 	}
-	ip = ip.Unmap()
+	return p.cfg.CheckAddress(ip.Unmap())
+}
+
+// checkAddress refuses addresses that would lead somewhere else than to a
+// node: a node object is written by the node itself (CVE-2022-3294).
+func checkAddress(ip netip.Addr) error {
 	if ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.IsMulticast() {
-		return fmt.Errorf("address %s may not be used to reach a node", text)
+		return fmt.Errorf("address %s may not be used to reach a node", ip)
 	}
 	return nil
 }
@@ -151,7 +162,8 @@ func (p *Proxy) pod(ctx context.Context, req registry.Request) (*corev1.Pod, err
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, target *url.URL) {
 	out := r.Clone(r.Context())
 	out.URL, out.Host, out.RequestURI = target, target.Host, ""
-	for _, h := range []string{"Authorization", "Connection", "Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Cookie"} {
+	auth.StripCredentials(out.Header)
+	for _, h := range []string{"Connection", "Cookie"} {
 		out.Header.Del(h)
 	}
 	resp, err := p.transport.RoundTrip(out)
