@@ -40,5 +40,8 @@ bench-node: build ## Cluster start, pod start against raw CRI calls, idle cost.
 	$(GO) run ./hack/images --out bin/images
 	$(GO) run ./hack/bench-node
 
+generate: ## The API description, after an update of k8s.io/api.
+	$(GO) run ./hack/openapi
+
 clean:
 	rm -rf bin

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
@@ -162,7 +163,9 @@ func runOperations(doc []byte, ops jsonpatch.Patch) ([]byte, error) {
 
 func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
 	var patch map[string]any
-	if err := json.Unmarshal(p.patch, &patch); err != nil {
+	// Whole numbers have to be int64, as they are in the object, or an entry
+	// keyed by a number is not found.
+	if err := utiljson.Unmarshal(p.patch, &patch); err != nil {
 		return nil, apierrors.NewBadRequest("the strategic merge patch is not a JSON object: " + err.Error())
 	}
 	current.GetObjectKind().SetGroupVersionKind(p.req.Resource.GVK())

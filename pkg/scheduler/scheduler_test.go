@@ -23,7 +23,7 @@ func makeNode(t *testing.T, c kubernetes.Interface, name, cpu string, change fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	made.Spec.Taints = nil
+	made.Spec.Taints = nil // those of a node that is not ready yet
 	if change != nil {
 		change(made)
 	}
@@ -34,6 +34,8 @@ func makeNode(t *testing.T, c kubernetes.Interface, name, cpu string, change fun
 		corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse("4Gi"), corev1.ResourcePods: resource.MustParse("110"),
 	}
 	made.Status.Capacity = made.Status.Allocatable
+	now := metav1.Now()
+	made.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: now, LastTransitionTime: now}}
 	if _, err := c.CoreV1().Nodes().UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +112,14 @@ func TestPlacesByNodeSelectorTaintsAndRoom(t *testing.T) {
 	}
 }
 
+func sum(counts map[string]int) int {
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	return total
+}
+
 func TestSpreadsAndNeverOvercommits(t *testing.T) {
 	c := testcluster.Start(t, testcluster.WithRoles()).Client
 	for i := range 4 {
@@ -133,7 +143,7 @@ func TestSpreadsAndNeverOvercommits(t *testing.T) {
 				waiting++
 			}
 		}
-		return waiting == 10, nil
+		return waiting == 10 && len(list.Items) == 50 && sum(placed) == 40, nil
 	})
 	if err != nil {
 		t.Fatalf("%v; placed %v", err, placed)
