@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"coracle/pkg/cluster"
 	"coracle/pkg/image"
@@ -142,13 +141,24 @@ func (t *tool) imageList() *cobra.Command {
 			w := t.table()
 			fmt.Fprintln(w, "IMAGE\tSIZE\tNODES\tDIGEST")
 			for _, r := range imageRows(nodes) {
-				fmt.Fprintf(w, "%s\t%s\t%d/%d\t%s\n", r.Ref, resource.NewQuantity(r.Size, resource.BinarySI), r.nodes, len(nodes), r.Digest)
+				fmt.Fprintf(w, "%s\t%s\t%d/%d\t%s\n", r.Ref, byteSize(r.Size), r.nodes, len(nodes), r.Digest)
 			}
 			return w.Flush()
 		},
 	}
 	clusterFlag(cmd, &name)
 	return cmd
+}
+
+// byteSize is a size as people read it.
+func byteSize(n int64) string {
+	switch {
+	case n <= 0:
+		return "-"
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 }
 
 // imageRow is one image with the number of nodes that have it.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -250,6 +251,8 @@ func program(args []string) (out string, code int, done bool) {
 			n = 2
 		}
 		return "", n, true
+	case "flash":
+		return "a flash\n", 0, false
 	case "serve":
 		return "line 1\nline 2\nline 3\n", 0, false
 	}
@@ -351,6 +354,10 @@ func (n *simulated) Exec(_ context.Context, container string, cmd []string, in i
 
 // Attach echoes the input; its end is the end of the container.
 func (n *simulated) Attach(ctx context.Context, container string, in io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
+	if n.flash(container) {
+		// The runtime is quicker than the agent's status.
+		return errors.Join(errors.New("no running task found"), n.finish(ctx, container))
+	}
 	if _, err := fmt.Fprintf(out, "attached to %s\n", container); err != nil || in == nil {
 		return err
 	}
@@ -358,6 +365,15 @@ func (n *simulated) Attach(ctx context.Context, container string, in io.Reader, 
 		return err
 	}
 	return n.finish(ctx, container)
+}
+
+// flash says whether a container runs the program "flash", which has ended by
+// the time anybody attaches, though its status says otherwise.
+func (n *simulated) flash(container string) bool {
+	return slices.ContainsFunc(n.Pods(), func(p *corev1.Pod) bool {
+		c := p.Spec.Containers[0]
+		return c.Name == container && slices.Contains(c.Args, "flash")
+	})
 }
 
 // finish ends the container of a pod that is not restarted, as the end of its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -209,13 +210,11 @@ func (o *running) session(ctx context.Context, ns string, pod *corev1.Pod) (err 
 	if c.tty && !o.quiet {
 		fmt.Fprintln(o.Err, "If there is no prompt, press Enter.")
 	}
-	if attachErr := o.attachTo(ctx, now, name, c); attachErr != nil && ctx.Err() == nil {
-		// The container may have ended between the two requests.
-		if p, err := client.CoreV1().Pods(ns).Get(ctx, name, metav1.GetOptions{}); err != nil || !ended(p, name) {
+	seen := &counter{w: o.Out}
+	c.out = seen
+	if attachErr := o.attachTo(ctx, now, name, c); (attachErr != nil || seen.n == 0) && ctx.Err() == nil {
+		if err := o.missed(ctx, now, name); err != nil && attachErr != nil {
 			return fmt.Errorf("connect to the container: %w", attachErr)
-		}
-		if err := o.copyLog(ctx, now, &corev1.PodLogOptions{Container: name}, "", o.Out); err != nil {
-			return err
 		}
 	}
 	if o.restart == "Always" {
@@ -230,6 +229,32 @@ func (o *running) session(ctx context.Context, ns string, pod *corev1.Pod) (err 
 		return err
 	}
 	return exitOf(last, name)
+}
+
+// missedTimeout is how long the status of a container may lag behind its end.
+const missedTimeout = 5 * time.Second
+
+// counter counts what passes.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+// Write passes p on.
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// missed prints the log of a container that ended, or printed all it had,
+// before the connection was there. It is an error when the container goes on.
+func (o *running) missed(ctx context.Context, pod *corev1.Pod, name string) error {
+	_, err := o.awaitPod(ctx, pod, missedTimeout, func(p *corev1.Pod) (bool, error) { return ended(p, name), nil })
+	if err != nil {
+		return err
+	}
+	return o.copyLog(ctx, pod, &corev1.PodLogOptions{Container: name}, "", o.Out)
 }
 
 // cleanUp deletes the pod of --rm, after an interruption too.

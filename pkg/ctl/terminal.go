@@ -19,6 +19,7 @@ import (
 // console is the user's side of a remote command.
 type console struct {
 	stdin io.Reader // nil for none
+	out   io.Writer // where its output goes
 	tty   bool
 }
 
@@ -31,7 +32,7 @@ func isTerminal(stream any) (*os.File, bool) {
 // console says what is wired up for -i and -t. Without a terminal, -t is left
 // out, and said so.
 func (t *tool) console(interactive, tty bool) console {
-	var c console
+	c := console{out: t.Out}
 	if interactive {
 		c.stdin = t.In
 	}
@@ -65,7 +66,7 @@ func (t *tool) stream(ctx context.Context, req *rest.Request, c console) error {
 	if err != nil {
 		return err
 	}
-	opts := remotecommand.StreamOptions{Stdin: c.stdin, Stdout: t.Out, Tty: c.tty}
+	opts := remotecommand.StreamOptions{Stdin: c.stdin, Stdout: c.out, Tty: c.tty}
 	if !c.tty {
 		opts.Stderr = t.Err
 	} else {

@@ -164,6 +164,14 @@ func TestWrap(t *testing.T) {
 	}
 }
 
+func TestByteSize(t *testing.T) {
+	for n, want := range map[int64]string{0: "-", 2335: "2.3 KiB", 2128715: "2.0 MiB"} {
+		if got := byteSize(n); got != want {
+			t.Errorf("byteSize(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestImageRowsCountNodes(t *testing.T) {
 	// The same reference with two digests is two images.
 	rows := imageRows(map[string][]image.Info{
