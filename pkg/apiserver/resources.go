@@ -236,6 +236,7 @@ func (s *Server) servePatch(w http.ResponseWriter, r *http.Request, sv served, r
 		WriteError(w, err)
 		return
 	}
+	opts.View = sv.view
 	o, created, err := s.cfg.Registry.Patch(r.Context(), s.decoder, req, patch, opts)
 	if err != nil {
 		WriteError(w, err)

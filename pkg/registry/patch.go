@@ -10,6 +10,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -41,6 +42,9 @@ type PatchOptions struct {
 	Force bool // apply: take fields that others own
 	// Validation is the fieldValidation directive.
 	Validation Validation
+	// View is the form in which the client sees the object and patches it; nil
+	// is the stored one. Apply works on the stored form only.
+	View *resource.View
 }
 
 // Patch changes an object by one of the four patch types. Apply creates an
@@ -57,6 +61,9 @@ func (r *Registry) Patch(ctx context.Context, d *Decoder, req Request, patch []b
 		return nil, false, err
 	}
 	apply := opts.Type == types.ApplyPatchType
+	if opts.View != nil && !apply {
+		change = p.through(opts.View)
+	}
 	return r.Update(ctx, req, change, UpdateOptions{
 		WriteOptions: opts.WriteOptions, AllowCreate: apply && req.Subresource == "", KeepManagers: apply,
 	})
@@ -91,6 +98,27 @@ func (p *patcher) change() Change {
 		return p.apply
 	}
 	return nil
+}
+
+// through patches the object as a view shows it.
+func (p *patcher) through(v *resource.View) Change {
+	inner := *p
+	inner.req.Resource = &resource.Resource{Group: v.Group, Version: v.Version, Kind: v.Kind, Plural: p.req.Resource.Plural, New: v.New}
+	change := inner.change()
+	return func(current runtime.Object) (runtime.Object, error) {
+		seen, err := v.To(current)
+		if err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
+		out, err := change(seen)
+		if err != nil {
+			return nil, err
+		}
+		if out, err = v.From(out); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		return out, nil
+	}
 }
 
 // check refuses what no object could make valid.
@@ -148,7 +176,7 @@ func runOperations(doc []byte, ops jsonpatch.Patch) ([]byte, error) {
 		}
 		out, err := ops[:n].Apply(doc)
 		if err != nil {
-			return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+			return nil, errPatchFails(err)
 		}
 		if copies {
 			grown, work = grown+len(out)-len(doc), work+len(out)
@@ -159,6 +187,14 @@ func runOperations(doc []byte, ops jsonpatch.Patch) ([]byte, error) {
 		doc, ops = out, ops[n:]
 	}
 	return doc, nil
+}
+
+// errPatchFails says that a JSON patch does not fit its object.
+func errPatchFails(err error) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
+		Message: "the JSON patch cannot be applied: " + err.Error(),
+	}}
 }
 
 func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
