@@ -1,6 +1,7 @@
 package nodeproxy
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net/http"
@@ -46,7 +47,9 @@ func (p *Proxy) logs(w http.ResponseWriter, r *http.Request, req registry.Reques
 		return
 	}
 	if wsstream.IsWebSocketRequest(r) {
-		reader := wsstream.NewReader(resp.Body, true, wsstream.NewDefaultReaderProtocols())
+		// The buffer parts the last bytes from the end: the library drops what
+		// comes together with it.
+		reader := wsstream.NewReader(bufio.NewReader(resp.Body), true, wsstream.NewDefaultReaderProtocols())
 		reader.SetIdleTimeout(idleTimeout)
 		if err := reader.Copy(w, r); err != nil {
 			p.cfg.Log.Debug("a log stream over WebSocket ended", "pod", req.Name, "error", err)
