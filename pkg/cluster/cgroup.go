@@ -345,6 +345,23 @@ func thaw(dir string) {
 	})
 }
 
+// removeEmptyCgroups removes one part's cgroups of a cluster, and the cluster's
+// when nothing else is in them.
+func removeEmptyCgroups(cluster, part string) error {
+	dirs, err := findCgroups(cluster)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, removeCgroup(filepath.Join(dir, part), cgroupPatience))
+		if err := os.Remove(dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // removeCgroup removes a directory and all below it, deepest first. The
 // kernel keeps a cgroup busy for a moment after its last process has ended.
 func removeCgroup(dir string, patience time.Duration) error {

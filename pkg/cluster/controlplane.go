@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -75,11 +76,15 @@ func (b *boot) startControlPlane(context.Context) error {
 	if err != nil {
 		return err
 	}
-	return joinCgroups(cgroups, p.PID)
+	if err := joinCgroups(cgroups, p.PID); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil // one that has ended already is reported when the API server is waited for
 }
 
 func (b *boot) stopControlPlane(ctx context.Context) error {
-	return endControlPlane(ctx, b.f, 5*time.Second)
+	err := endControlPlane(ctx, b.f, 5*time.Second)
+	return errors.Join(err, removeEmptyCgroups(b.s.Name, controlCgroup))
 }
 
 func endControlPlane(ctx context.Context, f folder, grace time.Duration) error {

@@ -72,8 +72,9 @@ type Files struct {
 
 const (
 	defaultIssuer = "https://kubernetes.default.svc.cluster.local"
-	// shutdownGrace is how long requests under way may take at the end.
-	shutdownGrace = 5 * time.Second
+	// shutdownGrace is how long requests under way may take at the end; watches
+	// are cut off then, and their clients resume elsewhere.
+	shutdownGrace = time.Second
 	// readHeaderTimeout and maxHeaderBytes bound what an unknown peer costs.
 	readHeaderTimeout = 10 * time.Second
 	maxHeaderBytes    = 64 << 10
