@@ -159,7 +159,8 @@ func (a *agent) command(w http.ResponseWriter, r *http.Request) {
 		a.t.Error(err)
 	}
 	var in io.Reader = strings.NewReader("")
-	out, errs, result := io.Discard, io.Discard, io.Discard
+	out, errs := io.Discard, io.Discard
+	var result io.Writer
 	if wsstream.IsWebSocketRequest(r) {
 		conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{"v4.channel.k8s.io": {Binary: true, Channels: []wsstream.ChannelType{
 			wsstream.ReadChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.ReadChannel}}})

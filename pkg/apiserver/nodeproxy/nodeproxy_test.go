@@ -16,12 +16,12 @@ import (
 
 	"golang.org/x/net/websocket"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"coracle/pkg/apiserver/nodeproxy"
 )
@@ -152,16 +152,16 @@ func TestPortForward(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dialer = spdy.NewDialer(upgrader, &http.Client{Transport: tripper}, "POST", target)
+			dialer = spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: tripper}, "POST", target)
 			if way == "tunnel" {
-				if dialer, err = portforward.NewSPDYOverWebsocketDialer(target, config); err != nil {
+				if dialer, err = portforward.NewSPDYOverWebsocketDialerForStreaming(target, config); err != nil {
 					t.Fatal(err)
 				}
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			ready := make(chan struct{})
-			forwarder, err := portforward.NewOnAddressesWithContext(ctx, dialer, []string{"127.0.0.1"}, []string{"0:8080"}, ready, io.Discard, io.Discard)
+			forwarder, err := portforward.NewOnAddressesForStreamingWithContext(ctx, dialer, []string{"127.0.0.1"}, []string{"0:8080"}, ready, io.Discard, io.Discard)
 			if err != nil {
 				t.Fatal(err)
 			}
