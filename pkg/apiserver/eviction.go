@@ -61,7 +61,7 @@ func (s *Server) evict(ctx context.Context, req registry.Request, eviction *poli
 	}
 	if p := del.Preconditions; p != nil && p.UID != nil && *p.UID != pod.UID {
 		return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf(
-			"Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, pod.UID))
+			"the UID in the precondition is %v, that of the pod %v", *p.UID, pod.UID))
 	}
 	if err := s.spend(ctx, pod, del.WriteOptions.DryRun); err != nil {
 		return err
