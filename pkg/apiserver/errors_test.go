@@ -77,6 +77,8 @@ func TestErrors(t *testing.T) {
 		{"a limit", "GET", configMaps("?limit=-1"), "", nil, 400, metav1.StatusReasonBadRequest, "limit"},
 		{"a dry run", "POST", configMaps("?dryRun=Some"), `{"metadata":{"name":"b"}}`, []header{contentType(jsonBody)}, 400, metav1.StatusReasonBadRequest, "dryRun"},
 		{"a validation", "POST", configMaps("?fieldValidation=Lax"), `{"metadata":{"name":"b"}}`, []header{contentType(jsonBody)}, 400, metav1.StatusReasonBadRequest, "fieldValidation"},
+		{"no way to nodes", "GET", "/api/v1/namespaces/default/pods/a/log", "", nil, 503, metav1.StatusReasonServiceUnavailable, "pods/log is not served by this API server"},
+		{"no way to pods", "GET", "/api/v1/namespaces/default/services/a/proxy/x", "", nil, 503, metav1.StatusReasonServiceUnavailable, "services/proxy is not served"},
 		{"dots for a name", "GET", configMaps("/.."), "", nil, 400, metav1.StatusReasonBadRequest, ""},
 		{"a name with a zero", "GET", configMaps("/a%%00b"), "", nil, 400, metav1.StatusReasonBadRequest, ""},
 	}

@@ -34,6 +34,11 @@ func (s *Server) serveSubresource(w http.ResponseWriter, r *http.Request, sv ser
 		h(w, r, req, info.rest)
 		return
 	}
+	if sub.Name != "status" && sub.Name != "scale" && sub.Prepare == nil {
+		// It needs a way to nodes or a key that this server was not given.
+		WriteError(w, apierrors.NewServiceUnavailable(sv.res.Plural+"/"+sub.Name+" is not served by this API server"))
+		return
+	}
 	if info.rest != "" {
 		WriteError(w, notFoundPath())
 		return
