@@ -41,6 +41,8 @@ type agent struct {
 	node   *corev1.Node
 	pod    *corev1.Pod
 
+	closed chan struct{} // one element for each connection that ended, up to its size
+
 	mu   sync.Mutex
 	seen []*http.Request // guarded by mu
 	// answer replaces the agent's own answers. Set before the first request.
@@ -49,7 +51,7 @@ type agent struct {
 
 func newAgent(t *testing.T, change ...func(*nodeproxy.Config)) *agent {
 	t.Helper()
-	a := &agent{t: t}
+	a := &agent{t: t, closed: make(chan struct{}, 8)}
 	ca, err := pki.NewCA("test", time.Hour, time.Now(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -68,6 +70,14 @@ func newAgent(t *testing.T, change ...func(*nodeproxy.Config)) *agent {
 	a.server = httptest.NewUnstartedServer(http.HandlerFunc(a.serve))
 	a.server.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
 		Certificates: []tls.Certificate{issue(pki.Request{CommonName: "node", ServerAuth: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})}}
+	a.server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			select {
+			case a.closed <- struct{}{}:
+			default:
+			}
+		}
+	}
 	a.server.StartTLS()
 	t.Cleanup(a.server.Close)
 	a.objects()

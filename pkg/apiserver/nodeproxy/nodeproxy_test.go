@@ -260,12 +260,6 @@ func TestRedirects(t *testing.T) {
 // closed and no byte of the client's reaches it (CVE-2018-1002105).
 func TestNoUpgrade(t *testing.T) {
 	a := newAgent(t)
-	closed := make(chan struct{}, 8)
-	a.server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateClosed {
-			closed <- struct{}{}
-		}
-	}
 	a.answer = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not today", http.StatusForbidden) }
 	conn, err := net.Dial("tcp", a.front.Listener.Addr().String())
 	if err != nil {
@@ -284,7 +278,7 @@ func TestNoUpgrade(t *testing.T) {
 		t.Fatalf("the client got %q (%v)", buf[:n], err)
 	}
 	select {
-	case <-closed:
+	case <-a.closed:
 	case <-time.After(patience):
 		t.Fatal("the connection to the agent stays open")
 	}
