@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"coracle/pkg/controlplane"
 	"coracle/pkg/storage"
@@ -117,6 +118,9 @@ func (o *options) open(ctx context.Context, log *slog.Logger) (storage.Backend, 
 	case o.serve.DataDir == "":
 		return nil, errors.New("give --data-dir DIR for the embedded etcd, or --etcd-servers for an external one")
 	}
+	if err := lockDir(o.serve.DataDir); err != nil {
+		return nil, err
+	}
 	o.serve.SoleWriter = true
 	return etcd.StartEmbedded(ctx, etcd.Config{DataDir: filepath.Join(o.serve.DataDir, "etcd"), Log: log})
 }
@@ -146,4 +150,21 @@ func (o *options) dial(ctx context.Context, log *slog.Logger) (storage.Backend, 
 		ext.TLS.Certificates = []tls.Certificate{cert}
 	}
 	return etcd.Dial(ctx, ext)
+}
+
+// lockDir keeps a second server off the folder, which would wait for the
+// store's own lock without a word. The lock ends with the process.
+func lockDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
+	}
+	path := filepath.Join(dir, "lock")
+	fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("another API server uses %s: stop it, or give another folder with --data-dir (%w)", dir, errors.Join(err, unix.Close(fd)))
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -325,6 +326,29 @@ func thawCluster(cluster string) {
 	}
 	for _, dir := range dirs {
 		thaw(dir)
+	}
+}
+
+// awaitEmpty waits until nothing runs in a part's cgroups any more, for
+// processes that were frozen when they were killed end a little later.
+func awaitEmpty(ctx context.Context, cluster, part string) error {
+	dirs, err := findCgroups(cluster)
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(killPatience); ; {
+		var left []int
+		for _, dir := range dirs {
+			left = append(left, cgroupProcesses(filepath.Join(dir, part))...)
+		}
+		if len(left) == 0 || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v do not end although their node is off", left)
+		}
+		thawCluster(cluster)
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 

@@ -79,7 +79,13 @@ func (n *loneNode) runtime(t *testing.T) cri.RuntimeServiceClient {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
-	return cri.NewRuntimeServiceClient(conn)
+	rt := cri.NewRuntimeServiceClient(conn)
+	// containerd answers on its socket before its CRI service does.
+	eventually(t, "the container runtime serves CRI", func() bool {
+		_, err := rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
+		return err == nil
+	})
+	return rt
 }
 
 // runPod starts a pod of one busybox container and returns the container.

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+// TestBadInput: each mistake gets one sentence at once.
+func TestBadInput(t *testing.T) {
+	locked := t.TempDir()
+	if err := lockDir(locked); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "give --data-dir DIR"},
+		{[]string{"--data-dir", locked}, "another API server uses " + locked},
+		{[]string{"--storage-backend", "bolt"}, "use etcd3 or memory"},
+		{[]string{"--authorization-mode", "AlwaysAllow"}, "by Node and RBAC only"},
+		{[]string{"--service-cluster-ip-range", "10.0.0.0"}, "is not a CIDR"},
+		{[]string{"--storage-backend", "memory", "--secure-port", "0"}, "needs a folder for its certificates"},
+		{[]string{"--storage-backend", "memory", "--bind-address", "192.0.2.77"}, "listen for the API"},
+		{[]string{"--data-dir", t.TempDir(), "--storage-backend", "memory", "--secure-port", "0", "--disable-admission-plugins", "NodeRestriction"}, "cannot be disabled"},
+	} {
+		cmd := newCommand(slog.New(slog.DiscardHandler))
+		cmd.SetArgs(c.args)
+		err := cmd.ExecuteContext(t.Context())
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v, want %q", c.args, err, c.want)
+		}
+	}
+}
