@@ -3,15 +3,11 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
-	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"coracle/pkg/admission"
 	"coracle/pkg/resource"
@@ -174,7 +170,7 @@ func (r *Registry) hookCreate(ctx context.Context, res *resource.Resource, obj r
 
 func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object, attrs *admission.Attributes, opts WriteOptions) (*cache.Object, error) {
 	res := req.Resource
-	if errs := validateNew(res, obj); len(errs) > 0 {
+	if errs := res.CheckCreate(obj); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(res.GVK().GroupKind(), req.Name, errs)
 	}
 	attrs.Object = obj
@@ -233,51 +229,6 @@ func (r *Registry) completeNew(res *resource.Resource, obj runtime.Object, acc m
 	if res.HasGeneration {
 		acc.SetGeneration(1)
 	}
-	if res.HasStatus && !res.StatusOnCreate {
-		if f := structField(obj, "Status"); f.IsValid() {
-			f.SetZero()
-		}
-	}
-	if res.Prepare != nil {
-		res.Prepare(obj, nil)
-	}
-	return nil
-}
-
-func validateNew(res *resource.Resource, obj runtime.Object) field.ErrorList {
-	acc, err := meta.Accessor(obj)
-	if err != nil {
-		return field.ErrorList{field.InternalError(field.NewPath("metadata"), err)}
-	}
-	errs := validation.ValidateObjectMetaAccessor(acc, res.Namespaced, nameCheck(res), field.NewPath("metadata"))
-	if res.Validate != nil {
-		errs = append(errs, res.Validate(obj)...)
-	}
-	return errs
-}
-
-func nameCheck(res *resource.Resource) validation.ValidateNameFunc {
-	if res.ValidateName != nil {
-		return res.ValidateName
-	}
-	return validation.NameIsDNSSubdomain
-}
-
-// structField returns a field of the struct that obj points to.
-func structField(obj runtime.Object, name string) reflect.Value {
-	v := reflect.ValueOf(obj)
-	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
-		return reflect.Value{}
-	}
-	return v.Elem().FieldByName(name)
-}
-
-// copyField sets a field of dst to that of src.
-func copyField(dst, src runtime.Object, name string) error {
-	d, s := structField(dst, name), structField(src, name)
-	if !d.IsValid() || !s.IsValid() {
-		return fmt.Errorf("type %T has no field %s", dst, name)
-	}
-	d.Set(s)
+	res.PrepareCreate(obj)
 	return nil
 }

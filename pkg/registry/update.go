@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -160,9 +158,7 @@ func (r *Registry) wanted(ctx context.Context, req Request, current *cache.Objec
 		res.Default(obj)
 	}
 	acc.SetResourceVersion("")
-	if err := completeUpdate(req, obj, old, acc, oldAcc, opts.Verbatim); err != nil {
-		return nil, apierrors.NewInternalError(err)
-	}
+	completeUpdate(req, obj, old, acc, oldAcc, opts.Verbatim)
 	if !opts.KeepManagers {
 		obj = r.own(req, old, obj, opts.Manager)
 	}
@@ -216,10 +212,9 @@ func errPrecondition(req Request, what string, wanted, found any) error {
 	return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, err)
 }
 
-// completeUpdate keeps what an update may not change and moves generation and
-// the half (spec or status) that the request does not address.
-func completeUpdate(req Request, obj, old runtime.Object, acc, oldAcc metav1.Object, verbatim bool) error {
-	res := req.Resource
+// completeUpdate keeps what an update may not change; verbatim leaves spec and
+// status as they are given.
+func completeUpdate(req Request, obj, old runtime.Object, acc, oldAcc metav1.Object, verbatim bool) {
 	acc.SetUID(oldAcc.GetUID())
 	acc.SetSelfLink("")
 	acc.SetCreationTimestamp(oldAcc.GetCreationTimestamp())
@@ -231,36 +226,9 @@ func completeUpdate(req Request, obj, old runtime.Object, acc, oldAcc metav1.Obj
 	}
 	acc.SetGeneration(oldAcc.GetGeneration())
 	if verbatim {
-		return nil
+		return
 	}
-	var kept string
-	var prepare func(obj, old runtime.Object)
-	switch req.Subresource {
-	case "", "scale":
-		kept, prepare = "Status", res.Prepare
-	case "status":
-		kept, prepare = "Spec", res.PrepareStatus
-	default:
-		sub, _ := res.Subresource(req.Subresource)
-		prepare = sub.Prepare
-	}
-	if res.HasStatus && kept != "" && structField(old, kept).IsValid() {
-		if err := copyField(obj, old.DeepCopyObject(), kept); err != nil {
-			return err
-		}
-	}
-	if prepare != nil {
-		prepare(obj, old)
-	}
-	if res.HasGeneration && req.Subresource != "status" && !sameSpec(obj, old) {
-		acc.SetGeneration(oldAcc.GetGeneration() + 1)
-	}
-	return nil
-}
-
-func sameSpec(a, b runtime.Object) bool {
-	x, y := structField(a, "Spec"), structField(b, "Spec")
-	return !x.IsValid() || equality.Semantic.DeepEqual(x.Interface(), y.Interface())
+	req.Resource.PrepareUpdate(req.Subresource, obj, old)
 }
 
 func (r *Registry) hookUpdate(ctx context.Context, res *resource.Resource, obj, old runtime.Object, dryRun bool) (undo func(), err error) {
@@ -326,38 +294,10 @@ func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, cur
 }
 
 func validateChange(req Request, obj, old runtime.Object, verbatim bool) field.ErrorList {
-	res := req.Resource
-	acc, err := meta.Accessor(obj)
-	if err != nil {
-		return field.ErrorList{field.InternalError(field.NewPath("metadata"), err)}
+	if verbatim {
+		return req.Resource.CheckMetaUpdate(obj, old)
 	}
-	oldAcc, err := meta.Accessor(old)
-	if err != nil {
-		return field.ErrorList{field.InternalError(field.NewPath("metadata"), err)}
-	}
-	acc.SetResourceVersion(oldAcc.GetResourceVersion())
-	path := field.NewPath("metadata")
-	errs := validation.ValidateObjectMetaAccessor(acc, res.Namespaced, nameCheck(res), path)
-	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(acc, oldAcc, path)...)
-	switch {
-	case verbatim:
-	case req.Subresource == "status":
-		if res.ValidateStatus != nil {
-			errs = append(errs, res.ValidateStatus(obj, old)...)
-		}
-	case req.Subresource != "" && req.Subresource != "scale":
-		if sub, _ := res.Subresource(req.Subresource); sub.Validate != nil {
-			errs = append(errs, sub.Validate(obj, old)...)
-		}
-	default:
-		if res.Validate != nil {
-			errs = append(errs, res.Validate(obj)...)
-		}
-		if res.ValidateUpdate != nil {
-			errs = append(errs, res.ValidateUpdate(obj, old)...)
-		}
-	}
-	return errs
+	return req.Resource.CheckUpdate(req.Subresource, obj, old)
 }
 
 // mayGo says that obj is marked for deletion and nothing holds it any more.

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,9 +25,11 @@ func (c *podChecker) containers(path *field.Path) field.ErrorList {
 		errs = append(errs, checkRestartRules(p.Index(i), ctr, corev1.ContainerRestartPolicyAlways,
 			corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
 	}
+	errs = append(errs, checkHostPorts(p, 0, c.spec.Containers)...)
 	p = path.Child("initContainers")
 	for i := range c.spec.InitContainers {
 		ctr := &c.spec.InitContainers[i]
+		errs = append(errs, checkHostPorts(p, i, c.spec.InitContainers[i:i+1])...)
 		errs = append(errs, c.container(p.Index(i), ctr, names)...)
 		errs = append(errs, c.initContainer(p.Index(i), ctr)...)
 	}
@@ -86,6 +89,26 @@ func (c *podChecker) ports(path *field.Path, ports []corev1.ContainerPort) field
 		errs = append(errs, checkSet(p.Child("protocol"), port.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
 		if c.spec.HostNetwork && port.HostPort != port.ContainerPort && (c.isPod || port.HostPort != 0) {
 			errs = append(errs, field.Invalid(p.Child("hostPort"), port.HostPort, "must match `containerPort` when `hostNetwork` is true"))
+		}
+	}
+	return errs
+}
+
+// checkHostPorts: containers that run together take different ports of their
+// host. The first one is at index first of path.
+func checkHostPorts(path *field.Path, first int, containers []corev1.Container) field.ErrorList {
+	var errs field.ErrorList
+	taken := map[string]bool{}
+	for i := range containers {
+		for j, port := range containers[i].Ports {
+			if port.HostPort == 0 {
+				continue
+			}
+			key := fmt.Sprintf("%s/%s/%d", port.Protocol, port.HostIP, port.HostPort)
+			if taken[key] {
+				errs = append(errs, field.Duplicate(path.Index(first+i).Child("ports").Index(j).Child("hostPort"), key))
+			}
+			taken[key] = true
 		}
 	}
 	return errs

@@ -1,0 +1,136 @@
+package resource
+
+import (
+	"reflect"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// What every kind's write goes through around its hooks: the half of the
+// object that a request does not address is kept, metadata is checked.
+
+// PrepareCreate drops from a new object what a client may not set.
+func (r *Resource) PrepareCreate(obj runtime.Object) {
+	if r.HasStatus && !r.StatusOnCreate {
+		if f := structField(obj, "Status"); f.IsValid() {
+			f.SetZero()
+		}
+	}
+	if r.Prepare != nil {
+		r.Prepare(obj, nil)
+	}
+}
+
+// PrepareUpdate takes back what an update through subresource ("" is the
+// object itself) may not change, and moves the generation. old is not
+// changed, nor shared.
+func (r *Resource) PrepareUpdate(subresource string, obj, old runtime.Object) {
+	var kept string
+	var prepare func(obj, old runtime.Object)
+	switch subresource {
+	case "", "scale":
+		kept, prepare = "Status", r.Prepare
+	case "status":
+		kept, prepare = "Spec", r.PrepareStatus
+	default:
+		sub, _ := r.Subresource(subresource)
+		prepare = sub.Prepare
+	}
+	if r.HasStatus && kept != "" && structField(old, kept).IsValid() {
+		structField(obj, kept).Set(structField(old.DeepCopyObject(), kept))
+	}
+	if prepare != nil {
+		prepare(obj, old)
+	}
+	if r.HasGeneration && subresource != "status" && !sameSpec(obj, old) {
+		if is, was, err := bothMeta(obj, old); err == nil {
+			is.SetGeneration(was.GetGeneration() + 1)
+		}
+	}
+}
+
+func sameSpec(a, b runtime.Object) bool {
+	x, y := structField(a, "Spec"), structField(b, "Spec")
+	return !x.IsValid() || equality.Semantic.DeepEqual(x.Interface(), y.Interface())
+}
+
+// structField returns a field of the struct that obj points to.
+func structField(obj runtime.Object, name string) reflect.Value {
+	v := reflect.ValueOf(obj)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	return v.Elem().FieldByName(name)
+}
+
+// CheckCreate returns all that is wrong with a new, prepared object.
+func (r *Resource) CheckCreate(obj runtime.Object) field.ErrorList {
+	path := field.NewPath("metadata")
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return field.ErrorList{field.InternalError(path, err)}
+	}
+	errs := validation.ValidateObjectMetaAccessor(acc, r.Namespaced, r.nameRule(), path)
+	if r.Validate != nil {
+		errs = append(errs, r.Validate(obj)...)
+	}
+	return errs
+}
+
+// CheckUpdate returns all that is wrong with a prepared update of old through
+// subresource ("" is the object itself).
+func (r *Resource) CheckUpdate(subresource string, obj, old runtime.Object) field.ErrorList {
+	errs := r.CheckMetaUpdate(obj, old)
+	switch subresource {
+	case "", "scale":
+		if r.Validate != nil {
+			errs = append(errs, r.Validate(obj)...)
+		}
+		if r.ValidateUpdate != nil {
+			errs = append(errs, r.ValidateUpdate(obj, old)...)
+		}
+	case "status":
+		if r.ValidateStatus != nil {
+			errs = append(errs, r.ValidateStatus(obj, old)...)
+		}
+	default:
+		if sub, _ := r.Subresource(subresource); sub.Validate != nil {
+			errs = append(errs, sub.Validate(obj, old)...)
+		}
+	}
+	return errs
+}
+
+// CheckMetaUpdate is the part of CheckUpdate that is the same for all kinds.
+// It gives obj the resource version of old, on which a write's outcome hangs
+// elsewhere.
+func (r *Resource) CheckMetaUpdate(obj, old runtime.Object) field.ErrorList {
+	path := field.NewPath("metadata")
+	acc, oldAcc, err := bothMeta(obj, old)
+	if err != nil {
+		return field.ErrorList{field.InternalError(path, err)}
+	}
+	acc.SetResourceVersion(oldAcc.GetResourceVersion())
+	errs := validation.ValidateObjectMetaAccessor(acc, r.Namespaced, r.nameRule(), path)
+	return append(errs, validation.ValidateObjectMetaAccessorUpdate(acc, oldAcc, path)...)
+}
+
+func (r *Resource) nameRule() validation.ValidateNameFunc {
+	if r.ValidateName != nil {
+		return r.ValidateName
+	}
+	return validation.NameIsDNSSubdomain
+}
+
+func bothMeta(obj, old runtime.Object) (acc, oldAcc metav1.Object, err error) {
+	if acc, err = meta.Accessor(obj); err != nil {
+		return nil, nil, err
+	}
+	oldAcc, err = meta.Accessor(old)
+	return acc, oldAcc, err
+}
