@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,6 +12,7 @@ import (
 
 	"coracle/pkg/registry"
 	"coracle/pkg/resource"
+	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
 )
 
@@ -134,7 +134,7 @@ func jsonList(gvk schema.GroupVersionKind, page *cache.List, token string, item 
 	}
 	out := append(make([]byte, 0, size), jsonHead(gvk)...)
 	out = append(out, `,"metadata":{"resourceVersion":"`...)
-	out = strconv.AppendInt(out, int64(page.Revision), 10)
+	out = append(out, versionText(page.Revision)...)
 	out = append(out, '"')
 	if token != "" {
 		out = fmt.Appendf(out, `,"continue":%q`, token)
@@ -152,13 +152,21 @@ func jsonList(gvk schema.GroupVersionKind, page *cache.List, token string, item 
 	return append(out, "]}\n"...), nil
 }
 
+// versionText is a resourceVersion; what is not stored has none.
+func versionText(rev storage.Revision) string {
+	if rev == 0 {
+		return ""
+	}
+	return rev.String()
+}
+
 // listMeta is a protobuf ListMeta.
 func listMeta(page *cache.List, token string) []byte {
 	var b []byte
 	b = protowire.AppendTag(b, 1, protowire.BytesType) // selfLink
 	b = protowire.AppendString(b, "")
 	b = protowire.AppendTag(b, 2, protowire.BytesType)
-	b = protowire.AppendString(b, strconv.FormatInt(int64(page.Revision), 10))
+	b = protowire.AppendString(b, versionText(page.Revision))
 	b = protowire.AppendTag(b, 3, protowire.BytesType)
 	b = protowire.AppendString(b, token)
 	if token != "" && page.Remaining > 0 {

@@ -25,6 +25,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 		WriteError(w, notFoundPath())
 		return
 	}
+	if text := sv.res.Deprecated; text != "" && sv.view == nil {
+		warner(r.Context())(text)
+	}
 	req := registry.Request{Resource: sv.res, Subresource: info.subresource, Namespace: info.namespace, Name: info.name}
 	if info.subresource != "" {
 		s.serveSubresource(w, r, sv, req, info)
@@ -33,6 +36,10 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 	misplaced := r.Method == http.MethodPost && info.name != "" || info.name == "" && (info.verb == "update" || info.verb == "patch")
 	if !sv.res.HasVerb(info.verb) || misplaced {
 		WriteError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+		return
+	}
+	if sv.res.Computed {
+		s.serveComputed(w, r, sv, req)
 		return
 	}
 	if !sv.res.Stored() {

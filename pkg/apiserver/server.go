@@ -47,6 +47,9 @@ type Config struct {
 	Paths map[string]http.Handler
 	// Checks are named conditions of /readyz and /livez.
 	Checks []Check
+	// Components are the parts of the control plane that componentstatuses tells
+	// of; Live has no meaning there.
+	Components []Check
 	// Version is what /version says.
 	Version version.Info
 	// RequestTimeout bounds requests that are no watches or streams; 0 means

@@ -110,7 +110,7 @@ func (s served) transformOne(o *cache.Object, rep representation, now time.Time,
 		if err != nil {
 			return nil, err
 		}
-		t.ResourceVersion = o.Revision.String()
+		t.ResourceVersion = versionText(o.Revision)
 		if !columns {
 			t.ColumnDefinitions = nil
 		}
@@ -135,7 +135,7 @@ func (s served) transformList(req registry.Request, page *cache.List, rep repres
 		if err != nil {
 			return nil, err
 		}
-		t.ResourceVersion, t.Continue = page.Revision.String(), token
+		t.ResourceVersion, t.Continue = versionText(page.Revision), token
 		if token != "" && page.Remaining > 0 {
 			t.RemainingItemCount = &page.Remaining
 		}

@@ -145,7 +145,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	serverConfig := apiserver.Config{
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
 		OpenAPI: cfg.OpenAPI, Version: Version(),
-		Checks: cp.checks(),
+		Checks: cp.checks(), Components: cp.components(),
 	}
 	if err := cp.identify(&serverConfig); err != nil {
 		return nil, err

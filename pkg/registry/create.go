@@ -214,6 +214,15 @@ func unstored(res *resource.Resource, key string, value []byte) (*cache.Object, 
 	return o, nil
 }
 
+// Transient makes a cached object of one that is not stored.
+func Transient(res *resource.Resource, obj runtime.Object) (*cache.Object, error) {
+	value, err := Encode(res, obj)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	return unstored(res, "", value)
+}
+
 // completeNew fills in what the server decides on a new object.
 func (r *Registry) completeNew(res *resource.Resource, obj runtime.Object, acc metav1.Object) error {
 	uid, err := r.newUID()

@@ -23,6 +23,7 @@ func endpoints() *Resource {
 		StoragePath:         "services/endpoints",
 		AllowCreateOnUpdate: true,
 		UnconditionalUpdate: true,
+		Deprecated:          "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 		New:                 func() runtime.Object { return &corev1.Endpoints{} },
 		NewList:             func() runtime.Object { return &corev1.EndpointsList{} },
 		Columns:             columns("Name", "Endpoints", "Age"),
@@ -37,9 +38,6 @@ func endpoints() *Resource {
 			}
 		},
 		Validate: validateEndpoints,
-		Warnings: func(_, _ *corev1.Endpoints) []string {
-			return []string{"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
-		},
 		Row: func(e *corev1.Endpoints, now time.Time) []any {
 			return []any{e.Name, endpointsText(e.Subsets), age(e.CreationTimestamp, now)}
 		},

@@ -39,6 +39,12 @@ type Resource struct {
 	// Resources that are only created (reviews) list just "create" and are
 	// never stored.
 	Verbs []string
+	// Computed says that objects are made for each request and never stored
+	// (ComponentStatus); such a resource has the verbs get and list at most.
+	Computed bool
+	// Deprecated is the warning that every request of the resource's own version
+	// gets; empty for most.
+	Deprecated string
 	// Views are further group versions under which the same stored objects
 	// are served (events.k8s.io/v1 for core events).
 	Views []View
@@ -182,8 +188,9 @@ func (r *Resource) GroupResource() schema.GroupResource {
 	return schema.GroupResource{Group: r.Group, Resource: r.Plural}
 }
 
-// Stored says whether objects of the resource are kept at all; reviews are not.
-func (r *Resource) Stored() bool { return r.HasVerb("get") }
+// Stored says whether objects of the resource are kept at all; reviews are not,
+// nor is what is computed.
+func (r *Resource) Stored() bool { return r.HasVerb("get") && !r.Computed }
 
 // HasVerb says whether the resource itself serves verb.
 func (r *Resource) HasVerb(verb string) bool {

@@ -91,6 +91,9 @@ func Builtin() *Table {
 		clusterTrustBundles(),
 		podCertificateRequests(),
 		storageVersionMigrations(),
+		componentStatuses(),
+		workloads(),
+		podGroups(),
 	)
 }
 
