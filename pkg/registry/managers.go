@@ -2,14 +2,18 @@ package registry
 
 import (
 	"fmt"
+	"reflect"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
+	"coracle/pkg/registry/ownership"
 	"coracle/pkg/resource"
 )
 
@@ -19,16 +23,35 @@ type managerKey struct {
 	subresource string
 }
 
-// manager returns the library's field manager for a resource.
+// types returns the schemas of all kinds.
+func (r *Registry) types() managedfields.TypeConverter {
+	r.typesOnce.Do(func() { r.typeConv = r.cfg.Types() })
+	return r.typeConv
+}
+
+// manager returns the library's field manager for a resource, which applies,
+// and follows the few other writes that our own cannot.
 func (r *Registry) manager(res *resource.Resource, subresource string) (*managedfields.FieldManager, error) {
 	key := managerKey{res.GVK(), subresource}
 	if m, ok := r.managers.Load(key); ok {
 		return m.(*managedfields.FieldManager), nil
 	}
-	r.types.Do(func() { r.typeConv = r.cfg.Types() })
+	var filters map[fieldpath.APIVersion]fieldpath.Filter
+	if paths := resetFields(res, subresource); len(paths) > 0 {
+		set := fieldpath.NewSet()
+		for _, p := range paths {
+			parts := make([]any, len(p))
+			for i, name := range p {
+				parts[i] = name
+			}
+			set.Insert(fieldpath.MakePathOrDie(parts...))
+		}
+		filters = fieldpath.NewExcludeFilterSetMap(map[fieldpath.APIVersion]*fieldpath.Set{
+			fieldpath.APIVersion(res.GVK().GroupVersion().String()): set})
+	}
 	scheme := r.cfg.Table.Scheme()
-	m, err := managedfields.NewDefaultFieldManager(r.typeConv, scheme, defaulter{res}, scheme,
-		res.GVK(), res.GVK().GroupVersion(), subresource, resetFields(res, subresource))
+	m, err := managedfields.NewDefaultFieldManager(r.types(), scheme, defaulter{res}, scheme,
+		res.GVK(), res.GVK().GroupVersion(), subresource, filters)
 	if err != nil {
 		return nil, fmt.Errorf("set up field management of %s: %w", res.Plural, err)
 	}
@@ -37,18 +60,16 @@ func (r *Registry) manager(res *resource.Resource, subresource string) (*managed
 }
 
 // resetFields are those that a write to the (sub)resource cannot set, so that
-// nobody comes to own them by trying.
-func resetFields(res *resource.Resource, subresource string) map[fieldpath.APIVersion]fieldpath.Filter {
-	if !res.HasStatus {
+// nobody comes to own them by trying. Each is given as the names that lead to
+// it.
+func resetFields(res *resource.Resource, subresource string) [][]string {
+	switch {
+	case !res.HasStatus:
 		return nil
+	case subresource == "status":
+		return [][]string{{"spec"}}
 	}
-	reset := "status"
-	if subresource == "status" {
-		reset = "spec"
-	}
-	return fieldpath.NewExcludeFilterSetMap(map[fieldpath.APIVersion]*fieldpath.Set{
-		fieldpath.APIVersion(res.GVK().GroupVersion().String()): fieldpath.NewSet(fieldpath.MakePathOrDie(reset)),
-	})
+	return [][]string{{"status"}}
 }
 
 // defaulter gives the library the table's defaulting.
@@ -60,10 +81,54 @@ func (d defaulter) Default(obj runtime.Object) {
 	}
 }
 
-// own records in managedFields that manager set what differs between live and
-// obj. Ownership never fails a write: what the library cannot follow leaves
-// the entries as they were.
+// owned is how the registry follows who owns the fields of a resource.
+type owned struct {
+	kind  *ownership.Kind // nil for a kind without a schema
+	reset ownership.Reset
+}
+
+func (r *Registry) owned(res *resource.Resource, subresource string) *owned {
+	key := managerKey{res.GVK(), subresource}
+	if o, ok := r.owners.Load(key); ok {
+		return o.(*owned)
+	}
+	o := &owned{kind: r.ownedKind(res), reset: ownership.NewReset(resetFields(res, subresource)...)}
+	stored, _ := r.owners.LoadOrStore(key, o)
+	return stored.(*owned)
+}
+
+// ownedKind compiles a kind once for all its subresources.
+func (r *Registry) ownedKind(res *resource.Resource) *ownership.Kind {
+	if k, ok := r.kinds.Load(res.GVK()); ok {
+		return k.(*ownership.Kind)
+	}
+	obj := res.New()
+	obj.GetObjectKind().SetGroupVersionKind(res.GVK())
+	var kind *ownership.Kind
+	if tv, err := r.types().ObjectToTyped(obj, typed.AllowDuplicates); err == nil {
+		t := reflect.TypeOf(obj).Elem()
+		if _, ok := obj.(*unstructured.Unstructured); ok {
+			t = nil
+		}
+		if kind, err = ownership.New(tv, t, res.GVK().GroupVersion().String()); err != nil {
+			kind = nil
+		}
+	}
+	stored, _ := r.kinds.LoadOrStore(res.GVK(), kind)
+	return stored.(*ownership.Kind)
+}
+
+// own records in managedFields that manager set what differs between live,
+// which is not changed, and obj. Ownership never fails a write: what cannot be
+// followed leaves the entries as they were.
 func (r *Registry) own(req Request, live, obj runtime.Object, manager string) runtime.Object {
+	o := r.owned(req.Resource, req.Subresource)
+	if o.kind != nil && o.kind.Update(live, obj, ownership.Write{
+		Manager: manager, Subresource: req.Subresource, Reset: o.reset, Now: r.Now(),
+	}) {
+		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+		return obj
+	}
 	m, err := r.manager(req.Resource, req.Subresource)
 	if err != nil {
 		return obj

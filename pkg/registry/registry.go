@@ -69,9 +69,11 @@ type Registry struct {
 	cfg  Config
 	rand sync.Mutex // guards cfg.Rand
 
-	types    sync.Once
-	typeConv managedfields.TypeConverter // set by types
-	managers sync.Map                    // managerKey -> *managedfields.FieldManager
+	typesOnce sync.Once
+	typeConv  managedfields.TypeConverter // set by types
+	managers  sync.Map                    // managerKey -> *managedfields.FieldManager
+	owners    sync.Map                    // managerKey -> *owned
+	kinds     sync.Map                    // GroupVersionKind -> *ownership.Kind, nil when there is none
 }
 
 // New returns a Registry over cfg.
