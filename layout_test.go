@@ -53,12 +53,13 @@ var layers = map[string][]string{
 	"pkg/network":    {},
 	"pkg/image":      {},
 	"pkg/resource":   {},
+	"pkg/metrics":    {},
 	// The server side, each on what is below it.
 	"pkg/storage":   {},
 	"pkg/auth":      {"pkg/pki"},
 	"pkg/admission": {"pkg/resource", "pkg/auth"},
 	"pkg/registry":  {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/storage"},
-	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/registry", "pkg/storage"},
+	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
 	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/pki"},

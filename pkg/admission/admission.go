@@ -11,6 +11,7 @@ package admission
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -66,8 +67,27 @@ type Plugin interface {
 	Name() string
 }
 
+// Phase is one of the two passes through the chain.
+type Phase string
+
+// The phases, in upstream's words.
+const (
+	Mutating   Phase = "admit"
+	Validating Phase = "validate"
+)
+
+// Observer is told how long the chain and its plugins took. plugin is empty
+// for the whole phase.
+type Observer func(plugin string, phase Phase, op Operation, rejected bool, took time.Duration)
+
 // Chain is an ordered list of plugins. The zero Chain admits everything.
-type Chain struct{ plugins []Plugin }
+type Chain struct {
+	plugins []Plugin
+	observe Observer // nil observes nothing
+}
+
+// Observed returns the chain with an observer.
+func (c *Chain) Observed(o Observer) *Chain { return &Chain{plugins: c.plugins, observe: o} }
 
 // NewChain checks that each plugin does something and that no name is taken
 // twice.
@@ -89,25 +109,51 @@ func NewChain(plugins ...Plugin) (*Chain, error) {
 
 // Admit runs the mutating plugins in order and stops at the first refusal.
 func (c *Chain) Admit(ctx context.Context, a *Attributes) error {
-	for _, p := range c.plugins {
-		if m, ok := p.(Mutator); ok {
-			if err := m.Admit(ctx, a); err != nil {
-				return err
-			}
+	return c.run(Mutating, a, func(p Plugin) (bool, error) {
+		m, ok := p.(Mutator)
+		if !ok {
+			return false, nil
 		}
-	}
-	return nil
+		return true, m.Admit(ctx, a)
+	})
 }
 
 // Validate runs the validating plugins in order and stops at the first
 // refusal.
 func (c *Chain) Validate(ctx context.Context, a *Attributes) error {
-	for _, p := range c.plugins {
-		if v, ok := p.(Validator); ok {
-			if err := v.Validate(ctx, a); err != nil {
+	return c.run(Validating, a, func(p Plugin) (bool, error) {
+		v, ok := p.(Validator)
+		if !ok {
+			return false, nil
+		}
+		return true, v.Validate(ctx, a)
+	})
+}
+
+// run asks each plugin; ask says whether the plugin takes part in the phase.
+func (c *Chain) run(phase Phase, a *Attributes, ask func(Plugin) (bool, error)) error {
+	if c.observe == nil {
+		for _, p := range c.plugins {
+			if _, err := ask(p); err != nil {
 				return err
 			}
 		}
+		return nil
 	}
+	began := time.Now()
+	at := began
+	for _, p := range c.plugins {
+		asked, err := ask(p)
+		if !asked {
+			continue
+		}
+		now := time.Now()
+		c.observe(p.Name(), phase, a.Operation, err != nil, now.Sub(at))
+		if at = now; err != nil {
+			c.observe("", phase, a.Operation, true, now.Sub(began))
+			return err
+		}
+	}
+	c.observe("", phase, a.Operation, false, at.Sub(began))
 	return nil
 }

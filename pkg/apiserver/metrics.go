@@ -4,49 +4,97 @@ import (
 	"bufio"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/version"
 
+	"coracle/pkg/metrics"
 	"coracle/pkg/registry"
+	"coracle/pkg/resource"
 )
 
-// metrics are what /metrics shows. Every label has few values whatever
-// clients send: names that the table does not know are left empty
-// (CVE-2020-8552).
-type metrics struct {
-	handler  http.Handler
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
+// serverMetrics are what /metrics shows, under the names and labels of
+// kube-apiserver. Every label has few values whatever clients send: names that
+// the table does not know are left empty (CVE-2020-8552).
+type serverMetrics struct {
+	handler http.Handler
+
+	requests     *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	sli          *prometheus.HistogramVec
+	sizes        *prometheus.HistogramVec
+	longrunning  *prometheus.GaugeVec
+	terminations *prometheus.CounterVec
+	deprecated   *prometheus.GaugeVec
+	watchEvents  *prometheus.CounterVec
+	watchSizes   *prometheus.HistogramVec
+	access       *accessMetrics
+
+	series  metrics.Handles[seriesKey, series]
+	watches metrics.Handles[watchKey, watchSeries]
 }
 
-func newMetrics(reg *registry.Registry, f *inflight, more []prometheus.Collector) (*metrics, error) {
-	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "apiserver_request_total",
-			Help: "Requests by verb, resource and answer.",
-		}, []string{"verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "apiserver_request_duration_seconds",
-			Help:    "Time that requests took, streams left out.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
-		}, []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}),
+func newMetrics(cfg *Config, f *inflight) (*serverMetrics, error) {
+	request := []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}
+	with := func(first string, more ...string) []string {
+		out := append([]string{request[0]}, first)
+		out = append(out, request[1:]...)
+		return append(out, more...)
+	}
+	kind := []string{"group", "version", "resource"}
+	m := &serverMetrics{
+		requests: counterVec("apiserver_request_total", "Requests by verb, resource and answer.", with("dry_run", "code")),
+		duration: histogramVec("apiserver_request_duration_seconds", "Time that requests took, streams left out.",
+			[]float64{.005, .025, .05, .1, .2, .4, .6, .8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}, with("dry_run")),
+		sli: histogramVec("apiserver_request_sli_duration_seconds", "Time that requests took, streams and dry runs left out.",
+			[]float64{.05, .1, .2, .4, .6, .8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}, request),
+		sizes:        histogramVec("apiserver_response_sizes", "Bytes that reads were answered with.", prometheus.ExponentialBuckets(1000, 10, 7), request),
+		longrunning:  gaugeVec("apiserver_longrunning_requests", "Watches and other streams that are open.", request),
+		terminations: counterVec("apiserver_request_terminations_total", "Requests refused because the server was busy.", append(request, "code")),
+		deprecated: gaugeVec("apiserver_requested_deprecated_apis", "Deprecated APIs that were used.",
+			append(append([]string(nil), kind...), "subresource", "removed_release")),
+		watchEvents: counterVec("apiserver_watch_events_total", "Events sent to watchers.", kind),
+		watchSizes:  histogramVec("apiserver_watch_events_sizes", "Bytes of events sent to watchers.", prometheus.ExponentialBuckets(1024, 2, 8), kind),
+		access:      newAccessMetrics(),
 	}
 	gatherer := prometheus.NewRegistry()
-	for _, c := range append([]prometheus.Collector{
-		m.requests, m.duration, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		storageObjects{reg}, inflightGauge("readOnly", f.reading), inflightGauge("mutating", f.mutating),
-	}, more...) {
+	all := append([]prometheus.Collector{
+		m.requests, m.duration, m.sli, m.sizes, m.longrunning, m.terminations, m.deprecated, m.watchEvents, m.watchSizes,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		storedObjects{cfg.Registry}, inflightGauge("readOnly", f.reading), inflightGauge("mutating", f.mutating), buildInfo(cfg.Version),
+	}, m.access.collectors()...)
+	for _, c := range append(all, cfg.Collectors...) {
 		if err := gatherer.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	m.handler = promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 	return m, nil
+}
+
+func counterVec(name, help string, labels []string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func gaugeVec(name, help string, labels []string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+}
+
+func histogramVec(name, help string, buckets []float64, labels []string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+}
+
+// buildInfo is the version as a metric whose value is always 1.
+func buildInfo(v version.Info) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kubernetes_build_info", Help: "The version of the server.",
+		ConstLabels: prometheus.Labels{
+			"major": v.Major, "minor": v.Minor, "git_version": v.GitVersion, "git_commit": v.GitCommit, "git_tree_state": v.GitTreeState,
+			"build_date": v.BuildDate, "go_version": v.GoVersion, "compiler": v.Compiler, "platform": v.Platform,
+		},
+	}, func() float64 { return 1 })
 }
 
 func inflightGauge(kind string, places chan struct{}) prometheus.Collector {
@@ -56,70 +104,49 @@ func inflightGauge(kind string, places chan struct{}) prometheus.Collector {
 	}, func() float64 { return float64(len(places)) })
 }
 
-// storageObjects counts the stored objects of each resource when asked.
-type storageObjects struct{ registry *registry.Registry }
+// storedObjects tells of the watch cache when asked.
+type storedObjects struct{ registry *registry.Registry }
 
-var storageObjectsDesc = prometheus.NewDesc("apiserver_storage_objects", "Stored objects by resource.", []string{"resource"}, nil)
+var (
+	storageObjectsDesc  = prometheus.NewDesc("apiserver_storage_objects", "Stored objects by resource.", []string{"resource"}, nil)
+	resourceObjectsDesc = prometheus.NewDesc("apiserver_resource_objects", "Stored objects by resource.", []string{"group", "resource"}, nil)
+	watchersDesc        = prometheus.NewDesc("apiserver_registered_watchers", "Watchers by kind.", []string{"group", "version", "kind"}, nil)
+	cacheRevisionDesc   = prometheus.NewDesc("apiserver_watch_cache_resource_version", "The revision that the watch cache has.", []string{"group", "resource"}, nil)
+)
 
 // Describe implements prometheus.Collector.
-func (c storageObjects) Describe(ch chan<- *prometheus.Desc) { ch <- storageObjectsDesc }
+func (c storedObjects) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{storageObjectsDesc, resourceObjectsDesc, watchersDesc, cacheRevisionDesc} {
+		ch <- d
+	}
+}
 
 // Collect implements prometheus.Collector.
-func (c storageObjects) Collect(ch chan<- prometheus.Metric) {
-	names := map[string]string{}
+func (c storedObjects) Collect(ch chan<- prometheus.Metric) {
+	resources := map[string]*resource.Resource{}
 	for _, res := range c.registry.Table().All() {
-		names[registry.Prefix(res, "")] = res.GroupResource().String()
+		resources[registry.Prefix(res, "")] = res
 	}
 	for _, s := range c.registry.Cache().Stats() {
-		if name, ok := names[s.Prefix]; ok {
-			ch <- prometheus.MustNewConstMetric(storageObjectsDesc, prometheus.GaugeValue, float64(s.Objects), name)
+		res, ok := resources[s.Prefix]
+		if !ok {
+			continue
 		}
-	}
-}
-
-// observe counts a request that has been answered.
-func (s *Server) observe(r *http.Request, info *requestInfo, code int, took time.Duration) {
-	verb := metricVerb(info.verb)
-	component, scope, dry := "apiserver", "", ""
-	var group, version, res, sub string
-	if sv, ok := s.lookup(info); ok && info.resource {
-		group, version, res = info.gvr.Group, info.gvr.Version, info.gvr.Resource
-		if _, known := sv.res.Subresource(info.subresource); known {
-			sub = info.subresource
+		gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 		}
-		scope = metricScope(info)
-		if r.URL.Query().Get("dryRun") == "All" {
-			dry = "All"
-		}
-	}
-	s.metrics.requests.WithLabelValues(verb, dry, group, version, res, sub, scope, component, strconv.Itoa(code)).Inc()
-	if !longRunning(r, info) {
-		s.metrics.duration.WithLabelValues(verb, group, version, res, sub, scope, component).Observe(took.Seconds())
+		gauge(storageObjectsDesc, float64(s.Objects), res.GroupResource().String())
+		gauge(resourceObjectsDesc, float64(s.Objects), res.Group, res.Plural)
+		gauge(watchersDesc, float64(s.Watchers), res.Group, res.Version, res.Kind)
+		gauge(cacheRevisionDesc, float64(s.Revision), res.Group, res.Plural)
 	}
 }
 
-func metricVerb(verb string) string {
-	switch verb {
-	case "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "post", "put", "head", "options":
-		return strings.ToUpper(verb)
-	}
-	return "other"
-}
-
-func metricScope(info *requestInfo) string {
-	switch {
-	case info.name != "":
-		return "resource"
-	case info.namespace != "":
-		return "namespace"
-	}
-	return "cluster"
-}
-
-// recorder remembers the code that a handler answered with.
+// recorder remembers what a handler answered with.
 type recorder struct {
 	http.ResponseWriter
 	code int
+	size int // bytes of the body
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -135,7 +162,9 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.code == 0 {
 		r.code = http.StatusOK
 	}
-	return r.ResponseWriter.Write(b)
+	n, err := r.ResponseWriter.Write(b)
+	r.size += n
+	return n, err
 }
 
 // Unwrap is for http.ResponseController.

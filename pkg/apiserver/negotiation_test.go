@@ -3,7 +3,6 @@ package apiserver_test
 import (
 	"bytes"
 	"compress/gzip"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -215,36 +214,4 @@ func TestServiceAddresses(t *testing.T) {
 			t.Errorf("the address and port of a deleted Service: %v", err)
 		}
 	})
-}
-
-// TestMetrics: what clients make up never becomes a label.
-func TestMetrics(t *testing.T) {
-	s := newServer(t)
-	for i := range 50 {
-		s.do(t, "GET", fmt.Sprintf("/apis/g%d/v%d/r%d/n/s%d", i, i, i, i), "")
-		s.do(t, fmt.Sprintf("VERB%d", i), fmt.Sprintf("/path%d", i), "")
-		s.do(t, "GET", fmt.Sprintf("/api/v1/nodes/n%d/sub%d", i, i), "", header{"User-Agent", fmt.Sprintf("agent%d", i)})
-	}
-	text := string(s.must(t, 200, "GET", "/metrics", "").body)
-	for _, want := range []string{
-		`apiserver_storage_objects{resource="namespaces"} 4`, `apiserver_request_duration_seconds_bucket{`, `apiserver_current_inflight_requests{`,
-		`apiserver_request_total{code="404",component="apiserver",dry_run="",group="",resource="",scope="",subresource="",verb="GET",version=""} 50`,
-		`resource="",scope="",subresource="",verb="other",version=""} 50`,
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %s in\n%s", want, grep(text, "apiserver_request_total"))
-		}
-	}
-	if n := strings.Count(text, "apiserver_request_total{"); n > 30 {
-		t.Errorf("%d series", n)
-	}
-}
-
-func grep(text, part string) (out string) {
-	for line := range strings.SplitSeq(text, "\n") {
-		if strings.Contains(line, part) {
-			out += line + "\n"
-		}
-	}
-	return out
 }

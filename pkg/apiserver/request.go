@@ -26,6 +26,8 @@ type requestInfo struct {
 	subresource string
 	// rest is what follows the subresource (a proxied path).
 	rest string
+	// series counts the request; set once the server has begun with it.
+	series *series
 }
 
 // parseRequest reads a request line. It does not know which resources exist.

@@ -27,6 +27,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 	}
 	if text := sv.res.Deprecated; text != "" && sv.view == nil {
 		warner(r.Context())(text)
+		s.metrics.deprecated.WithLabelValues(sv.res.Group, sv.res.Version, sv.res.Plural, "", "").Set(1)
 	}
 	req := registry.Request{Resource: sv.res, Subresource: info.subresource, Namespace: info.namespace, Name: info.name}
 	if info.subresource != "" {

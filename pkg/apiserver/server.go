@@ -75,7 +75,7 @@ type Server struct {
 	handlers map[string]Handler
 	disco    *discovery
 	inflight *inflight
-	metrics  *metrics
+	metrics  *serverMetrics
 }
 
 // New makes a Server. It starts nothing.
@@ -98,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 		inflight: newInflight(cfg.MaxReading, cfg.MaxMutating),
 	}
 	var err error
-	if s.metrics, err = newMetrics(cfg.Registry, s.inflight, cfg.Collectors); err != nil {
+	if s.metrics, err = newMetrics(&s.cfg, s.inflight); err != nil {
 		return nil, fmt.Errorf("set up metrics: %w", err)
 	}
 	s.handlers = s.ownHandlers()
@@ -119,8 +119,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate func(*http.Request) (*auth.User, error)) {
 	w := &recorder{ResponseWriter: writer}
 	info := parseRequest(r)
-	began := time.Now()
-	defer func() { s.observe(r, &info, w.code, time.Since(began)) }()
+	began, counted, stream := time.Now(), s.seriesOf(r, &info), longRunning(r, &info)
+	if stream {
+		defer counted.stream()()
+	}
+	defer func() { counted.done(w.code, w.size, time.Since(began), stream) }()
 	defer s.recoverPanic(w, r)
 	id := r.Header.Get("Audit-ID")
 	if id == "" || len(id) > maxAuditID {
@@ -130,8 +133,9 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 	h.Set("Audit-Id", id)
 	h.Set("X-Content-Type-Options", "nosniff")
 
+	info.series = counted
 	ctx := withInfo(withWarnings(r.Context(), h), &info)
-	if !longRunning(r, &info) {
+	if !stream {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.cfg.RequestTimeout)
 		defer cancel()
@@ -166,6 +170,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, info *requestI
 	if user, ok := auth.UserFrom(r.Context()); ok && !longRunning(r, info) && !auth.AnonymousHealth(info.path) {
 		leave, err := s.inflight.enter(info.verb, user)
 		if err != nil {
+			info.series.refused(http.StatusTooManyRequests)
 			WriteError(w, err)
 			return
 		}
@@ -208,7 +213,9 @@ func longRunning(r *http.Request, info *requestInfo) bool {
 }
 
 func (s *Server) authenticate(r *http.Request) (*auth.User, error) {
+	began := time.Now()
 	user, ok, err := s.cfg.Authenticator.Authenticate(r.Context(), r)
+	s.metrics.access.authenticated(user, ok, err, time.Since(began))
 	if err != nil {
 		s.cfg.Log.Info("a request was not authenticated", "path", r.URL.Path, "reason", err.Error())
 	}
@@ -229,7 +236,9 @@ func (s *Server) impersonate(r *http.Request, user *auth.User) (*auth.User, erro
 }
 
 func (s *Server) authorize(ctx context.Context, a auth.Attributes) error {
+	began := time.Now()
 	decision, reason, err := s.cfg.Authorizer.Authorize(ctx, a)
+	s.metrics.access.authorized(decision, err, time.Since(began))
 	if decision == auth.Allow {
 		return nil
 	}

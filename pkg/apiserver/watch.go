@@ -49,7 +49,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 		return
 	}
 	defer watcher.Close()
-	stream := &watchStream{w: w, sv: sv, rep: rep, flush: http.NewResponseController(w), legacy: opts.LegacyInitial(), now: s.now}
+	stream := &watchStream{w: w, sv: sv, rep: rep, flush: http.NewResponseController(w), legacy: opts.LegacyInitial(), now: s.now, counted: s.metrics.watched(sv)}
 	stream.initial = opts.Initial()
 	stream.begin()
 	stream.run(ctx, watcher)
@@ -86,6 +86,7 @@ type watchStream struct {
 	// initial says that the state the stream begins with is not complete yet.
 	initial bool
 	timeUp  bool // the stream ended because its time was up
+	counted *watchSeries
 	buf     []byte
 }
 
@@ -155,6 +156,7 @@ func (s *watchStream) event(e *cache.WatchEvent) error {
 		return err
 	}
 	s.rows = true
+	s.counted.sent(len(body))
 	s.frame(e.Type.String(), body)
 	return nil
 }

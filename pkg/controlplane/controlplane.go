@@ -37,6 +37,7 @@ import (
 	"coracle/pkg/resource"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
+	"coracle/pkg/storage/timed"
 )
 
 // Config is what a control plane is made of. Only Backend is required.
@@ -87,6 +88,7 @@ type ControlPlane struct {
 	views    []registry.Projection
 	synced   []chan struct{} // closed as each projection is complete
 	ready    chan struct{}   // closed once the default objects are there
+	metrics  *partMetrics
 }
 
 func (c *Config) complete() error {
@@ -115,6 +117,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	}
 	cp := &ControlPlane{cfg: cfg, roles: &rbac.Store{}, nodes: &node.Graph{}, ready: make(chan struct{})}
 	table := resource.Builtin()
+	cp.metrics = newMetrics(table, cfg.Backend)
 	var kinds []cache.Kind
 	for _, res := range table.All() {
 		if res.Stored() {
@@ -122,7 +125,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		}
 	}
 	cp.cache = cache.New(cache.Config{
-		Backend: cfg.Backend, Kinds: kinds, SoleWriter: cfg.SoleWriter, Clock: cfg.Clock, Log: cfg.Log,
+		Backend: timed.New(cfg.Backend, cp.metrics.stored), Kinds: kinds, SoleWriter: cfg.SoleWriter, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	var err error
 	if cp.ips, err = allocator.New(allocator.Config{ServiceCIDR: cfg.ServiceCIDR, Rand: cfg.Rand}); err != nil {
@@ -135,7 +138,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		return nil, err
 	}
 	cp.registry = registry.New(registry.Config{
-		Table: table, Cache: cp.cache, Chain: chain, Clock: cfg.Clock, Rand: cfg.Rand,
+		Table: table, Cache: cp.cache, Chain: chain.Observed(cp.metrics.admitted), Clock: cfg.Clock, Rand: cfg.Rand,
 		Types: func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(table.Scheme()) },
 		Hooks: map[string]registry.Hook{"services": cp.serviceHook()},
 	})
@@ -145,7 +148,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	serverConfig := apiserver.Config{
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
 		OpenAPI: cfg.OpenAPI, Version: Version(),
-		Checks: cp.checks(), Components: cp.components(),
+		Checks: cp.checks(), Components: cp.components(), Collectors: cp.metrics.collectors(),
 	}
 	if err := cp.identify(&serverConfig); err != nil {
 		return nil, err

@@ -42,6 +42,7 @@ func (cp *ControlPlane) client(user *auth.User) kubernetes.Interface {
 func (cp *ControlPlane) roleConfig(user *auth.User) *rest.Config {
 	config := cp.RESTConfig(user)
 	config.WarningHandlerWithContext = rest.NoWarnings{}
+	config.Wrap(cp.metrics.client)
 	return config
 }
 

@@ -22,6 +22,15 @@ type Status struct {
 	NoSpace bool
 }
 
+// Size is the size of the database file in bytes, for metrics.
+func (s *Store) Size(ctx context.Context) (int64, error) {
+	status, err := s.Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return status.SizeBytes, nil
+}
+
 // Status asks the first endpoint.
 func (s *Store) Status(ctx context.Context) (*Status, error) {
 	ctx, cancel, err := s.begin(ctx)
