@@ -35,14 +35,15 @@ func (r *Registry) Delete(ctx context.Context, req Request, opts DeleteOptions) 
 	if err != nil {
 		return nil, false, err
 	}
+	read := cache.Read{}
 	for range maxConflictRetries {
-		current, err := r.cfg.Cache.Get(ctx, key, cache.Read{})
+		current, err := r.cfg.Cache.Get(ctx, key, read)
 		if err != nil {
 			return nil, false, storageError(err, req.Resource, req.Name)
 		}
 		o, gone, err := r.deleteOnce(ctx, req, key, current, opts)
-		var conflict *storage.ConflictError
-		if errors.As(err, &conflict) {
+		if conflict, ok := errors.AsType[*storage.ConflictError](err); ok {
+			read = newer(conflict)
 			continue
 		}
 		return o, gone, storageError(err, req.Resource, req.Name)

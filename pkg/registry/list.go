@@ -108,9 +108,6 @@ func (r *Registry) List(ctx context.Context, req Request, opts ListOptions) (*ca
 		return nil, invalidListOptions("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list")
 	}
 	prefix := Prefix(req.Resource, req.Namespace)
-	if name, ok := singleName(req, opts); ok {
-		return r.listOne(ctx, req, name, match, opts)
-	}
 	q := cache.ListOptions{Limit: int(opts.Limit), Match: match}
 	if opts.Continue != "" {
 		token, err := parseToken(opts.Continue)
@@ -127,59 +124,30 @@ func (r *Registry) List(ctx context.Context, req Request, opts ListOptions) (*ca
 		}
 		return page, readError(err, req.Resource, "")
 	}
-	read, err := parseRead(opts.Version)
-	if err != nil {
+	if q.Read, err = parseRead(opts.Version); err != nil {
 		return nil, err
 	}
 	if opts.Match == metav1.ResourceVersionMatchExact {
-		read = cache.Read{Exact: read.AtLeast}
+		q.Read = cache.Read{Exact: q.Read.AtLeast}
 	}
-	q.Read = read
+	if name, ok := singleName(req, opts); ok {
+		if q.Only, err = Key(req.Resource, req.Namespace, name); err != nil {
+			return nil, err
+		}
+	}
 	page, err := r.cfg.Cache.List(ctx, prefix, q)
 	return page, readError(err, req.Resource, "")
 }
 
 // singleName says that a list can only hold the object of one name.
 func singleName(req Request, opts ListOptions) (string, bool) {
-	if opts.Fields == nil || opts.Continue != "" || opts.Version != "" && opts.Version != "0" {
+	if opts.Fields == nil {
 		return "", false
 	}
 	if req.Resource.Namespaced && req.Namespace == "" {
 		return "", false
 	}
 	return opts.Fields.RequiresExactMatch("metadata.name")
-}
-
-func (r *Registry) listOne(ctx context.Context, req Request, name string, match cache.Predicate, opts ListOptions) (*cache.List, error) {
-	read, err := parseRead(opts.Version)
-	if err != nil {
-		return nil, err
-	}
-	key, err := Key(req.Resource, req.Namespace, name)
-	if err != nil {
-		return nil, err
-	}
-	if !read.Any {
-		// The revision is fetched first, so that the object read after it is
-		// not older than the list says.
-		if read.AtLeast, err = r.cfg.Cache.Current(ctx); err != nil {
-			return nil, readError(err, req.Resource, name)
-		}
-	}
-	rev := r.cfg.Cache.Revision()
-	o, err := r.cfg.Cache.Get(ctx, key, read)
-	list := &cache.List{Revision: max(rev, read.AtLeast), Remaining: -1}
-	if errors.Is(err, storage.ErrNotFound) {
-		return list, nil
-	}
-	if err != nil {
-		return nil, readError(err, req.Resource, name)
-	}
-	list.Revision = max(list.Revision, o.Revision)
-	if match == nil || match(o) {
-		list.Items = []*cache.Object{o}
-	}
-	return list, nil
 }
 
 func isExpired(err error) bool {

@@ -69,20 +69,36 @@ func (r *Registry) Update(ctx context.Context, req Request, change Change, opts 
 				return nil, false, apierrors.NewNotFound(req.Resource.GroupResource(), req.Name)
 			}
 			o, err := r.createByUpdate(ctx, req, change, opts)
+			if apierrors.IsAlreadyExists(err) {
+				continue // somebody else was first: it is an update now
+			}
 			return o, err == nil, err
 		}
 		o, wrote, err := r.updateOnce(ctx, req, key, current, change, opts)
 		if err == nil && (wrote || confirmed) {
 			return o, false, nil
 		}
-		var conflict *storage.ConflictError
-		if errors.As(err, &conflict) || !confirmed {
+		if conflict, ok := errors.AsType[*storage.ConflictError](err); ok {
+			read = newer(conflict)
+			continue
+		}
+		if !confirmed {
 			read = cache.Read{}
 			continue
 		}
 		return nil, false, storageError(err, req.Resource, req.Name)
 	}
 	return nil, false, errModified(req.Resource, req.Name)
+}
+
+// newer is the read after a lost race: not older than what the transaction
+// saw. A cache that has yet to apply the winner's commit would show the loser
+// the same object again, until its tries are used up.
+func newer(conflict *storage.ConflictError) cache.Read {
+	if conflict.Current != nil {
+		return cache.Read{AtLeast: conflict.Current.ModRevision}
+	}
+	return cache.Read{AtLeast: conflict.Revision}
 }
 
 func (r *Registry) createByUpdate(ctx context.Context, req Request, change Change, opts UpdateOptions) (*cache.Object, error) {

@@ -263,3 +263,42 @@ func TestTimeToLive(t *testing.T) {
 		}
 	})
 }
+
+// TestListOnly: a list of one key is at a revision like any other list, also
+// of a state that has passed, and knows no other key.
+func TestListOnly(t *testing.T) {
+	b := newMemory(t)
+	c := start(t, b, nil)
+	ctx := bounded(t)
+	key := pods + "ns1/a"
+	made, err := c.Create(ctx, key, []byte("in;1"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Create(ctx, key+"b", []byte("in;2"), 0); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := c.Delete(ctx, key, made.Revision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := start(t, b, nil) // it has to ask the store for what has passed
+	for name, c := range map[string]*Cache{"the cache": c, "another": fresh} {
+		for _, test := range []struct {
+			read  Read
+			match Predicate
+			at    storage.Revision
+			items int
+		}{
+			{Read{}, nil, gone.Revision, 0},
+			{Read{Any: true}, nil, gone.Revision, 0},
+			{Read{Exact: made.Revision}, nil, made.Revision, 1},
+			{Read{Exact: made.Revision}, labelled("out"), made.Revision, 0},
+		} {
+			list := c.mustList(t, pods+"ns1/", ListOptions{Read: test.read, Only: key, Match: test.match})
+			if list.Revision != test.at || len(list.Items) != test.items || list.Remaining != -1 || list.Next != "" {
+				t.Errorf("%s, %+v: %d items at %d, %d remain; want %d at %d", name, test.read, len(list.Items), list.Revision, list.Remaining, test.items, test.at)
+			}
+		}
+	}
+}

@@ -101,6 +101,9 @@ func (c *Cache) listExact(ctx context.Context, k *kind, prefix string, opts List
 
 // list makes a page out of a state that holds at rev.
 func (k *kind) list(st *kindState, rev storage.Revision, prefix string, opts ListOptions) (*List, error) {
+	if opts.Only != "" {
+		return k.listOnly(st, rev, opts)
+	}
 	if err := st.corruptUnder(prefix); err != nil {
 		return nil, err
 	}
@@ -134,6 +137,18 @@ func (k *kind) list(st *kindState, rev storage.Revision, prefix string, opts Lis
 	return out, nil
 }
 
+// listOnly makes a list of one key out of a state that holds at rev.
+func (k *kind) listOnly(st *kindState, rev storage.Revision, opts ListOptions) (*List, error) {
+	if bad, ok := st.corrupt.Get(opts.Only); ok {
+		return nil, bad
+	}
+	out := &List{Revision: rev, Remaining: -1}
+	if o, ok := st.objects.Get(opts.Only); ok && (opts.Match == nil || opts.Match(o)) {
+		out.Items = []*Object{o}
+	}
+	return out, nil
+}
+
 // storePage is how many keys listStore reads at a time.
 const storePage = 2000
 
@@ -141,6 +156,9 @@ const storePage = 2000
 func (c *Cache) listStore(ctx context.Context, k *kind, prefix string, rev storage.Revision, opts ListOptions) (*List, error) {
 	out := &List{Revision: rev, Remaining: -1}
 	after := opts.After
+	if opts.Only != "" {
+		prefix = opts.Only
+	}
 	for {
 		page, err := c.cfg.Backend.Range(ctx, prefix, storage.RangeOptions{StartAfter: after, Limit: storePage, Revision: out.Revision})
 		if err != nil {
@@ -150,6 +168,9 @@ func (c *Cache) listStore(ctx context.Context, k *kind, prefix string, rev stora
 			out.Revision = page.Revision
 		}
 		for i, kv := range page.Items {
+			if opts.Only != "" && kv.Key != opts.Only {
+				continue
+			}
 			o, err := k.index(strings.Clone(kv.Key), kv.Value, kv.ModRevision, kv.CreateRevision)
 			if err != nil {
 				return nil, err
@@ -171,7 +192,7 @@ func (c *Cache) listStore(ctx context.Context, k *kind, prefix string, rev stora
 		}
 		after = page.Items[len(page.Items)-1].Key
 	}
-	if opts.Match == nil {
+	if opts.Match == nil && opts.Only == "" {
 		out.Remaining = 0
 	}
 	return out, nil
