@@ -9,6 +9,7 @@ package testcluster
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"testing"
 
 	"k8s.io/client-go/kubernetes"
@@ -48,7 +49,13 @@ type Cluster struct {
 	*controlplane.ControlPlane
 	// Client acts as an administrator (system:masters).
 	Client kubernetes.Interface
+	stop   func()
 }
+
+// Stop ends the control plane before the test does and waits until it has
+// ended. The in-memory transport goes on answering from what is left: whoever
+// stops a server ends its clients too. Stopping twice is no error.
+func (c *Cluster) Stop() { c.stop() }
 
 // Start starts a control plane and waits until it is ready. It ends with the
 // test.
@@ -74,13 +81,14 @@ func Start(t testing.TB, options ...Option) *Cluster {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- cp.Run(ctx) }()
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("run the control plane: %v", err)
 		}
 	})
-	c := &Cluster{ControlPlane: cp}
+	t.Cleanup(stop)
+	c := &Cluster{ControlPlane: cp, stop: stop}
 	ready := make(chan error, 1)
 	go func() { ready <- cp.WaitReady(ctx) }()
 	select {

@@ -1,0 +1,94 @@
+package recorder
+
+import (
+	"flag"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/etcd"
+	"coracle/pkg/storage/memory"
+	"coracle/pkg/testcluster/history"
+)
+
+var (
+	seed = flag.Uint64("seed", 0, "the seed of the workloads; 0 draws one")
+	long = flag.Duration("long", 0, "run workloads one after another for so long")
+)
+
+func newSeed() uint64 {
+	if *seed != 0 {
+		return *seed
+	}
+	return rand.Uint64()
+}
+
+func newMemory(t *testing.T) storage.Backend { return closing(t, memory.New(memory.Config{})) }
+
+func newEtcd(t *testing.T) storage.Backend {
+	t.Helper()
+	b, err := etcd.StartEmbedded(t.Context(), etcd.Config{DataDir: t.TempDir(), UnsafeNoFsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closing(t, b)
+}
+
+func closing(t *testing.T, b storage.Backend) storage.Backend {
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Errorf("close the store: %v", err)
+		}
+	})
+	return b
+}
+
+// report fails the test with each violation.
+func report(t *testing.T, h *history.History) {
+	t.Helper()
+	events := 0
+	for _, w := range h.Watches {
+		events += len(w.Events)
+	}
+	begin := time.Now()
+	found := history.Check(h)
+	t.Logf("%d changes, %d requests, %d lists, %d watches with %d events, %d compactions; checked in %s",
+		len(h.Changes), len(h.Requests), len(h.Lists), len(h.Watches), events, len(h.Compactions), time.Since(begin).Round(time.Millisecond))
+	for i, v := range found {
+		if i == 20 {
+			t.Errorf("and %d more", len(found)-i)
+			break
+		}
+		t.Error(v)
+	}
+}
+
+// TestWorkload runs the same random work over each kind of store and each kind
+// of trouble; nothing that any client was told may break a rule.
+func TestWorkload(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		backend func(*testing.T) storage.Backend
+		cfg     Config
+	}{
+		{"memory", newMemory, Config{}},
+		{"memory, compacted and restarted", newMemory, Config{CompactEvery: 40, Restarts: 2}},
+		{"two servers on memory", newMemory, Config{Servers: 2, Restarts: 1}},
+		{"etcd", newEtcd, Config{Restarts: 1}},
+		{"two servers on etcd", newEtcd, Config{Servers: 2, Restarts: 1}},
+		{"etcd, compacted", newEtcd, Config{Restarts: 1, CompactEvery: 40}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for begin := time.Now(); ; {
+				c.cfg.Seed = newSeed()
+				t.Logf("again with: go test ./pkg/testcluster/recorder -run '%s' -seed %d", t.Name(), c.cfg.Seed)
+				c.cfg.Backend = c.backend(t)
+				report(t, Run(t, c.cfg))
+				if time.Since(begin) >= *long || t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
