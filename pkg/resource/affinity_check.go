@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,7 +31,7 @@ func checkAffinity(path *field.Path, a *corev1.Affinity) field.ErrorList {
 		for i := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 			t, tp := &n.PreferredDuringSchedulingIgnoredDuringExecution[i], p.Child(shouldTerms).Index(i)
 			errs = append(errs, checkWeight(tp, t.Weight)...)
-			errs = append(errs, checkNodeTerm(tp.Child("preference"), &t.Preference)...)
+			errs = append(errs, checkNodeTerm(tp.Child("preference"), &t.Preference, false)...)
 		}
 	}
 	if pa := a.PodAffinity; pa != nil {
@@ -58,15 +59,17 @@ func checkNodeSelector(path *field.Path, s *corev1.NodeSelector) field.ErrorList
 	}
 	var errs field.ErrorList
 	for i := range s.NodeSelectorTerms {
-		errs = append(errs, checkNodeTerm(p.Index(i), &s.NodeSelectorTerms[i])...)
+		errs = append(errs, checkNodeTerm(p.Index(i), &s.NodeSelectorTerms[i], true)...)
 	}
 	return errs
 }
 
-func checkNodeTerm(path *field.Path, t *corev1.NodeSelectorTerm) field.ErrorList {
+// checkNodeTerm: values that no label can have are let through where the term
+// is a wish, since a wish that cannot be met hurts nobody.
+func checkNodeTerm(path *field.Path, t *corev1.NodeSelectorTerm, must bool) field.ErrorList {
 	var errs field.ErrorList
 	for i := range t.MatchExpressions {
-		errs = append(errs, checkNodeExpression(path.Child("matchExpressions").Index(i), &t.MatchExpressions[i])...)
+		errs = append(errs, checkNodeExpression(path.Child("matchExpressions").Index(i), &t.MatchExpressions[i], must)...)
 	}
 	for i := range t.MatchFields {
 		errs = append(errs, checkNodeField(path.Child("matchFields").Index(i), &t.MatchFields[i])...)
@@ -74,7 +77,7 @@ func checkNodeTerm(path *field.Path, t *corev1.NodeSelectorTerm) field.ErrorList
 	return errs
 }
 
-func checkNodeExpression(path *field.Path, r *corev1.NodeSelectorRequirement) field.ErrorList {
+func checkNodeExpression(path *field.Path, r *corev1.NodeSelectorRequirement, must bool) field.ErrorList {
 	var errs field.ErrorList
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
@@ -94,7 +97,9 @@ func checkNodeExpression(path *field.Path, r *corev1.NodeSelectorRequirement) fi
 	}
 	errs = append(errs, checkLabelName(path.Child("key"), r.Key)...)
 	for i, v := range r.Values {
-		errs = append(errs, invalid(path.Child("values").Index(i), v, utilvalidation.IsValidLabelValue(v))...)
+		if must {
+			errs = append(errs, invalid(path.Child("values").Index(i), v, utilvalidation.IsValidLabelValue(v))...)
+		}
 	}
 	return errs
 }
@@ -138,6 +143,7 @@ func checkPodTerm(path *field.Path, t *corev1.PodAffinityTerm) field.ErrorList {
 	for _, ns := range t.Namespaces {
 		errs = append(errs, invalid(path.Child("namespace"), ns, utilvalidation.IsDNS1123Label(ns))...)
 	}
+	errs = append(errs, checkSelectedTwice(path, t)...)
 	errs = append(errs, checkLabelKeys(path.Child("matchLabelKeys"), t.MatchLabelKeys, t.LabelSelector)...)
 	errs = append(errs, checkLabelKeys(path.Child("mismatchLabelKeys"), t.MismatchLabelKeys, t.LabelSelector)...)
 	for i, key := range t.MatchLabelKeys {
@@ -146,17 +152,39 @@ func checkPodTerm(path *field.Path, t *corev1.PodAffinityTerm) field.ErrorList {
 		}
 	}
 	if t.TopologyKey == "" {
-		return append(errs, field.Required(path.Child("topologyKey"), "can not be empty"))
+		errs = append(errs, field.Required(path.Child("topologyKey"), "can not be empty"))
 	}
 	return append(errs, checkLabelName(path.Child("topologyKey"), t.TopologyKey)...)
 }
 
+// checkSelectedTwice: a key that the pod's own label decides is not selected
+// by hand as well. What matchLabelKeys stand for is in the selector by now, so
+// that it is the second mention that is one too many. Upstream's path lacks
+// the name of the list; so does this.
+func checkSelectedTwice(path *field.Path, t *corev1.PodAffinityTerm) field.ErrorList {
+	if t.LabelSelector == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	seen := map[string]bool{}
+	for key := range t.LabelSelector.MatchLabels {
+		seen[key] = true
+	}
+	for _, e := range t.LabelSelector.MatchExpressions {
+		if i := slices.Index(t.MatchLabelKeys, e.Key); i >= 0 && seen[e.Key] {
+			errs = append(errs, field.Invalid(path.Index(i), e.Key, "exists in both matchLabelKeys and labelSelector"))
+		}
+		seen[e.Key] = true
+	}
+	return errs
+}
+
 // checkLabelKeys: keys narrow a selector, so there must be one.
 func checkLabelKeys(path *field.Path, keys []string, sel *metav1.LabelSelector) field.ErrorList {
-	var errs field.ErrorList
 	if len(keys) > 0 && sel == nil {
-		errs = append(errs, field.Forbidden(path, "must not be specified when labelSelector is not set"))
+		return field.ErrorList{field.Forbidden(path, "must not be specified when labelSelector is not set")}
 	}
+	var errs field.ErrorList
 	for i, key := range keys {
 		errs = append(errs, checkLabelName(path.Index(i), key)...)
 	}
@@ -177,7 +205,9 @@ func checkTolerations(path *field.Path, list []corev1.Toleration) field.ErrorLis
 		}
 		switch t.Operator {
 		case corev1.TolerationOpEqual, "":
-			errs = append(errs, invalid(p.Child("operator"), t.Value, utilvalidation.IsValidLabelValue(t.Value))...)
+			if bad := utilvalidation.IsValidLabelValue(t.Value); len(bad) > 0 {
+				errs = append(errs, field.Invalid(p.Child("operator"), t.Value, strings.Join(bad, ";")))
+			}
 		case corev1.TolerationOpExists:
 			if t.Value != "" {
 				errs = append(errs, field.Invalid(p.Child("operator"), t, "value must be empty when `operator` is 'Exists'"))
@@ -210,18 +240,16 @@ func checkTopologySpread(path *field.Path, list []corev1.TopologySpreadConstrain
 		}
 		if c.TopologyKey == "" {
 			errs = append(errs, field.Required(p.Child("topologyKey"), "can not be empty"))
-		} else {
-			errs = append(errs, checkLabelName(p.Child("topologyKey"), c.TopologyKey)...)
 		}
 		if w := c.WhenUnsatisfiable; w != corev1.DoNotSchedule && w != corev1.ScheduleAnyway {
 			errs = append(errs, field.NotSupported(p.Child("whenUnsatisfiable"), w,
 				[]corev1.UnsatisfiableConstraintAction{corev1.DoNotSchedule, corev1.ScheduleAnyway}))
 		}
-		for j := range list[:i] {
-			if list[j].TopologyKey == c.TopologyKey && list[j].WhenUnsatisfiable == c.WhenUnsatisfiable {
-				errs = append(errs, field.Duplicate(p.Child("{topologyKey, whenUnsatisfiable}"),
-					fmt.Sprintf("{%v, %v}", c.TopologyKey, c.WhenUnsatisfiable)))
-			}
+		if slices.ContainsFunc(list[i+1:], func(later corev1.TopologySpreadConstraint) bool {
+			return later.TopologyKey == c.TopologyKey && later.WhenUnsatisfiable == c.WhenUnsatisfiable
+		}) {
+			errs = append(errs, field.Duplicate(p.Child("{topologyKey, whenUnsatisfiable}"),
+				fmt.Sprintf("{%v, %v}", c.TopologyKey, c.WhenUnsatisfiable)))
 		}
 		if m := c.MinDomains; m != nil {
 			if *m <= 0 {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -44,51 +43,6 @@ func defaultClaim(c *corev1.PersistentVolumeClaim) {
 	defaultClaimSpec(&c.Spec)
 	roundUp(c.Status.Capacity)
 	roundUp(c.Status.AllocatedResources)
-}
-
-// validateClaimUpdate: a claim is for one thing. A bound one may grow, and one
-// without a class may be given one.
-func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
-	path := field.NewPath("spec")
-	rest := c.Spec.DeepCopy()
-	var errs field.ErrorList
-	if old.Status.Phase == corev1.ClaimBound {
-		rest.Resources.Requests = old.Spec.Resources.Requests
-	}
-	if old.Spec.VolumeName == "" {
-		rest.VolumeName = "" // binding
-	}
-	if old.Spec.StorageClassName == nil {
-		rest.StorageClassName = nil
-	}
-	rest.VolumeAttributesClassName = old.Spec.VolumeAttributesClassName
-	if !equality.Semantic.DeepEqual(rest, &old.Spec) {
-		errs = append(errs, field.Forbidden(path, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"))
-	}
-	is, was := c.Spec.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage]
-	// A failed expansion may be taken back to above what is there.
-	if is.Cmp(was) < 0 && is.Cmp(old.Status.Capacity[corev1.ResourceStorage]) <= 0 {
-		errs = append(errs, field.Forbidden(path.Child("resources", "requests", "storage"), "field can not be less than status.capacity"))
-	}
-	if v := old.Spec.VolumeAttributesClassName; v != nil && *v != "" && (c.Spec.VolumeAttributesClassName == nil || *c.Spec.VolumeAttributesClassName == "") {
-		errs = append(errs, field.Forbidden(path.Child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden"))
-	}
-	return errs
-}
-
-func validateClaimStatus(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
-	path := field.NewPath("status")
-	var errs field.ErrorList
-	if len(c.Spec.AccessModes) == 0 {
-		errs = append(errs, field.Required(field.NewPath("spec", "accessModes"), ""))
-	}
-	for _, name := range sortedKeys(c.Status.Capacity) {
-		errs = append(errs, checkQuantity(path.Child("capacity").Key(string(name)), name, c.Status.Capacity[name])...)
-	}
-	if old.Spec.VolumeName != c.Spec.VolumeName {
-		errs = append(errs, field.Forbidden(field.NewPath("spec", "volumeName"), "may not be changed by an update of status"))
-	}
-	return errs
 }
 
 // accessModesText is the short form of modes, in a fixed order.

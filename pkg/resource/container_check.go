@@ -26,6 +26,7 @@ func (c *podChecker) containers(path *field.Path) field.ErrorList {
 			corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
 	}
 	errs = append(errs, checkHostPorts(p, 0, c.spec.Containers)...)
+	errs = append(errs, c.hostNetworkPorts(p)...)
 	p = path.Child("initContainers")
 	for i := range c.spec.InitContainers {
 		ctr := &c.spec.InitContainers[i]
@@ -56,16 +57,17 @@ func (c *podChecker) container(path *field.Path, ctr *corev1.Container, names ma
 		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)...)
 	errs = append(errs, checkSet(path.Child("imagePullPolicy"), ctr.ImagePullPolicy,
 		corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	errs = append(errs, c.ports(path.Child("ports"), ctr.Ports)...)
+	errs = append(errs, checkContainerPorts(path.Child("ports"), ctr.Ports)...)
 	errs = append(errs, checkEnv(path.Child("env"), ctr.Env)...)
+	errs = append(errs, c.envFiles(path.Child("env"), ctr.Env)...)
 	errs = append(errs, checkEnvFrom(path.Child("envFrom"), ctr.EnvFrom)...)
 	errs = append(errs, c.mounts(path, ctr)...)
 	errs = append(errs, c.containerResources(path.Child("resources"), &ctr.Resources)...)
-	errs = append(errs, checkResizePolicy(path.Child("resizePolicy"), ctr.ResizePolicy)...)
+	errs = append(errs, c.resizePolicy(path.Child("resizePolicy"), ctr.ResizePolicy)...)
 	return append(errs, c.containerSecurity(path.Child("securityContext"), ctr.SecurityContext)...)
 }
 
-func (c *podChecker) ports(path *field.Path, ports []corev1.ContainerPort) field.ErrorList {
+func checkContainerPorts(path *field.Path, ports []corev1.ContainerPort) field.ErrorList {
 	var errs field.ErrorList
 	names := map[string]bool{}
 	for i, port := range ports {
@@ -87,8 +89,22 @@ func (c *podChecker) ports(path *field.Path, ports []corev1.ContainerPort) field
 			errs = append(errs, checkPortNumber(p.Child("hostPort"), port.HostPort)...)
 		}
 		errs = append(errs, checkSet(p.Child("protocol"), port.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
-		if c.spec.HostNetwork && port.HostPort != port.ContainerPort && (c.isPod || port.HostPort != 0) {
-			errs = append(errs, field.Invalid(p.Child("hostPort"), port.HostPort, "must match `containerPort` when `hostNetwork` is true"))
+	}
+	return errs
+}
+
+// hostNetworkPorts: on the host's network a container's port is the host's.
+func (c *podChecker) hostNetworkPorts(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if !c.spec.HostNetwork {
+		return nil
+	}
+	for i := range c.spec.Containers {
+		for j, port := range c.spec.Containers[i].Ports {
+			if port.HostPort != port.ContainerPort && (c.isPod || port.HostPort != 0) {
+				errs = append(errs, field.Invalid(path.Index(i).Child("ports").Index(j).Child("hostPort"), port.HostPort,
+					"must match `containerPort` when `hostNetwork` is true"))
+			}
 		}
 	}
 	return errs

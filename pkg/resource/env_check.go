@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -26,7 +27,7 @@ func checkEnvSource(path *field.Path, v *corev1.EnvVar) field.ErrorList {
 	from, n := v.ValueFrom, 0
 	if r := from.FieldRef; r != nil {
 		n++
-		errs = append(errs, checkFieldRef(path.Child("fieldRef"), r, envFieldPaths, true)...)
+		errs = append(errs, checkFieldRef(path.Child("fieldRef"), r, envFieldPaths)...)
 	}
 	if r := from.ResourceFieldRef; r != nil {
 		n++
@@ -34,11 +35,11 @@ func checkEnvSource(path *field.Path, v *corev1.EnvVar) field.ErrorList {
 	}
 	if r := from.ConfigMapKeyRef; r != nil {
 		n++
-		errs = append(errs, checkKeyRef(path.Child("configMapKeyRef"), r.Key)...)
+		errs = append(errs, checkKeyRef(path.Child("configMapKeyRef"), r.Name, r.Key)...)
 	}
 	if r := from.SecretKeyRef; r != nil {
 		n++
-		errs = append(errs, checkKeyRef(path.Child("secretKeyRef"), r.Key)...)
+		errs = append(errs, checkKeyRef(path.Child("secretKeyRef"), r.Name, r.Key)...)
 	}
 	if r := from.FileKeyRef; r != nil {
 		n++
@@ -55,8 +56,27 @@ func checkEnvSource(path *field.Path, v *corev1.EnvVar) field.ErrorList {
 	return errs
 }
 
-func checkKeyRef(path *field.Path, key string) field.ErrorList {
-	return checkName(path.Child("key"), key, utilvalidation.IsConfigMapKey)
+func checkKeyRef(path *field.Path, name, key string) field.ErrorList {
+	return append(invalid(path.Child("name"), name, utilvalidation.IsDNS1123Subdomain(name)),
+		checkName(path.Child("key"), key, utilvalidation.IsConfigMapKey)...)
+}
+
+// envFiles: a file of variables is written by one container for another, in an
+// emptyDir.
+func (c *podChecker) envFiles(path *field.Path, vars []corev1.EnvVar) field.ErrorList {
+	var errs field.ErrorList
+	for i := range vars {
+		if vars[i].ValueFrom == nil || vars[i].ValueFrom.FileKeyRef == nil || vars[i].ValueFrom.FileKeyRef.VolumeName == "" {
+			continue
+		}
+		p, name := path.Index(i).Child("valueFrom", "fileKeyRef", "volumeName"), vars[i].ValueFrom.FileKeyRef.VolumeName
+		if v := c.volumes[name]; v == nil {
+			errs = append(errs, field.NotFound(p, name))
+		} else if v.EmptyDir == nil {
+			errs = append(errs, field.Invalid(p, name, "referenced volume must be of type emptyDir"))
+		}
+	}
+	return errs
 }
 
 func checkFileKeyRef(path *field.Path, r *corev1.FileKeySelector) field.ErrorList {
@@ -71,19 +91,20 @@ func checkFileKeyRef(path *field.Path, r *corev1.FileKeySelector) field.ErrorLis
 }
 
 // Field paths that a pod may read about itself: in its environment and, less
-// since a file follows changes, in volumes.
+// since a file follows changes, in volumes. The last are known and for neither.
 var (
 	envFieldPaths = []string{
 		"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
 		"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
 	}
 	volumeFieldPaths = []string{
-		"metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "metadata.uid",
+		"metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid",
 	}
+	otherFieldPaths = []string{"spec.host", "spec.restartPolicy", "spec.schedulerName", "status.phase"}
 )
 
 // checkFieldRef wants one of allowed, or one key of labels or annotations.
-func checkFieldRef(path *field.Path, r *corev1.ObjectFieldSelector, allowed []string, env bool) field.ErrorList {
+func checkFieldRef(path *field.Path, r *corev1.ObjectFieldSelector, allowed []string) field.ErrorList {
 	if r.APIVersion == "" {
 		return field.ErrorList{field.Required(path.Child("apiVersion"), "")}
 	}
@@ -91,27 +112,29 @@ func checkFieldRef(path *field.Path, r *corev1.ObjectFieldSelector, allowed []st
 	if r.FieldPath == "" {
 		return field.ErrorList{field.Required(p, "")}
 	}
+	unknown := func(why string) field.ErrorList {
+		return field.ErrorList{field.Invalid(p, r.FieldPath, "error converting fieldPath: "+why)}
+	}
 	if r.APIVersion != "v1" {
-		return field.ErrorList{field.Invalid(p, r.FieldPath, "error converting fieldPath: unsupported pod version: "+r.APIVersion)}
+		return unknown("unsupported pod version: " + r.APIVersion)
 	}
-	if base, key, ok := strings.Cut(r.FieldPath, "['"); ok {
-		key, closed := strings.CutSuffix(key, "']")
-		switch {
-		case !closed:
-		case base == "metadata.annotations":
-			return invalid(p, key, utilvalidation.IsQualifiedName(strings.ToLower(key)))
-		case base == "metadata.labels":
-			return invalid(p, key, utilvalidation.IsQualifiedName(key))
+	if whole, ok := strings.CutSuffix(r.FieldPath, "']"); ok {
+		// What is wrong with the key is said of the reference, as upstream does.
+		switch base, key, _ := strings.Cut(whole, "['"); base {
+		case "metadata.annotations":
+			return invalid(path, key, utilvalidation.IsQualifiedName(strings.ToLower(key)))
+		case "metadata.labels":
+			return invalid(path, key, utilvalidation.IsQualifiedName(key))
 		}
-		return field.ErrorList{field.Invalid(p, r.FieldPath, "does not support subscript")}
+		return unknown("field label does not support subscript: " + r.FieldPath)
 	}
-	if slices.Contains(allowed, r.FieldPath) {
+	switch {
+	case slices.Contains(allowed, r.FieldPath):
 		return nil
+	case slices.Contains(slices.Concat(envFieldPaths, volumeFieldPaths, otherFieldPaths), r.FieldPath):
+		return field.ErrorList{field.NotSupported(p, r.FieldPath, allowed)}
 	}
-	if env && !slices.Contains(volumeFieldPaths, r.FieldPath) {
-		return field.ErrorList{field.Invalid(p, r.FieldPath, "error converting fieldPath: field label not supported: "+r.FieldPath)}
-	}
-	return field.ErrorList{field.NotSupported(p, r.FieldPath, allowed)}
+	return unknown("field label not supported: " + r.FieldPath)
 }
 
 var containerResourceFields = []string{
@@ -122,18 +145,17 @@ var containerResourceFields = []string{
 // checkResourceFieldRef wants a container's own limit or request; in a volume
 // the container must be named, for there is none to be meant.
 func checkResourceFieldRef(path *field.Path, r *corev1.ResourceFieldSelector, volume bool) field.ErrorList {
-	if volume && r.ContainerName == "" {
-		return field.ErrorList{field.Required(path.Child("containerName"), "")}
-	}
-	p := path.Child("resource")
-	if r.Resource == "" {
-		return field.ErrorList{field.Required(p, "")}
-	}
+	var errs field.ErrorList
 	huge := strings.HasPrefix(r.Resource, "limits.hugepages-") || strings.HasPrefix(r.Resource, "requests.hugepages-")
-	if !huge && !slices.Contains(containerResourceFields, r.Resource) {
-		return field.ErrorList{field.NotSupported(p, r.Resource, containerResourceFields)}
+	switch {
+	case volume && r.ContainerName == "":
+		errs = append(errs, field.Required(path.Child("containerName"), ""))
+	case r.Resource == "":
+		errs = append(errs, field.Required(path.Child("resource"), ""))
+	case !huge && !slices.Contains(containerResourceFields, r.Resource):
+		errs = append(errs, field.NotSupported(path.Child("resource"), r.Resource, containerResourceFields))
 	}
-	return checkDivisor(path.Child("divisor"), r)
+	return append(errs, checkDivisor(path.Child("divisor"), r)...)
 }
 
 // checkDivisor: a zero divisor means 1.
@@ -161,16 +183,28 @@ func checkEnvFrom(path *field.Path, sources []corev1.EnvFromSource) field.ErrorL
 		if s.Prefix != "" {
 			errs = append(errs, invalid(p.Child("prefix"), s.Prefix, utilvalidation.IsRelaxedEnvVarName(s.Prefix))...)
 		}
+		for _, ref := range []struct {
+			kind string
+			set  bool
+			name func() string
+		}{
+			{"configMapRef", s.ConfigMapRef != nil, func() string { return s.ConfigMapRef.Name }},
+			{"secretRef", s.SecretRef != nil, func() string { return s.SecretRef.Name }},
+		} {
+			if ref.set {
+				errs = append(errs, checkName(p.Child(ref.kind, "name"), ref.name(), envFromName)...)
+			}
+		}
+		// Upstream says these two of the list; so does this.
 		switch {
 		case s.ConfigMapRef == nil && s.SecretRef == nil:
-			errs = append(errs, field.Invalid(p, "", "must specify one of: `configMapRef` or `secretRef`"))
+			errs = append(errs, field.Invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"))
 		case s.ConfigMapRef != nil && s.SecretRef != nil:
-			errs = append(errs, field.Invalid(p, "", "may not have more than one field specified at a time"))
-		case s.ConfigMapRef != nil && s.ConfigMapRef.Name == "":
-			errs = append(errs, field.Required(p.Child("configMapRef", "name"), ""))
-		case s.SecretRef != nil && s.SecretRef.Name == "":
-			errs = append(errs, field.Required(p.Child("secretRef", "name"), ""))
+			errs = append(errs, field.Invalid(path, "", "may not have more than one field specified at a time"))
 		}
 	}
 	return errs
 }
+
+// envFromName allows what a name's prefix may be, a hyphen at the end.
+func envFromName(name string) []string { return validation.NameIsDNSSubdomain(name, true) }

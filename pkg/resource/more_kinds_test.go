@@ -144,7 +144,7 @@ func TestStorage(t *testing.T) {
 	testCreate(t, persistentVolumes(), []change[*corev1.PersistentVolume]{
 		{"no source", func(v *corev1.PersistentVolume) { v.Spec.HostPath = nil }, errs("Required spec")},
 		{"two sources", func(v *corev1.PersistentVolume) { v.Spec.NFS = &corev1.NFSVolumeSource{} }, errs("Forbidden spec.nfs")},
-		{"no size", func(v *corev1.PersistentVolume) { v.Spec.Capacity = nil }, errs("Required spec.capacity")},
+		{"no size", func(v *corev1.PersistentVolume) { v.Spec.Capacity = nil }, errs("NotSupported spec.capacity", "Required spec.capacity")},
 		{"modes", func(v *corev1.PersistentVolume) { v.Spec.AccessModes = nil }, errs("Required spec.accessModes")},
 		{"local without node", func(v *corev1.PersistentVolume) {
 			v.Spec.HostPath = nil

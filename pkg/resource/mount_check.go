@@ -8,93 +8,133 @@ import (
 )
 
 // mounts checks that a container's mounts and devices name volumes of the pod
-// and do not cover each other.
+// and do not cover each other. Some of upstream's paths of mounts lack the
+// index; so do these.
 func (c *podChecker) mounts(path *field.Path, ctr *corev1.Container) field.ErrorList {
 	var errs field.ErrorList
+	list := path.Child("volumeMounts")
+	deviceNames, devicePaths := map[string]bool{}, map[string]bool{}
+	for _, d := range ctr.VolumeDevices {
+		deviceNames[d.Name], devicePaths[d.DevicePath] = true, true
+	}
 	places := map[string]bool{}
 	for i := range ctr.VolumeMounts {
-		m := &ctr.VolumeMounts[i]
-		p := path.Child("volumeMounts").Index(i)
+		m, p := &ctr.VolumeMounts[i], list.Index(i)
 		errs = append(errs, c.volumeRef(p, m.Name)...)
-		if m.MountPath == "" {
-			errs = append(errs, field.Required(p.Child("mountPath"), ""))
-		}
+		errs = append(errs, required(p.Child("mountPath"), m.MountPath)...)
 		if places[m.MountPath] {
 			errs = append(errs, field.Invalid(p.Child("mountPath"), m.MountPath, "must be unique"))
 		}
 		places[m.MountPath] = true
-		errs = append(errs, checkSubPaths(p, m)...)
-		errs = append(errs, checkPropagation(p, m, ctr)...)
+		if deviceNames[m.Name] {
+			errs = append(errs, field.Invalid(p.Child("name"), m.Name, "must not already exist in volumeDevices"))
+		}
+		if devicePaths[m.MountPath] {
+			errs = append(errs, field.Invalid(p.Child("mountPath"), m.MountPath, "must not already exist as a path in volumeDevices"))
+		}
+		errs = append(errs, checkSubPaths(list, p, m)...)
+		errs = append(errs, checkPropagation(list, m, ctr)...)
+		errs = append(errs, c.bindOptions(p.Child("bindMountOptions"), m)...)
 	}
+	return append(errs, c.devices(path.Child("volumeDevices"), ctr)...)
+}
+
+// devices: a volume is a device or a file system, never both.
+func (c *podChecker) devices(path *field.Path, ctr *corev1.Container) field.ErrorList {
+	var errs field.ErrorList
+	mounted, places := map[string]bool{}, map[string]bool{}
+	for _, m := range ctr.VolumeMounts {
+		mounted[m.Name], places[m.MountPath] = true, true
+	}
+	names, paths := map[string]bool{}, map[string]bool{}
 	for i, d := range ctr.VolumeDevices {
-		p := path.Child("volumeDevices").Index(i)
+		p := path.Index(i)
 		errs = append(errs, c.volumeRef(p, d.Name)...)
+		if d.Name != "" && names[d.Name] {
+			errs = append(errs, field.Invalid(p.Child("name"), d.Name, "must be unique"))
+		}
+		names[d.Name] = true
 		if v := c.volumes[d.Name]; v != nil && v.PersistentVolumeClaim == nil && v.Ephemeral == nil {
 			errs = append(errs, field.Invalid(p.Child("name"), d.Name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"))
 		}
-		switch {
-		case d.DevicePath == "":
-			errs = append(errs, field.Required(p.Child("devicePath"), ""))
-		case places[d.DevicePath]:
+		errs = append(errs, required(p.Child("devicePath"), d.DevicePath)...)
+		if paths[d.DevicePath] {
 			errs = append(errs, field.Invalid(p.Child("devicePath"), d.DevicePath, "must be unique"))
-		default:
-			errs = append(errs, checkNoBackSteps(p.Child("devicePath"), d.DevicePath)...)
 		}
-		places[d.DevicePath] = true
+		if len(checkNoBackSteps(p, d.DevicePath)) > 0 {
+			errs = append(errs, field.Invalid(p.Child("devicePath"), d.DevicePath, "can not contain backsteps ('..')"))
+		} else {
+			paths[d.DevicePath] = true
+		}
+		if mounted[d.Name] {
+			errs = append(errs, field.Invalid(p.Child("name"), d.Name, "must not already exist in volumeMounts"))
+		}
+		if places[d.DevicePath] {
+			errs = append(errs, field.Invalid(p.Child("devicePath"), d.DevicePath, "must not already exist as a path in volumeMounts"))
+		}
 	}
 	return errs
 }
 
 func (c *podChecker) volumeRef(path *field.Path, name string) field.ErrorList {
-	if name == "" {
-		return field.ErrorList{field.Required(path.Child("name"), "")}
-	}
+	errs := required(path.Child("name"), name)
 	if c.volumes[name] == nil {
-		return field.ErrorList{field.NotFound(path.Child("name"), name)}
+		errs = append(errs, field.NotFound(path.Child("name"), name))
 	}
-	return nil
+	return errs
 }
 
-func checkSubPaths(path *field.Path, m *corev1.VolumeMount) field.ErrorList {
+func checkSubPaths(list, path *field.Path, m *corev1.VolumeMount) field.ErrorList {
 	var errs field.ErrorList
 	if m.SubPath != "" {
-		errs = append(errs, checkRelativePath(path.Child("subPath"), m.SubPath)...)
+		errs = append(errs, checkRelativePath(list.Child("subPath"), m.SubPath)...)
 	}
 	if m.SubPathExpr != "" {
 		if m.SubPath != "" {
 			errs = append(errs, field.Invalid(path.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
 		}
-		errs = append(errs, checkRelativePath(path.Child("subPathExpr"), m.SubPathExpr)...)
+		errs = append(errs, checkRelativePath(list.Child("subPathExpr"), m.SubPathExpr)...)
 	}
 	return errs
 }
 
-func checkPropagation(path *field.Path, m *corev1.VolumeMount, ctr *corev1.Container) field.ErrorList {
-	modes := []corev1.MountPropagationMode{
-		corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer, corev1.MountPropagationNone}
+func checkPropagation(list *field.Path, m *corev1.VolumeMount, ctr *corev1.Container) field.ErrorList {
 	var errs field.ErrorList
-	p := path.Child("mountPropagation")
-	if m.MountPropagation != nil {
-		privileged := ctr.SecurityContext != nil && ctr.SecurityContext.Privileged != nil && *ctr.SecurityContext.Privileged
-		switch {
-		case !slices.Contains(modes, *m.MountPropagation):
-			errs = append(errs, field.NotSupported(p, *m.MountPropagation, modes))
-		case *m.MountPropagation == corev1.MountPropagationBidirectional && !privileged:
-			errs = append(errs, field.Forbidden(p, "Bidirectional mount propagation is available only to privileged containers"))
-		}
+	p := list.Child("mountPropagation")
+	errs = append(errs, checkOptional(p, m.MountPropagation, corev1.MountPropagationBidirectional,
+		corev1.MountPropagationHostToContainer, corev1.MountPropagationNone)...)
+	privileged := ctr.SecurityContext != nil && ctr.SecurityContext.Privileged != nil && *ctr.SecurityContext.Privileged
+	if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional && !privileged {
+		errs = append(errs, field.Forbidden(p, "Bidirectional mount propagation is available only to privileged containers"))
 	}
-	if m.RecursiveReadOnly == nil {
+	if m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == corev1.RecursiveReadOnlyDisabled {
 		return errs
 	}
-	p = path.Child("recursiveReadOnly")
-	errs = append(errs, checkOptional(p, m.RecursiveReadOnly,
-		corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)...)
-	if *m.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled {
-		if !m.ReadOnly {
-			errs = append(errs, field.Forbidden(p, "may only be specified when readOnly is true"))
-		}
-		if m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone {
-			errs = append(errs, field.Forbidden(p, "may only be specified when mountPropagation is None or not specified"))
+	p = list.Child("recursiveReadOnly")
+	known := []corev1.RecursiveReadOnlyMode{
+		corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible}
+	if !slices.Contains(known, *m.RecursiveReadOnly) {
+		return append(errs, field.NotSupported(p, *m.RecursiveReadOnly, known))
+	}
+	if !m.ReadOnly {
+		errs = append(errs, field.Forbidden(p, "may only be specified when readOnly is true"))
+	}
+	if m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone {
+		errs = append(errs, field.Forbidden(p, "may only be specified when mountPropagation is None or not specified"))
+	}
+	return errs
+}
+
+// bindOptions: what may be taken away from a mount; an image has its own.
+func (c *podChecker) bindOptions(path *field.Path, m *corev1.VolumeMount) field.ErrorList {
+	var errs field.ErrorList
+	if v := c.volumes[m.Name]; len(m.BindMountOptions) > 0 && v != nil && v.Image != nil {
+		errs = append(errs, field.Forbidden(path, "may not be specified for image volumes"))
+	}
+	for i, o := range m.BindMountOptions {
+		errs = append(errs, checkOptional(path.Index(i), &o, "noexec", "nodev", "nosuid")...)
+		if slices.Index(m.BindMountOptions, o) < i {
+			errs = append(errs, field.Duplicate(path.Index(i), o))
 		}
 	}
 	return errs

@@ -1,10 +1,12 @@
 package resource
 
 import (
+	pathpkg "path"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -55,17 +57,18 @@ func persistentVolumes() *Resource {
 
 func validateVolume(v *corev1.PersistentVolume) field.ErrorList {
 	path, spec := field.NewPath("spec"), &v.Spec
-	errs := checkAccessModes(path.Child("accessModes"), spec.AccessModes)
+	errs := checkAccessModes(path.Child("accessModes"), spec.AccessModes, "")
 	p := path.Child("capacity")
 	if len(spec.Capacity) == 0 {
 		errs = append(errs, field.Required(p, ""))
-	} else if _, ok := spec.Capacity[corev1.ResourceStorage]; !ok || len(spec.Capacity) > 1 {
+	}
+	if _, ok := spec.Capacity[corev1.ResourceStorage]; !ok || len(spec.Capacity) > 1 {
 		errs = append(errs, field.NotSupported(p, sortedKeys(spec.Capacity), []corev1.ResourceName{corev1.ResourceStorage}))
 	}
 	for _, name := range sortedKeys(spec.Capacity) {
 		q := spec.Capacity[name]
-		errs = append(errs, checkQuantity(p.Key(string(name)), name, q)...)
-		if q.Sign() == 0 {
+		errs = append(errs, checkBasicQuantity(p.Key(string(name)), q)...)
+		if q.Sign() <= 0 {
 			errs = append(errs, field.Invalid(p.Key(string(name)), q.String(), "must be greater than zero"))
 		}
 	}
@@ -83,11 +86,22 @@ func validateVolume(v *corev1.PersistentVolume) field.ErrorList {
 			errs = append(errs, checkNodeSelector(p, a.Required)...)
 		}
 	}
-	return append(errs, checkVolumeKind(path, spec)...)
+	if c := spec.VolumeAttributesClassName; c != nil {
+		p := path.Child("volumeAttributesClassName")
+		if *c == "" {
+			errs = append(errs, field.Required(p, "an empty string is disallowed"))
+		} else {
+			errs = append(errs, invalid(p, *c, utilvalidation.IsDNS1123Subdomain(*c))...)
+		}
+		if spec.CSI == nil {
+			errs = append(errs, field.Required(path.Child("csi"), "has to be specified when using volumeAttributesClassName"))
+		}
+	}
+	return append(errs, checkPersistentKind(path, v.Name, spec)...)
 }
 
-// checkVolumeKind wants exactly one place for the data.
-func checkVolumeKind(path *field.Path, spec *corev1.PersistentVolumeSpec) field.ErrorList {
+// checkPersistentKind wants exactly one place for the data.
+func checkPersistentKind(path *field.Path, name string, spec *corev1.PersistentVolumeSpec) field.ErrorList {
 	kinds := setFields(&spec.PersistentVolumeSource)
 	if len(kinds) == 0 {
 		return field.ErrorList{field.Required(path, "must specify a volume type")}
@@ -96,19 +110,12 @@ func checkVolumeKind(path *field.Path, spec *corev1.PersistentVolumeSpec) field.
 	for _, kind := range kinds[1:] {
 		errs = append(errs, field.Forbidden(path.Child(kind), "may not specify more than 1 volume type"))
 	}
-	p := path.Child(kinds[0])
-	switch {
-	case spec.HostPath != nil:
-		errs = append(errs, checkHostPath(p, spec.HostPath)...)
-	case spec.Local != nil:
+	if kinds[0] == "local" {
 		errs = append(errs, checkLocalVolume(path, spec)...)
-	case spec.NFS != nil:
-		errs = append(errs, append(required(p.Child("server"), spec.NFS.Server), required(p.Child("path"), spec.NFS.Path)...)...)
-	case spec.CSI != nil:
-		errs = append(errs, checkDriverName(p.Child("driver"), spec.CSI.Driver)...)
-		errs = append(errs, required(p.Child("volumeHandle"), spec.CSI.VolumeHandle)...)
+	} else {
+		errs = append(errs, checkPersistentSource(path, kinds[0], name, &spec.PersistentVolumeSource)...)
 	}
-	if spec.HostPath != nil && spec.HostPath.Path == "/" && spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
+	if spec.HostPath != nil && pathpkg.Clean(spec.HostPath.Path) == "/" && spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
 		errs = append(errs, field.Forbidden(path.Child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'"))
 	}
 	return errs
@@ -116,25 +123,63 @@ func checkVolumeKind(path *field.Path, spec *corev1.PersistentVolumeSpec) field.
 
 func checkLocalVolume(path *field.Path, spec *corev1.PersistentVolumeSpec) field.ErrorList {
 	p := path.Child("local", "path")
-	errs := required(p, spec.Local.Path)
-	errs = append(errs, checkNoBackSteps(p, spec.Local.Path)...)
-	if spec.NodeAffinity == nil || spec.NodeAffinity.Required == nil {
+	errs := append(required(p, spec.Local.Path), checkNoBackSteps(p, spec.Local.Path)...)
+	if spec.NodeAffinity == nil {
 		errs = append(errs, field.Required(path.Child("nodeAffinity"), "Local volume requires node affinity"))
 	}
 	return errs
 }
 
+// validateVolumeUpdate: where the data is does not change. A secret that lets
+// it grow may be added, and so may an affinity.
 func validateVolumeUpdate(v, old *corev1.PersistentVolume) field.ErrorList {
 	path := field.NewPath("spec")
 	var errs field.ErrorList
-	if !equality.Semantic.DeepEqual(v.Spec.PersistentVolumeSource, old.Spec.PersistentVolumeSource) {
+	source := v.Spec.PersistentVolumeSource
+	if was := old.Spec.CSI; source.CSI != nil && was != nil && was.ControllerExpandSecretRef == nil {
+		source.CSI = source.CSI.DeepCopy()
+		source.CSI.ControllerExpandSecretRef = nil
+	}
+	if !equality.Semantic.DeepEqual(source, old.Spec.PersistentVolumeSource) {
 		errs = append(errs, field.Forbidden(path.Child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"))
 	}
-	errs = append(errs, checkImmutable(path.Child("volumeMode"), v.Spec.VolumeMode, old.Spec.VolumeMode)...)
-	if old.Spec.NodeAffinity != nil {
-		errs = append(errs, checkImmutable(path.Child("nodeAffinity"), v.Spec.NodeAffinity, old.Spec.NodeAffinity)...)
+	// Upstream's paths of these two lack the element "spec"; so do these.
+	errs = append(errs, checkImmutable(field.NewPath("volumeMode"), v.Spec.VolumeMode, old.Spec.VolumeMode)...)
+	if old.Spec.NodeAffinity != nil && !equality.Semantic.DeepEqual(newLabels(v.Spec.NodeAffinity), newLabels(old.Spec.NodeAffinity)) {
+		errs = append(errs, field.Invalid(field.NewPath("nodeAffinity"), v.Spec.NodeAffinity,
+			validation.FieldImmutableErrorMsg+", except for updating from beta label to GA"))
+	}
+	if old.Spec.VolumeAttributesClassName != nil && v.Spec.VolumeAttributesClassName == nil {
+		errs = append(errs, field.Forbidden(path.Child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden"))
 	}
 	return errs
+}
+
+// stableLabels are the names that labels of nodes have had since they left
+// beta.
+var stableLabels = map[string]string{
+	corev1.LabelFailureDomainBetaZone: corev1.LabelTopologyZone, corev1.LabelFailureDomainBetaRegion: corev1.LabelTopologyRegion,
+	"beta.kubernetes.io/os": corev1.LabelOSStable, "beta.kubernetes.io/arch": corev1.LabelArchStable,
+	corev1.LabelInstanceType: corev1.LabelInstanceTypeStable,
+}
+
+// newLabels is a copy of a that names nodes' labels as they are named now.
+func newLabels(a *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
+	if a == nil || a.Required == nil {
+		return a
+	}
+	a = a.DeepCopy()
+	for i := range a.Required.NodeSelectorTerms {
+		for _, list := range [][]corev1.NodeSelectorRequirement{
+			a.Required.NodeSelectorTerms[i].MatchExpressions, a.Required.NodeSelectorTerms[i].MatchFields} {
+			for j := range list {
+				if name, ok := stableLabels[list[j].Key]; ok {
+					list[j].Key = name
+				}
+			}
+		}
+	}
+	return a
 }
 
 func volumeRow(v *corev1.PersistentVolume, now time.Time) []any {

@@ -14,13 +14,61 @@ import (
 )
 
 func validatePod(pod *corev1.Pod) field.ErrorList {
+	errs := checkPod(pod)
+	// What was stored has a version; the rest is about a pod that is new.
+	if pod.ResourceVersion != "" {
+		return errs
+	}
 	spec := field.NewPath("spec")
-	errs := checkPodSpec(spec, &pod.Spec, true)
 	if len(pod.Spec.SchedulingGates) > 0 && pod.Spec.NodeName != "" {
 		errs = append(errs, field.Forbidden(spec.Child("nodeName"), "cannot be set until all schedulingGates have been cleared"))
 	}
-	if pod.ResourceVersion == "" && len(pod.Spec.EphemeralContainers) > 0 {
+	if len(pod.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(spec.Child("ephemeralContainers"), "cannot be set on create"))
+	}
+	return errs
+}
+
+// checkPod is what holds for every pod, new or not.
+func checkPod(pod *corev1.Pod) field.ErrorList {
+	spec := field.NewPath("spec")
+	errs := checkPodSpec(spec, &pod.Spec, true)
+	if pod.Spec.ServiceAccountName == "" {
+		errs = append(errs, checkNoTokens(spec.Child("volumes"), pod.Spec.Volumes)...)
+	}
+	return append(errs, checkVolumeClaimNames(spec.Child("volumes"), pod)...)
+}
+
+// checkVolumeClaimNames: the claim of an ephemeral volume is called
+// POD-VOLUME, and that must be a name too.
+func checkVolumeClaimNames(path *field.Path, pod *corev1.Pod) field.ErrorList {
+	var errs field.ErrorList
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Ephemeral == nil || pod.Name == "" || v.Name == "" {
+			continue
+		}
+		name := pod.Name + "-" + v.Name
+		for _, msg := range utilvalidation.IsDNS1123Subdomain(name) {
+			errs = append(errs, field.Invalid(path.Index(i).Child("name"), v.Name, fmt.Sprintf("PVC name %q: %v", name, msg)))
+		}
+	}
+	return errs
+}
+
+// checkNoTokens: there is no token of no account.
+func checkNoTokens(path *field.Path, volumes []corev1.Volume) field.ErrorList {
+	var errs field.ErrorList
+	for i := range volumes {
+		if volumes[i].Projected == nil {
+			continue
+		}
+		for j, s := range volumes[i].Projected.Sources {
+			if s.ServiceAccountToken != nil {
+				errs = append(errs, field.Forbidden(path.Index(i).Child("projected", "sources").Index(j).Child("serviceAccountToken"),
+					"must not be specified when serviceAccountName is not set"))
+			}
+		}
 	}
 	return errs
 }
@@ -88,12 +136,13 @@ func checkGateRemoval(path *field.Path, gates, old []corev1.PodSchedulingGate) f
 	for _, g := range old {
 		had[g.Name] = true
 	}
-	for _, g := range gates {
+	var errs field.ErrorList
+	for i, g := range gates {
 		if !had[g.Name] {
-			return field.ErrorList{field.Forbidden(path, fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", g.Name))}
+			errs = append(errs, field.Forbidden(path.Index(i).Child("name"), fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", g.Name)))
 		}
 	}
-	return nil
+	return errs
 }
 
 // checkTolerationUpdate: a pod may come to tolerate more and for another
@@ -155,18 +204,20 @@ func checkNarrowerAffinity(path *field.Path, is, was *corev1.NodeAffinity) field
 	if was == nil || was.RequiredDuringSchedulingIgnoredDuringExecution == nil {
 		return nil
 	}
-	p := path.Child(mustTerms)
-	if is == nil || is.RequiredDuringSchedulingIgnoredDuringExecution == nil {
-		return field.ErrorList{field.Invalid(p, "", "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
+	p := path.Child(mustTerms, "nodeSelectorTerms")
+	old := was.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	var terms []corev1.NodeSelectorTerm
+	if is != nil && is.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		terms = is.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	}
-	p = p.Child("nodeSelectorTerms")
-	terms, old := is.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms, was.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	if len(old) > 0 && len(terms) != len(old) {
 		return field.ErrorList{field.Invalid(p, terms, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
 	}
 	var errs field.ErrorList
 	for i := range old {
-		kept := len(terms[i].MatchExpressions) >= len(old[i].MatchExpressions) && len(terms[i].MatchFields) >= len(old[i].MatchFields) &&
+		// A term of no requirement matches nothing; what is added widens it.
+		wider := len(old[i].MatchExpressions)+len(old[i].MatchFields) == 0 && len(terms[i].MatchExpressions)+len(terms[i].MatchFields) > 0
+		kept := !wider && len(terms[i].MatchExpressions) >= len(old[i].MatchExpressions) && len(terms[i].MatchFields) >= len(old[i].MatchFields) &&
 			equality.Semantic.DeepEqual(terms[i].MatchExpressions[:len(old[i].MatchExpressions)], old[i].MatchExpressions) &&
 			equality.Semantic.DeepEqual(terms[i].MatchFields[:len(old[i].MatchFields)], old[i].MatchFields)
 		if !kept {

@@ -1,31 +1,46 @@
 package resource
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 func validatePodStatus(pod, old *corev1.Pod) field.ErrorList {
-	path := field.NewPath("status")
+	path, status := field.NewPath("status"), &pod.Status
 	var errs field.ErrorList
-	if n := pod.Status.NominatedNodeName; n != "" {
+	system := []corev1.PodConditionType{corev1.PodScheduled, corev1.PodReady, corev1.PodInitialized}
+	for i, c := range status.Conditions {
+		if !slices.Contains(system, c.Type) {
+			// Upstream puts the conditions into the metadata; so does this.
+			errs = append(errs, invalid(field.NewPath("metadata", "conditions").Index(i).Child("Type"), string(c.Type),
+				utilvalidation.IsQualifiedName(string(c.Type)))...)
+		}
+	}
+	if n := status.NominatedNodeName; n != "" && n != old.Status.NominatedNodeName {
 		errs = append(errs, invalid(path.Child("nominatedNodeName"), n, utilvalidation.IsDNS1123Subdomain(n))...)
 	}
 	if old.Status.QOSClass != "" {
-		errs = append(errs, checkImmutable(path.Child("qosClass"), pod.Status.QOSClass, old.Status.QOSClass)...)
+		errs = append(errs, checkImmutable(path.Child("qosClass"), status.QOSClass, old.Status.QOSClass)...)
 	}
-	if pod.Status.ObservedGeneration < 0 {
-		errs = append(errs, field.Invalid(path.Child("observedGeneration"), pod.Status.ObservedGeneration, "must be non-negative"))
+	if status.ObservedGeneration < 0 {
+		errs = append(errs, field.Invalid(path.Child("observedGeneration"), status.ObservedGeneration, "must be non-negative"))
 	}
-	for i, c := range pod.Status.Conditions {
-		errs = append(errs, invalid(path.Child("conditions").Index(i).Child("type"), string(c.Type),
-			utilvalidation.IsQualifiedName(string(c.Type)))...)
+	errs = append(errs, checkTransitions(path, pod, old)...)
+	errs = append(errs, checkClaimStatuses(path, pod)...)
+	errs = append(errs, checkAddresses(path.Child("podIPs"), len(status.PodIPs), func(i int) string { return status.PodIPs[i].IP })...)
+	if len(status.HostIPs) > 0 && status.HostIPs[0].IP != status.HostIP {
+		errs = append(errs, field.Invalid(path.Child("hostIPs").Index(0).Child("ip"), status.HostIPs[0].IP, "must be equal to `hostIP`"))
 	}
-	errs = append(errs, checkAddresses(path.Child("podIPs"), len(pod.Status.PodIPs), func(i int) string { return pod.Status.PodIPs[i].IP })...)
-	errs = append(errs, checkAddresses(path.Child("hostIPs"), len(pod.Status.HostIPs), func(i int) string { return pod.Status.HostIPs[i].IP })...)
-	return append(errs, checkTransitions(path, pod, old)...)
+	errs = append(errs, checkAddresses(path.Child("hostIPs"), len(status.HostIPs), func(i int) string { return status.HostIPs[i].IP })...)
+	for i, v := range status.VolumeHealth {
+		p := path.Child("volumeHealth").Index(i)
+		errs = append(errs, required(p.Child("name"), v.Name)...)
+		errs = append(errs, checkVolumeHealth(p.Child("healthConditions"), v.HealthConditions)...)
+	}
+	return append(errs, checkContainerStatuses(path, pod)...)
 }
 
 // checkAddresses wants at most one address of each family.
@@ -52,10 +67,11 @@ func checkAddresses(path *field.Path, n int, at func(int) string) field.ErrorLis
 // job would run twice.
 func checkTransitions(path *field.Path, pod, old *corev1.Pod) field.ErrorList {
 	policies := map[string]corev1.RestartPolicy{}
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			policies[list[i].Name] = containerPolicy(&list[i], pod.Spec.RestartPolicy)
-		}
+	eachContainer(nil, &pod.Spec, func(_ *field.Path, c *corev1.Container) {
+		policies[c.Name] = containerPolicy(c, pod.Spec.RestartPolicy)
+	})
+	for i := range pod.Spec.EphemeralContainers {
+		policies[pod.Spec.EphemeralContainers[i].Name] = corev1.RestartPolicyNever
 	}
 	var errs field.ErrorList
 	for _, l := range []struct {
@@ -64,14 +80,15 @@ func checkTransitions(path *field.Path, pod, old *corev1.Pod) field.ErrorList {
 	}{
 		{"containerStatuses", pod.Status.ContainerStatuses, old.Status.ContainerStatuses},
 		{"initContainerStatuses", pod.Status.InitContainerStatuses, old.Status.InitContainerStatuses},
+		{"ephemeralContainerStatuses", pod.Status.EphemeralContainerStatuses, old.Status.EphemeralContainerStatuses},
 	} {
-		for _, was := range l.were {
+		for i, was := range l.were {
 			end := was.State.Terminated
 			policy, known := policies[was.Name]
 			if !known || end == nil || policy == corev1.RestartPolicyAlways || (policy == corev1.RestartPolicyOnFailure && end.ExitCode != 0) {
 				continue
 			}
-			for i, is := range l.is {
+			for _, is := range l.is {
 				if is.Name == was.Name && is.State.Terminated == nil {
 					errs = append(errs, field.Forbidden(path.Child(l.name).Index(i).Child("state"), "may not be transitioned to non-terminated state"))
 				}
@@ -91,86 +108,4 @@ func containerPolicy(c *corev1.Container, pod corev1.RestartPolicy) corev1.Resta
 		return corev1.RestartPolicy(*c.RestartPolicy)
 	}
 	return pod
-}
-
-// validateEphemeralContainers: they can be added, never changed or removed.
-func validateEphemeralContainers(pod, old *corev1.Pod) field.ErrorList {
-	path := field.NewPath("spec", "ephemeralContainers")
-	c := &podChecker{spec: &pod.Spec, isPod: true, volumes: map[string]*corev1.Volume{}}
-	for i := range pod.Spec.Volumes {
-		c.volumes[pod.Spec.Volumes[i].Name] = &pod.Spec.Volumes[i]
-	}
-	names := map[string]bool{}
-	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for i := range list {
-			names[list[i].Name] = true
-		}
-	}
-	var errs field.ErrorList
-	byName := map[string]*corev1.EphemeralContainer{}
-	for i := range pod.Spec.EphemeralContainers {
-		ec := &pod.Spec.EphemeralContainers[i]
-		errs = append(errs, c.ephemeralContainer(path.Index(i), ec, names)...)
-		byName[ec.Name] = ec
-	}
-	for i := range old.Spec.EphemeralContainers {
-		was := &old.Spec.EphemeralContainers[i]
-		if is, ok := byName[was.Name]; !ok {
-			errs = append(errs, field.Forbidden(path, "existing ephemeral containers \""+was.Name+"\" may not be removed\n"))
-		} else if !equality.Semantic.DeepEqual(is, was) {
-			errs = append(errs, field.Forbidden(path, "existing ephemeral containers \""+was.Name+"\" may not be changed\n"))
-		}
-	}
-	return errs
-}
-
-// validateResize: cpu and memory of app containers and sidecars can change
-// while they run, but not so that the pod's quality of service would.
-func validateResize(pod, old *corev1.Pod) field.ErrorList {
-	path := field.NewPath("spec")
-	if len(pod.Spec.Containers) != len(old.Spec.Containers) || len(pod.Spec.InitContainers) != len(old.Spec.InitContainers) {
-		return field.ErrorList{field.Forbidden(path.Child("containers"), "containers may not be added or removed on resize")}
-	}
-	errs := checkPodSpec(path, &pod.Spec, true)
-	if QOSClass(&pod.Spec) != QOSClass(&old.Spec) {
-		errs = append(errs, field.Invalid(path, QOSClass(&pod.Spec), "Pod QOS Class may not change as a result of resizing"))
-	}
-	for _, l := range []struct {
-		name     string
-		is, were []corev1.Container
-	}{{"containers", pod.Spec.Containers, old.Spec.Containers}, {"initContainers", pod.Spec.InitContainers, old.Spec.InitContainers}} {
-		for i := range l.is {
-			p := path.Child(l.name).Index(i).Child("resources")
-			is, was := &l.is[i], &l.were[i]
-			if l.name == "initContainers" && !isSidecar(is) && !equality.Semantic.DeepEqual(is.Resources, was.Resources) {
-				errs = append(errs, field.Forbidden(p, "non-sidecar init containers are immutable on resize"))
-				continue
-			}
-			errs = append(errs, checkResizedLists(p, &is.Resources, &was.Resources)...)
-		}
-	}
-	return errs
-}
-
-func checkResizedLists(path *field.Path, is, was *corev1.ResourceRequirements) field.ErrorList {
-	var errs field.ErrorList
-	for _, l := range []struct {
-		name    string
-		is, was corev1.ResourceList
-	}{{"limits", is.Limits, was.Limits}, {"requests", is.Requests, was.Requests}} {
-		for _, name := range sortedKeys(l.was) {
-			q, kept := l.is[name]
-			if old := l.was[name]; name != corev1.ResourceCPU && name != corev1.ResourceMemory && (!kept || q.Cmp(old) != 0) {
-				errs = append(errs, field.Forbidden(path.Child(l.name).Key(string(name)), "only cpu and memory resources are mutable"))
-			} else if !kept {
-				errs = append(errs, field.Forbidden(path.Child(l.name), "resource "+l.name+" cannot be removed"))
-			}
-		}
-		for _, name := range sortedKeys(l.is) {
-			if _, had := l.was[name]; !had && name != corev1.ResourceCPU && name != corev1.ResourceMemory {
-				errs = append(errs, field.Forbidden(path.Child(l.name).Key(string(name)), "only cpu and memory resources are mutable"))
-			}
-		}
-	}
-	return errs
 }

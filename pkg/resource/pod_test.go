@@ -29,7 +29,7 @@ func TestPodCreate(t *testing.T) {
 		{"protocol", func(p *corev1.Pod) { p.Spec.Containers[0].Ports[0].Protocol = "ICMP" }, errs("NotSupported " + c0 + "ports[0].protocol")},
 		{"env name", func(p *corev1.Pod) { p.Spec.Containers[0].Env[0].Name = "a=b" }, errs("Invalid " + c0 + "env[0].name")},
 		{"env both", func(p *corev1.Pod) { p.Spec.Containers[0].Env[0].Value = "x" }, errs("Invalid " + c0 + "env[0].valueFrom")},
-		{"env from nothing", func(p *corev1.Pod) { p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{}} }, errs("Invalid " + c0 + "envFrom[0]")},
+		{"env from nothing", func(p *corev1.Pod) { p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{}} }, errs("Invalid " + c0 + "envFrom")},
 		{"field path", func(p *corev1.Pod) { p.Spec.Containers[0].Env[0].ValueFrom.FieldRef.FieldPath = "spec.nothing" },
 			errs("Invalid " + c0 + "env[0].valueFrom.fieldRef.fieldPath")},
 		{"label path", func(p *corev1.Pod) {
@@ -40,7 +40,7 @@ func TestPodCreate(t *testing.T) {
 			c := &p.Spec.Containers[0]
 			c.VolumeMounts = append(c.VolumeMounts, c.VolumeMounts[0])
 		}, errs("Invalid " + c0 + "volumeMounts[1].mountPath")},
-		{"sub path", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[0].SubPath = "a/../b" }, errs("Invalid " + c0 + "volumeMounts[0].subPath")},
+		{"sub path", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[0].SubPath = "a/../b" }, errs("Invalid " + c0 + "volumeMounts.subPath")},
 		{"request above limit", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("2")
 		}, errs("Invalid " + c0 + "resources.requests")},
@@ -108,7 +108,7 @@ func TestPodCreate(t *testing.T) {
 		{"device claim", func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}} }, errs("Invalid spec.resourceClaims[0]")},
 		{"claim of a container", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "gpu"}}
-		}, errs("NotFound " + c0 + "resources.claims[0].name")},
+		}, errs("NotFound " + c0 + "resources.claims[0]")},
 		{"host alias", func(p *corev1.Pod) { p.Spec.HostAliases = []corev1.HostAlias{{IP: "x"}} }, errs("Invalid spec.hostAliases[0].ip")},
 		{"priority class", func(p *corev1.Pod) { p.Spec.PriorityClassName = "A!" }, errs("Invalid spec.priorityClassName")},
 	})
@@ -137,7 +137,7 @@ func TestPodUpdate(t *testing.T) {
 		{"gate removed", func(p *corev1.Pod) { p.Spec.SchedulingGates = p.Spec.SchedulingGates[:1] }, nil},
 		{"gate added", func(p *corev1.Pod) {
 			p.Spec.SchedulingGates = append(p.Spec.SchedulingGates, corev1.PodSchedulingGate{Name: "c"})
-		}, errs("Forbidden spec.schedulingGates")},
+		}, errs("Forbidden spec.schedulingGates[2].name")},
 		{"node selector of a gated pod", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }, nil},
 		{"resources", func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("200m") }, errs("Forbidden spec")},
 		{"grace", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = new(int64(1)) }, errs("Forbidden spec")},

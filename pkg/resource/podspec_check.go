@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -43,8 +44,50 @@ func checkPodSpec(path *field.Path, spec *corev1.PodSpec, isPod bool) field.Erro
 		corev1.PreemptLowerPriority, corev1.PreemptNever)...)
 	errs = append(errs, checkPodResources(path, spec)...)
 	errs = append(errs, checkPodClaims(path.Child("resourceClaims"), spec.ResourceClaims)...)
-	if spec.OS != nil {
-		errs = append(errs, checkSet(path.Child("os", "name"), spec.OS.Name, corev1.Linux, corev1.Windows)...)
+	if spec.TerminationGracePeriodSeconds == nil {
+		errs = append(errs, field.Required(path.Child("terminationGracePeriodSeconds"), ""))
+	}
+	if spec.OS != nil && spec.OS.Name == "" {
+		errs = append(errs, field.Required(path.Child("os", "name"), "cannot be empty"))
+	} else if spec.OS != nil {
+		errs = append(errs, checkOptional(path.Child("os"), &spec.OS.Name, corev1.Linux, corev1.Windows)...)
+	}
+	if g := spec.SchedulingGroup; g != nil && g.PodGroupName != nil {
+		p := path.Child("schedulingGroup", "podGroupName")
+		errs = append(errs, invalid(p, *g.PodGroupName, utilvalidation.IsDNS1123Subdomain(*g.PodGroupName))...)
+	} else if g != nil {
+		errs = append(errs, field.Required(path.Child("schedulingGroup"), "must specify one of: `podGroupName`"))
+	}
+	return append(errs, checkResponders(path.Child("evictionResponders"), spec.EvictionResponders)...)
+}
+
+const (
+	maxResponders        = 10
+	maxResponderPriority = 100000
+)
+
+// checkResponders: whom an eviction asks before it acts, in an order.
+func checkResponders(path *field.Path, list []corev1.EvictionResponder) field.ErrorList {
+	if len(list) > maxResponders {
+		return field.ErrorList{field.TooMany(path, len(list), maxResponders)}
+	}
+	var errs field.ErrorList
+	names := map[string]bool{}
+	for i, r := range list {
+		p := path.Index(i)
+		errs = append(errs, utilvalidation.IsDomainPrefixedKey(p.Child("name"), r.Name)...)
+		if names[r.Name] {
+			errs = append(errs, field.Duplicate(p, r.Name))
+		}
+		names[r.Name] = true
+		switch n := r.Priority; {
+		case n == nil:
+			errs = append(errs, field.Required(p.Child("priority"), ""))
+		case *n < 0:
+			errs = append(errs, field.Invalid(p.Child("priority"), *n, "must be greater than or equal to 0"))
+		case *n > maxResponderPriority:
+			errs = append(errs, field.Invalid(p.Child("priority"), *n, "must be less than or equal to 100000"))
+		}
 	}
 	return errs
 }
@@ -127,7 +170,8 @@ func checkDNS(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 	size := len(c.Searches) - 1
 	for i, s := range c.Searches {
 		size += len(s)
-		if s = trimDot(s); s != "" {
+		if s != "." {
+			s = strings.TrimSuffix(s, ".")
 			errs = append(errs, invalid(p.Child("searches").Index(i), s, utilvalidation.IsDNS1123SubdomainWithUnderscore(s))...)
 		}
 	}
@@ -141,14 +185,6 @@ func checkDNS(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 		}
 	}
 	return errs
-}
-
-// trimDot drops the root's dot at a domain's end, and a lone dot as a whole.
-func trimDot(domain string) string {
-	if n := len(domain); n > 0 && domain[n-1] == '.' {
-		return domain[:n-1]
-	}
-	return domain
 }
 
 func checkGates(path *field.Path, spec *corev1.PodSpec) field.ErrorList {

@@ -16,9 +16,7 @@ func (c *podChecker) lifecycle(path *field.Path, ctr *corev1.Container) field.Er
 		p := path.Child("lifecycle")
 		errs = append(errs, c.hook(p.Child("postStart"), l.PostStart)...)
 		errs = append(errs, c.hook(p.Child("preStop"), l.PreStop)...)
-		if l.StopSignal != nil && (c.spec.OS == nil || c.spec.OS.Name == "") {
-			errs = append(errs, field.Forbidden(p.Child("stopSignal"), "may not be set for containers with empty `spec.os.name`"))
-		}
+		errs = append(errs, c.stopSignal(p.Child("stopSignal"), l.StopSignal)...)
 	}
 	errs = append(errs, checkProbe(path.Child("livenessProbe"), ctr.LivenessProbe, true)...)
 	errs = append(errs, checkProbe(path.Child("startupProbe"), ctr.StartupProbe, true)...)
@@ -47,16 +45,44 @@ func checkProbe(path *field.Path, probe *corev1.Probe, kills bool) field.ErrorLi
 	} {
 		errs = append(errs, checkNotNegative(path.Child(n.name), n.value)...)
 	}
-	if !kills {
-		return errs
-	}
 	if s := probe.TerminationGracePeriodSeconds; s != nil && *s <= 0 {
 		errs = append(errs, field.Invalid(path.Child("terminationGracePeriodSeconds"), *s, "must be greater than 0"))
 	}
-	if probe.SuccessThreshold != 1 {
+	if kills && probe.SuccessThreshold != 1 {
 		errs = append(errs, field.Invalid(path.Child("successThreshold"), probe.SuccessThreshold, "must be 1"))
 	}
 	return errs
+}
+
+// stopSignals are the signals of each system. Their names are the API's.
+var stopSignals = map[corev1.OSName][]corev1.Signal{
+	corev1.Windows: {corev1.SIGKILL, corev1.SIGTERM},
+	corev1.Linux: {
+		corev1.SIGABRT, corev1.SIGALRM, corev1.SIGBUS, corev1.SIGCHLD, corev1.SIGCLD, corev1.SIGCONT, corev1.SIGFPE,
+		corev1.SIGHUP, corev1.SIGILL, corev1.SIGINT, corev1.SIGIO, corev1.SIGIOT, corev1.SIGKILL, corev1.SIGPIPE,
+		corev1.SIGPOLL, corev1.SIGPROF, corev1.SIGPWR, corev1.SIGQUIT, corev1.SIGSEGV, corev1.SIGSTKFLT, corev1.SIGSTOP,
+		corev1.SIGSYS, corev1.SIGTERM, corev1.SIGTRAP, corev1.SIGTSTP, corev1.SIGTTIN, corev1.SIGTTOU, corev1.SIGURG,
+		corev1.SIGUSR1, corev1.SIGUSR2, corev1.SIGVTALRM, corev1.SIGWINCH, corev1.SIGXCPU, corev1.SIGXFSZ,
+		corev1.SIGRTMIN, corev1.SIGRTMINPLUS1, corev1.SIGRTMINPLUS2, corev1.SIGRTMINPLUS3, corev1.SIGRTMINPLUS4,
+		corev1.SIGRTMINPLUS5, corev1.SIGRTMINPLUS6, corev1.SIGRTMINPLUS7, corev1.SIGRTMINPLUS8, corev1.SIGRTMINPLUS9,
+		corev1.SIGRTMINPLUS10, corev1.SIGRTMINPLUS11, corev1.SIGRTMINPLUS12, corev1.SIGRTMINPLUS13,
+		corev1.SIGRTMINPLUS14, corev1.SIGRTMINPLUS15, corev1.SIGRTMAXMINUS14, corev1.SIGRTMAXMINUS13,
+		corev1.SIGRTMAXMINUS12, corev1.SIGRTMAXMINUS11, corev1.SIGRTMAXMINUS10, corev1.SIGRTMAXMINUS9,
+		corev1.SIGRTMAXMINUS8, corev1.SIGRTMAXMINUS7, corev1.SIGRTMAXMINUS6, corev1.SIGRTMAXMINUS5,
+		corev1.SIGRTMAXMINUS4, corev1.SIGRTMAXMINUS3, corev1.SIGRTMAXMINUS2, corev1.SIGRTMAXMINUS1, corev1.SIGRTMAX,
+	},
+}
+
+// stopSignal: which signals there are depends on the system, so it must be
+// named.
+func (c *podChecker) stopSignal(path *field.Path, signal *corev1.Signal) field.ErrorList {
+	if signal == nil {
+		return nil
+	}
+	if c.spec.OS == nil || c.spec.OS.Name == "" {
+		return field.ErrorList{field.Forbidden(path, "may not be set for containers with empty `spec.os.name`")}
+	}
+	return checkOptional(path, signal, stopSignals[c.spec.OS.Name]...)
 }
 
 func (c *podChecker) hook(path *field.Path, h *corev1.LifecycleHandler) field.ErrorList {
@@ -66,7 +92,7 @@ func (c *podChecker) hook(path *field.Path, h *corev1.LifecycleHandler) field.Er
 	errs := checkHandler(path, &handler{exec: h.Exec, get: h.HTTPGet, tcp: h.TCPSocket, sleep: h.Sleep})
 	if grace := c.spec.TerminationGracePeriodSeconds; h.Sleep != nil && grace != nil &&
 		(h.Sleep.Seconds < 0 || h.Sleep.Seconds > *grace) {
-		errs = append(errs, field.Invalid(path.Child("sleep", "seconds"), h.Sleep.Seconds,
+		errs = append(errs, field.Invalid(path.Child("sleep"), h.Sleep.Seconds,
 			fmt.Sprintf("must be non-negative and less than terminationGracePeriodSeconds (%d)", *grace)))
 	}
 	return errs
@@ -108,7 +134,8 @@ func checkHandler(path *field.Path, h *handler) field.ErrorList {
 	}
 	if h.grpc != nil {
 		add("grpc", func(p *field.Path) field.ErrorList {
-			return checkPortRef(p.Child("port"), intstr.FromInt32(h.grpc.Port))
+			return append(checkPortRef(p.Child("port"), intstr.FromInt32(h.grpc.Port)),
+				checkOptional(p.Child("mode"), h.grpc.Mode, corev1.GRPCProbeModePlaintext, corev1.GRPCProbeModeTLS)...)
 		})
 	}
 	if h.sleep != nil {
@@ -127,6 +154,10 @@ func checkHTTPGet(path *field.Path, get *corev1.HTTPGetAction) field.ErrorList {
 	}
 	errs = append(errs, checkPortRef(path.Child("port"), get.Port)...)
 	errs = append(errs, checkSet(path.Child("scheme"), get.Scheme, corev1.URISchemeHTTP, corev1.URISchemeHTTPS)...)
+	errs = append(errs, checkOptional(path.Child("protocol"), get.Protocol, corev1.HTTPProtocolHTTP1, corev1.HTTPProtocolHTTP2)...)
+	if get.Protocol != nil && *get.Protocol == corev1.HTTPProtocolHTTP2 && get.Scheme != corev1.URISchemeHTTP {
+		errs = append(errs, field.Invalid(path.Child("protocol"), *get.Protocol, "HTTP2 must be used with scheme HTTP"))
+	}
 	for _, h := range get.HTTPHeaders {
 		errs = append(errs, invalid(path.Child("httpHeaders"), h.Name, utilvalidation.IsHTTPHeaderName(h.Name))...)
 	}

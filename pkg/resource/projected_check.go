@@ -1,7 +1,12 @@
 package resource
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -29,59 +34,68 @@ func checkTokenSeconds(path *field.Path, seconds *int64) field.ErrorList {
 func checkProjected(path *field.Path, v *corev1.ProjectedVolumeSource) field.ErrorList {
 	errs := checkMode(path.Child("defaultMode"), v.DefaultMode)
 	taken := map[string]bool{}
-	claim := func(p *field.Path, file string) {
+	claim := func(file string) field.ErrorList {
 		if file != "" && taken[file] {
-			errs = append(errs, field.Invalid(p, file, "conflicting duplicate paths"))
+			return field.ErrorList{field.Invalid(path, file, "conflicting duplicate paths")}
 		}
 		taken[file] = true
+		return nil
 	}
 	for i := range v.Sources {
 		s, p := &v.Sources[i], path.Child("sources").Index(i)
-		kinds := setFields(s)
-		if len(kinds) == 0 {
-			// An empty source is what old clients send for a kind they do
-			// not know; upstream takes it and so does this.
-			continue
+		errs = append(errs, checkProjection(p, s, claim)...)
+		if token := s.ServiceAccountToken; token != nil {
+			// Upstream's path of the file lacks the sources; so does this.
+			errs = append(errs, checkRequiredFile(path.Child("path"), token.Path)...)
 		}
-		for _, kind := range kinds[1:] {
-			errs = append(errs, field.Forbidden(p.Child(kind), "may not specify more than 1 volume type per source"))
+		// A source of no kind is what old clients send for a kind they do not
+		// know; upstream takes it and so does this.
+		if len(setFields(s)) > 1 {
+			errs = append(errs, field.Forbidden(p, "may not specify more than 1 volume type per source"))
 		}
-		errs = append(errs, checkProjection(p, kinds[0], s, claim)...)
 	}
 	return errs
 }
 
-func checkProjection(path *field.Path, kind string, s *corev1.VolumeProjection, claim func(*field.Path, string)) field.ErrorList {
-	p := path.Child(kind)
-	items := func(name string, list []corev1.KeyToPath) field.ErrorList {
+// checkProjection checks one source. claim says what is wrong with a file that
+// it writes.
+func checkProjection(path *field.Path, s *corev1.VolumeProjection, claim func(string) field.ErrorList) field.ErrorList {
+	var errs field.ErrorList
+	items := func(p *field.Path, name string, list []corev1.KeyToPath) {
+		errs = append(errs, required(p.Child("name"), name)...)
+		errs = append(errs, checkItems(p, list)...)
 		for _, item := range list {
-			claim(path, item.Path)
+			errs = append(errs, claim(item.Path)...)
 		}
-		return append(required(p.Child("name"), name), checkItems(p, list)...)
 	}
-	switch {
-	case s.Secret != nil:
-		return items(s.Secret.Name, s.Secret.Items)
-	case s.ConfigMap != nil:
-		return items(s.ConfigMap.Name, s.ConfigMap.Items)
-	case s.DownwardAPI != nil:
+	if s.Secret != nil {
+		items(path.Child("secret"), s.Secret.Name, s.Secret.Items)
+	}
+	if s.ConfigMap != nil {
+		items(path.Child("configMap"), s.ConfigMap.Name, s.ConfigMap.Items)
+	}
+	if s.DownwardAPI != nil {
+		errs = append(errs, checkDownwardFiles(path.Child("downwardAPI"), s.DownwardAPI.Items)...)
 		for _, item := range s.DownwardAPI.Items {
-			claim(path, item.Path)
+			errs = append(errs, claim(item.Path)...)
 		}
-		return checkDownwardFiles(p, s.DownwardAPI.Items)
-	case s.ServiceAccountToken != nil:
-		t := s.ServiceAccountToken
-		claim(path, t.Path)
-		errs := checkTokenSeconds(p.Child("expirationSeconds"), t.ExpirationSeconds)
-		return append(errs, checkRequiredFile(p.Child("path"), t.Path)...)
-	case s.ClusterTrustBundle != nil:
-		b := s.ClusterTrustBundle
-		claim(path, b.Path)
-		return append(checkTrustBundle(p, b), checkRequiredFile(p.Child("path"), b.Path)...)
-	case s.PodCertificate != nil:
-		return checkPodCertificate(path, s.PodCertificate, claim)
 	}
-	return nil
+	if t := s.ServiceAccountToken; t != nil {
+		errs = append(errs, checkTokenSeconds(path.Child("serviceAccountToken", "expirationSeconds"), t.ExpirationSeconds)...)
+	}
+	if b := s.ClusterTrustBundle; b != nil {
+		p := path.Child("clusterTrustBundle")
+		errs = append(errs, checkTrustBundle(p, b)...)
+		errs = append(errs, checkRequiredFile(p.Child("path"), b.Path)...)
+		errs = append(errs, claim(b.Path)...)
+	}
+	if c := s.PodCertificate; c != nil {
+		errs = append(errs, checkPodCertificate(path.Child("podCertificate"), c)...)
+		for _, file := range []string{c.CredentialBundlePath, c.KeyPath, c.CertificateChainPath} {
+			errs = append(errs, claim(file)...)
+		}
+	}
+	return errs
 }
 
 func checkRequiredFile(path *field.Path, name string) field.ErrorList {
@@ -93,30 +107,67 @@ func checkRequiredFile(path *field.Path, name string) field.ErrorList {
 
 func checkTrustBundle(path *field.Path, b *corev1.ClusterTrustBundleProjection) field.ErrorList {
 	switch {
-	case b.Name != nil && b.SignerName != nil, b.Name == nil && b.SignerName == nil:
+	case b.Name != nil && b.SignerName != nil:
 		return field.ErrorList{field.Invalid(path, "", "only one of name and signerName may be used")}
-	case b.Name != nil && b.LabelSelector != nil:
-		return field.ErrorList{field.Invalid(path.Child("labelSelector"), b.LabelSelector, "labelSelector must be unset if name is specified")}
 	case b.Name != nil:
-		return invalid(path.Child("name"), *b.Name, utilvalidation.IsDNS1123Subdomain(last(*b.Name, ':')))
+		return checkNamedBundle(path, b)
+	case b.SignerName != nil:
+		return append(checkSignerName(path.Child("signerName"), *b.SignerName), checkLabelSelector(path.Child("labelSelector"), b.LabelSelector)...)
 	}
-	return append(checkSignerName(path.Child("signerName"), *b.SignerName), checkLabelSelector(path.Child("labelSelector"), b.LabelSelector)...)
+	return field.ErrorList{field.Required(path, "either name or signerName must be specified")}
 }
 
-func checkPodCertificate(path *field.Path, c *corev1.PodCertificateProjection, claim func(*field.Path, string)) field.ErrorList {
-	p := path.Child("podCertificate")
-	errs := checkSignerName(p.Child("signerName"), c.SignerName)
-	errs = append(errs, checkSet(p.Child("keyType"), c.KeyType, "RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519")...)
+// checkNamedBundle: a signer's bundle is called after it, SIGNER:NAME.
+func checkNamedBundle(path *field.Path, b *corev1.ClusterTrustBundleProjection) field.ErrorList {
+	var errs field.ErrorList
+	if *b.Name == "" {
+		errs = append(errs, field.Required(path.Child("name"), "must be a valid object name"))
+	}
+	for _, msg := range utilvalidation.IsDNS1123Subdomain(last(*b.Name, ':')) {
+		errs = append(errs, field.Invalid(path.Child("name"), *b.Name, "not a valid clustertrustbundlename: "+msg))
+	}
+	if b.LabelSelector != nil {
+		errs = append(errs, field.Invalid(path.Child("labelSelector"), b.LabelSelector, "labelSelector must be unset if name is specified"))
+	}
+	return errs
+}
+
+func checkPodCertificate(path *field.Path, c *corev1.PodCertificateProjection) field.ErrorList {
+	errs := checkSignerName(path.Child("signerName"), c.SignerName)
+	keys := []string{"RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"}
+	if !slices.Contains(keys, c.KeyType) {
+		errs = append(errs, field.NotSupported(path.Child("keyType"), c.KeyType, keys))
+	}
+	if s := c.MaxExpirationSeconds; s != nil {
+		most := int32(maxPodCertificateSeconds)
+		if strings.HasPrefix(c.SignerName, "kubernetes.io/") {
+			most = kubeSignerCertificateSeconds
+		}
+		if *s < minPodCertificateSeconds {
+			errs = append(errs, field.Invalid(path.Child("maxExpirationSeconds"), *s, fmt.Sprintf("if provided, maxExpirationSeconds must be >= %d", minPodCertificateSeconds)))
+		} else if *s > most {
+			errs = append(errs, field.Invalid(path.Child("maxExpirationSeconds"), *s, fmt.Sprintf("if provided, maxExpirationSeconds must be <= %d", most)))
+		}
+	}
 	if c.CredentialBundlePath == "" && c.KeyPath == "" && c.CertificateChainPath == "" {
-		errs = append(errs, field.Required(p, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"))
+		errs = append(errs, field.Required(path, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"))
 	}
 	for _, f := range []struct{ name, file string }{
 		{"credentialBundlePath", c.CredentialBundlePath}, {"keyPath", c.KeyPath}, {"certificateChainPath", c.CertificateChainPath},
 	} {
 		if f.file != "" {
-			claim(path, f.file)
-			errs = append(errs, checkFileName(p.Child(f.name), f.file)...)
+			errs = append(errs, checkFileName(path.Child(f.name), f.file)...)
 		}
+	}
+	return append(errs, checkUserAnnotations(path.Child("userAnnotations"), c.UserAnnotations)...)
+}
+
+// checkUserAnnotations: what a pod tells its signer is annotations whose keys
+// all have a domain.
+func checkUserAnnotations(path *field.Path, annotations map[string]string) field.ErrorList {
+	errs := validation.ValidateAnnotations(annotations, path)
+	for _, key := range sortedKeys(annotations) {
+		errs = append(errs, utilvalidation.IsDomainPrefixedKey(path.Key(key), key)...)
 	}
 	return errs
 }

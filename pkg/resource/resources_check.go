@@ -51,6 +51,11 @@ func standardResource(name corev1.ResourceName) bool {
 	return false
 }
 
+// nativeResource: Kubernetes' own, with its prefix or without any.
+func nativeResource(name corev1.ResourceName) bool {
+	return !strings.Contains(string(name), "/") || strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
+}
+
 // extendedResource: domain-prefixed, not of Kubernetes itself, and still a
 // qualified name with the quota's prefix before it.
 func extendedResource(name corev1.ResourceName) bool {
@@ -85,15 +90,48 @@ func checkQuantity(path *field.Path, name corev1.ResourceName, q resource.Quanti
 // containerResources: requests stay within limits; what cannot be shared by
 // time (extended resources, huge pages) is requested exactly as limited.
 func (c *podChecker) containerResources(path *field.Path, r *corev1.ResourceRequirements) field.ErrorList {
-	errs := checkRequirements(path, r, checkContainerResource)
-	for i, claim := range r.Claims {
-		p := path.Child("claims").Index(i).Child("name")
-		known := slices.ContainsFunc(c.spec.ResourceClaims, func(pc corev1.PodResourceClaim) bool { return pc.Name == claim.Name })
-		switch {
-		case claim.Name == "":
+	return append(checkRequirements(path, r, checkContainerResource), c.claimNames(path.Child("claims"), r.Claims)...)
+}
+
+// claimNames: a claim of the pod is used as a whole or by some of its
+// requests, each once.
+func (c *podChecker) claimNames(path *field.Path, claims []corev1.ResourceClaim) field.ErrorList {
+	var errs field.ErrorList
+	var known []string
+	for _, pc := range c.spec.ResourceClaims {
+		if pc.Name != "" {
+			known = append(known, pc.Name)
+		}
+	}
+	whole, parts, used := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for i, claim := range claims {
+		p, key := path.Index(i), claim.Name+"/"+claim.Request
+		if claim.Name == "" {
 			errs = append(errs, field.Required(p, ""))
-		case !known:
-			errs = append(errs, field.NotFound(p, claim.Name))
+			continue
+		}
+		if claim.Request != "" {
+			errs = append(errs, invalid(p.Child("request"), claim.Request, utilvalidation.IsDNS1123Label(claim.Request))...)
+		}
+		switch {
+		case whole[claim.Name], claim.Request == "" && parts[claim.Name]:
+			errs = append(errs, field.Duplicate(p, claim.Name))
+		case used[key]:
+			errs = append(errs, field.Duplicate(p, key))
+		}
+		used[key] = true
+		if claim.Request == "" {
+			whole[claim.Name] = true
+		} else {
+			parts[claim.Name] = true
+		}
+		if !slices.Contains(known, claim.Name) {
+			err := field.NotFound(p, claim.Name)
+			err.Detail = "must be one of the names in pod.spec.resourceClaims which is empty"
+			if len(known) > 0 {
+				err.Detail = "must be one of the names in pod.spec.resourceClaims: " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
+			}
+			errs = append(errs, err)
 		}
 	}
 	return errs
@@ -112,6 +150,7 @@ func checkRequirements(path *field.Path, r *corev1.ResourceRequirements,
 		p := limits.Key(string(name))
 		errs = append(errs, checkName(p, name)...)
 		errs = append(errs, checkQuantity(p, name, r.Limits[name])...)
+		errs = append(errs, checkWholePages(p, name, r.Limits[name])...)
 		note(name)
 	}
 	for _, name := range sortedKeys(r.Requests) {
@@ -119,9 +158,10 @@ func checkRequirements(path *field.Path, r *corev1.ResourceRequirements,
 		errs = append(errs, checkName(p, name)...)
 		q := r.Requests[name]
 		errs = append(errs, checkQuantity(p, name, q)...)
+		errs = append(errs, checkWholePages(p, name, q)...)
 		note(name)
 		limit, limited := r.Limits[name]
-		exact := extendedResource(name) || isHugePages(name)
+		exact := !nativeResource(name) || isHugePages(name)
 		switch {
 		case limited && exact && q.Cmp(limit) != 0:
 			errs = append(errs, field.Invalid(requests, q.String(), fmt.Sprintf("must be equal to %s limit of %s", name, limit.String())))
@@ -140,10 +180,8 @@ func checkRequirements(path *field.Path, r *corev1.ResourceRequirements,
 // checkPodResources is about the resources of the pod as a whole.
 func checkPodResources(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 	var errs field.ErrorList
-	for _, name := range sortedKeys(spec.Overhead) {
-		p := path.Child("overhead").Key(string(name))
-		errs = append(errs, checkContainerResource(p, name)...)
-		errs = append(errs, checkQuantity(p, name, spec.Overhead[name])...)
+	if len(spec.Overhead) > 0 {
+		errs = append(errs, checkOverhead(path.Child("overhead"), spec.Overhead)...)
 	}
 	if spec.Resources == nil {
 		return errs
@@ -159,6 +197,24 @@ func checkPodResources(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 		return nil
 	})...)
 	return append(errs, checkPodLevelSums(path, spec)...)
+}
+
+// checkOverhead judges what a pod takes beside its containers as their limits
+// are judged, and upstream's paths say so.
+func checkOverhead(path *field.Path, overhead corev1.ResourceList) field.ErrorList {
+	return checkRequirements(path, &corev1.ResourceRequirements{Limits: overhead}, checkContainerResource)
+}
+
+// checkWholePages: huge pages come whole.
+func checkWholePages(path *field.Path, name corev1.ResourceName, q resource.Quantity) field.ErrorList {
+	if !isHugePages(name) {
+		return nil
+	}
+	page, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
+	if err != nil || page.Sign() <= 0 || page.MilliValue()%1000 != 0 || q.Value()%page.Value() != 0 {
+		return field.ErrorList{field.Invalid(path, q.String(), fmt.Sprintf("%s is not positive integer multiple of %s", q.String(), name))}
+	}
+	return nil
 }
 
 // checkPodLevelSums: what the containers ask for together must fit in what
@@ -177,7 +233,8 @@ func checkPodLevelSums(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 		for _, name := range sortedKeys(spec.Resources.Limits) {
 			most := spec.Resources.Limits[name]
 			if q, ok := spec.Containers[i].Resources.Limits[name]; ok && q.Cmp(most) > 0 {
-				errs = append(errs, field.Invalid(path.Child("containers").Index(i).Child("resources", "limits").Key(string(name)),
+				// Upstream's path; the container's own would be clearer.
+				errs = append(errs, field.Invalid(path.Child("resources", "containers").Index(i).Key(string(name)).Child("limits"),
 					q.String(), fmt.Sprintf("must be less than or equal to pod limits of %s", most.String())))
 			}
 		}
@@ -185,16 +242,21 @@ func checkPodLevelSums(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 	return errs
 }
 
-func checkResizePolicy(path *field.Path, list []corev1.ContainerResizePolicy) field.ErrorList {
+// resizePolicy: a container that is never restarted is not restarted to be
+// resized either.
+func (c *podChecker) resizePolicy(path *field.Path, list []corev1.ContainerResizePolicy) field.ErrorList {
 	var errs field.ErrorList
 	seen := map[corev1.ResourceName]bool{}
-	for _, r := range list {
+	for i, r := range list {
 		if seen[r.ResourceName] {
-			errs = append(errs, field.Duplicate(path, r.ResourceName))
+			errs = append(errs, field.Duplicate(path.Index(i), r.ResourceName))
 		}
 		seen[r.ResourceName] = true
 		errs = append(errs, checkSet(path, r.ResourceName, corev1.ResourceCPU, corev1.ResourceMemory)...)
 		errs = append(errs, checkSet(path, r.RestartPolicy, corev1.NotRequired, corev1.RestartContainer)...)
+		if c.spec.RestartPolicy == corev1.RestartPolicyNever && r.RestartPolicy != corev1.NotRequired {
+			errs = append(errs, field.Invalid(path, r.RestartPolicy, "must be 'NotRequired' when `restartPolicy` is 'Never'"))
+		}
 	}
 	return errs
 }

@@ -106,7 +106,7 @@ func (all *rules) parse(file string, lines []string) error {
 		keyword, rest, _ := strings.Cut(line, " ")
 		switch {
 		case strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#"):
-		case keyword == "type":
+		case keyword == "type" && !strings.Contains(rest, "|"):
 			typ, at = &ruleType{name: strings.TrimSpace(rest), file: file}, rulePlace{}
 			if all.types[typ.name] != nil {
 				return fmt.Errorf("%s: type %s is described twice", where, typ.name)

@@ -3,8 +3,10 @@ package resource
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -96,20 +98,20 @@ func applyPatch(obj any, position, patch string) (any, error) {
 	if err := json.Unmarshal(data, &keys); err != nil {
 		return nil, fmt.Errorf("the patch {%s}: %w", patch, err)
 	}
-	// Paths from the object first: they make the ground of the others.
-	for _, absolute := range []bool{true, false} {
-		for key, value := range keys {
-			path := strings.TrimPrefix(key, "/")
-			if (path != key) != absolute {
-				continue
-			}
-			steps := splitPath(path)
-			if !absolute {
-				steps = append(splitPath(position), steps...)
-			}
-			if obj, err = setPath(obj, steps, value); err != nil {
-				return nil, fmt.Errorf("the patch {%s}: %w", patch, err)
-			}
+	values := map[string]any{}
+	for key, value := range keys {
+		full, absolute := strings.CutPrefix(key, "/")
+		steps := splitPath(full)
+		if !absolute {
+			steps = append(splitPath(position), steps...)
+		}
+		values[strings.Join(steps, "\x00")] = value
+	}
+	// In order, what holds others comes before them, and first elements before
+	// second ones.
+	for _, path := range slices.Sorted(maps.Keys(values)) {
+		if obj, err = setPath(obj, strings.Split(path, "\x00"), values[path]); err != nil {
+			return nil, fmt.Errorf("the patch {%s}: %w", patch, err)
 		}
 	}
 	return obj, nil

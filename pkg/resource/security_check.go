@@ -27,16 +27,9 @@ func (c *podChecker) podSecurity(path *field.Path) field.ErrorList {
 	if c.spec.ShareProcessNamespace != nil && *c.spec.ShareProcessNamespace && c.spec.HostPID {
 		errs = append(errs, field.Invalid(p.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled"))
 	}
-	if c.spec.HostUsers != nil && !*c.spec.HostUsers {
-		for _, f := range []struct {
-			name string
-			set  bool
-		}{{"hostPID", c.spec.HostPID}, {"hostIPC", c.spec.HostIPC}, {"hostNetwork", c.spec.HostNetwork}} {
-			if f.set {
-				errs = append(errs, field.Forbidden(p.Child(f.name), "when `hostUsers` is false"))
-			}
-		}
-	}
+	errs = append(errs, c.hostUsers(path)...)
+	errs = append(errs, c.hostProcess(path)...)
+	errs = append(errs, c.windowsPod(path)...)
 	if sc == nil {
 		return errs
 	}
@@ -50,10 +43,30 @@ func (c *podChecker) podSecurity(path *field.Path) field.ErrorList {
 		corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
 	errs = append(errs, checkOptional(p.Child("fsGroupChangePolicy"), sc.FSGroupChangePolicy,
 		corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
+	errs = append(errs, checkOptional(p.Child("seLinuxChangePolicy"), sc.SELinuxChangePolicy,
+		corev1.SELinuxChangePolicyMountOption, corev1.SELinuxChangePolicyRecursive)...)
 	errs = append(errs, c.sysctls(p.Child("sysctls"), sc.Sysctls)...)
 	errs = append(errs, checkSeccomp(p.Child("seccompProfile"), sc.SeccompProfile)...)
 	errs = append(errs, checkAppArmor(p.Child("appArmorProfile"), sc.AppArmorProfile)...)
-	return append(errs, c.windows(p, sc.WindowsOptions)...)
+	return append(errs, checkWindowsOptions(p.Child("windowsOptions"), sc.WindowsOptions)...)
+}
+
+// hostUsers: a pod with users of its own shares nothing else with the host.
+// The odd capitals are upstream's.
+func (c *podChecker) hostUsers(path *field.Path) field.ErrorList {
+	if c.spec.HostUsers == nil || *c.spec.HostUsers {
+		return nil
+	}
+	var errs field.ErrorList
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"hostNetwork", c.spec.HostNetwork}, {"HostPID", c.spec.HostPID}, {"HostIPC", c.spec.HostIPC}} {
+		if f.set {
+			errs = append(errs, field.Forbidden(path.Child(f.name), "when `pod.Spec.HostUsers` is false"))
+		}
+	}
+	return errs
 }
 
 func checkUser(path *field.Path, id *int64) field.ErrorList {
@@ -68,13 +81,6 @@ func checkGroup(path *field.Path, id *int64) field.ErrorList {
 		return nil
 	}
 	return invalid(path, *id, utilvalidation.IsValidGroupID(*id))
-}
-
-func (c *podChecker) windows(path *field.Path, o *corev1.WindowsSecurityContextOptions) field.ErrorList {
-	if o != nil && c.spec.OS != nil && c.spec.OS.Name == corev1.Linux {
-		return field.ErrorList{field.Forbidden(path.Child("windowsOptions"), "windows options cannot be set for a linux pod")}
-	}
-	return nil
 }
 
 // sysctls: a name may be written with dots or slashes. Those of a namespace
@@ -126,17 +132,20 @@ func checkSeccomp(path *field.Path, s *corev1.SeccompProfile) field.ErrorList {
 	}
 	errs := checkSet(path.Child("type"), s.Type, corev1.SeccompProfileTypeLocalhost,
 		corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
-	p := path.Child("localhostProfile")
+	p, local := path.Child("localhostProfile"), s.Type == corev1.SeccompProfileTypeLocalhost
 	switch {
-	case s.Type != corev1.SeccompProfileTypeLocalhost && s.LocalhostProfile != nil:
-		errs = append(errs, field.Invalid(p, *s.LocalhostProfile, "can only be set when seccomp type is Localhost"))
-	case s.Type == corev1.SeccompProfileTypeLocalhost && (s.LocalhostProfile == nil || *s.LocalhostProfile == ""):
+	case local && s.LocalhostProfile == nil:
 		errs = append(errs, field.Required(p, "must be set when seccomp type is Localhost"))
-	case s.Type == corev1.SeccompProfileTypeLocalhost:
+	case local:
 		errs = append(errs, checkRelativePath(p, *s.LocalhostProfile)...)
+	case s.LocalhostProfile != nil:
+		errs = append(errs, field.Invalid(p, *s.LocalhostProfile, "can only be set when seccomp type is Localhost"))
 	}
 	return errs
 }
+
+// maxAppArmorName is the longest path, without the zero byte at its end.
+const maxAppArmorName = 4095
 
 func checkAppArmor(path *field.Path, a *corev1.AppArmorProfile) field.ErrorList {
 	if a == nil {
@@ -147,14 +156,22 @@ func checkAppArmor(path *field.Path, a *corev1.AppArmorProfile) field.ErrorList 
 	}
 	errs := checkSet(path.Child("type"), a.Type, corev1.AppArmorProfileTypeLocalhost,
 		corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
-	p := path.Child("localhostProfile")
+	p, local := path.Child("localhostProfile"), a.Type == corev1.AppArmorProfileTypeLocalhost
+	if !local {
+		if a.LocalhostProfile != nil && len(errs) == 0 {
+			errs = append(errs, field.Invalid(p, *a.LocalhostProfile, "can only be set when AppArmor type is Localhost"))
+		}
+		return errs
+	}
+	name := a.LocalhostProfile
 	switch {
-	case a.Type != corev1.AppArmorProfileTypeLocalhost && a.LocalhostProfile != nil:
-		errs = append(errs, field.Invalid(p, *a.LocalhostProfile, "can only be set when AppArmor type is Localhost"))
-	case a.Type == corev1.AppArmorProfileTypeLocalhost && (a.LocalhostProfile == nil || *a.LocalhostProfile == ""):
+	case name == nil, *name == "":
 		errs = append(errs, field.Required(p, "must be set when AppArmor type is Localhost"))
-	case a.Type == corev1.AppArmorProfileTypeLocalhost && strings.TrimSpace(*a.LocalhostProfile) != *a.LocalhostProfile:
-		errs = append(errs, field.Invalid(p, *a.LocalhostProfile, "must not be padded with whitespace"))
+	case strings.TrimSpace(*name) != *name:
+		errs = append(errs, field.Invalid(p, *name, "must not be padded with whitespace"))
+	}
+	if name != nil && len(*name) > maxAppArmorName {
+		errs = append(errs, field.TooLong(p, *name, maxAppArmorName))
 	}
 	return errs
 }
@@ -166,7 +183,7 @@ func (c *podChecker) containerSecurity(path *field.Path, sc *corev1.SecurityCont
 	errs := checkUser(path.Child("runAsUser"), sc.RunAsUser)
 	errs = append(errs, checkGroup(path.Child("runAsGroup"), sc.RunAsGroup)...)
 	if sc.ProcMount != nil {
-		errs = append(errs, checkSet(path.Child("procMount"), *sc.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
+		errs = append(errs, checkOptional(path.Child("procMount"), sc.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
 		if *sc.ProcMount == corev1.UnmaskedProcMount && (c.spec.HostUsers == nil || *c.spec.HostUsers) {
 			errs = append(errs, field.Invalid(path.Child("procMount"), *sc.ProcMount, "`hostUsers` must be false to use `Unmasked`"))
 		}
@@ -181,5 +198,5 @@ func (c *podChecker) containerSecurity(path *field.Path, sc *corev1.SecurityCont
 			errs = append(errs, field.Invalid(path, sc, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"))
 		}
 	}
-	return append(errs, c.windows(path, sc.WindowsOptions)...)
+	return append(errs, checkWindowsOptions(path.Child("windowsOptions"), sc.WindowsOptions)...)
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -34,28 +36,76 @@ func checkVolumeSource(path *field.Path, s *corev1.VolumeSource) field.ErrorList
 	for _, kind := range kinds[1:] {
 		errs = append(errs, field.Forbidden(path.Child(kind), "may not specify more than 1 volume type"))
 	}
-	p := path.Child(kinds[0])
-	switch {
-	case s.HostPath != nil:
-		return append(errs, checkHostPath(p, s.HostPath)...)
-	case s.EmptyDir != nil:
-		if l := s.EmptyDir.SizeLimit; l != nil && l.Sign() < 0 {
-			errs = append(errs, field.Forbidden(p.Child("sizeLimit"), "SizeLimit field must be a valid resource quantity"))
+	return append(errs, checkVolumeKind(path, kinds[0], s)...)
+}
+
+// checkVolumeKind checks the one source, which is called kind in JSON.
+func checkVolumeKind(path *field.Path, kind string, s *corev1.VolumeSource) field.ErrorList {
+	p := path.Child(kind)
+	switch kind {
+	case "hostPath":
+		return checkHostPath(p, s.HostPath)
+	case "emptyDir":
+		return checkEmptyDir(p, s.EmptyDir)
+	case "secret":
+		return append(required(p.Child("secretName"), s.Secret.SecretName), checkFiles(p, s.Secret.DefaultMode, s.Secret.Items)...)
+	case "configMap":
+		return append(required(p.Child("name"), s.ConfigMap.Name), checkFiles(p, s.ConfigMap.DefaultMode, s.ConfigMap.Items)...)
+	case "downwardAPI":
+		return append(checkMode(p.Child("defaultMode"), s.DownwardAPI.DefaultMode), checkDownwardFiles(p, s.DownwardAPI.Items)...)
+	case "projected":
+		return checkProjected(p, s.Projected)
+	case "persistentVolumeClaim":
+		return required(p.Child("claimName"), s.PersistentVolumeClaim.ClaimName)
+	case "ephemeral":
+		return checkEphemeralVolume(p.Child("volumeClaimTemplate"), s.Ephemeral.VolumeClaimTemplate)
+	case "csi":
+		errs := checkDriverName(p.Child("driver"), s.CSI.Driver)
+		if ref := s.CSI.NodePublishSecretRef; ref != nil && ref.Name == "" {
+			errs = append(errs, field.Required(p.Child("nodePublishSecretRef", "name"), ""))
+		} else if ref != nil {
+			// Upstream's path lacks the reference; so does this.
+			errs = append(errs, invalid(p.Child("name"), ref.Name, utilvalidation.IsDNS1123Subdomain(ref.Name))...)
 		}
 		return errs
-	case s.Secret != nil:
-		errs = append(errs, required(p.Child("secretName"), s.Secret.SecretName)...)
-		return append(errs, checkFiles(p, s.Secret.DefaultMode, s.Secret.Items)...)
-	case s.ConfigMap != nil:
-		errs = append(errs, required(p.Child("name"), s.ConfigMap.Name)...)
-		return append(errs, checkFiles(p, s.ConfigMap.DefaultMode, s.ConfigMap.Items)...)
-	case s.DownwardAPI != nil:
-		errs = append(errs, checkMode(p.Child("defaultMode"), s.DownwardAPI.DefaultMode)...)
-		return append(errs, checkDownwardFiles(p, s.DownwardAPI.Items)...)
-	case s.Projected != nil:
-		return append(errs, checkProjected(p, s.Projected)...)
+	case "image":
+		return append(required(p.Child("reference"), s.Image.Reference), checkSet(p.Child("pullPolicy"), s.Image.PullPolicy,
+			corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	}
-	return append(errs, checkStorageVolume(p, s)...)
+	return checkNetworkVolume(path, kind, s)
+}
+
+// maxEmptyDirMode has the sticky bit of a /tmp.
+const maxEmptyDirMode = 0o1777
+
+func checkEmptyDir(path *field.Path, e *corev1.EmptyDirVolumeSource) field.ErrorList {
+	var errs field.ErrorList
+	if e.SizeLimit != nil && e.SizeLimit.Sign() < 0 {
+		errs = append(errs, field.Forbidden(path.Child("sizeLimit"), "SizeLimit field must be a valid resource quantity"))
+	}
+	if e.Mode != nil && (*e.Mode < 0 || *e.Mode > maxEmptyDirMode) {
+		errs = append(errs, field.Invalid(path.Child("mode"), *e.Mode, "must be a number between 0 and 01777 (octal), both inclusive"))
+	}
+	return errs
+}
+
+// checkEphemeralVolume: of the metadata of a claim's template only labels and
+// annotations reach the claim.
+func checkEphemeralVolume(path *field.Path, t *corev1.PersistentVolumeClaimTemplate) field.ErrorList {
+	if t == nil {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	p := path.Child("metadata")
+	errs := validation.ValidateAnnotations(t.Annotations, p.Child("annotations"))
+	errs = append(errs, metav1validation.ValidateLabels(t.Labels, p.Child("labels"))...)
+	v := reflect.ValueOf(t.ObjectMeta)
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if name != "labels" && name != "annotations" && !v.Field(i).IsZero() {
+			errs = append(errs, field.Forbidden(p.Child(name), "cannot be set"))
+		}
+	}
+	return append(errs, checkClaimSpec(path.Child("spec"), &t.Spec)...)
 }
 
 // setFields are the JSON names of a union's members that are set, in the
@@ -72,53 +122,6 @@ func setFields(union any) []string {
 	return out
 }
 
-// checkStorageVolume is about volumes that something outside the pod keeps.
-func checkStorageVolume(path *field.Path, s *corev1.VolumeSource) field.ErrorList {
-	var errs field.ErrorList
-	switch {
-	case s.PersistentVolumeClaim != nil:
-		return required(path.Child("claimName"), s.PersistentVolumeClaim.ClaimName)
-	case s.Ephemeral != nil:
-		p := path.Child("volumeClaimTemplate")
-		if s.Ephemeral.VolumeClaimTemplate == nil {
-			return field.ErrorList{field.Required(p, "")}
-		}
-		return checkClaimSpec(p.Child("spec"), &s.Ephemeral.VolumeClaimTemplate.Spec)
-	case s.NFS != nil:
-		errs = append(required(path.Child("server"), s.NFS.Server), required(path.Child("path"), s.NFS.Path)...)
-		if s.NFS.Path != "" && !strings.HasPrefix(s.NFS.Path, "/") {
-			errs = append(errs, field.Invalid(path.Child("path"), s.NFS.Path, "must be an absolute path"))
-		}
-	case s.CSI != nil:
-		errs = checkDriverName(path.Child("driver"), s.CSI.Driver)
-		if ref := s.CSI.NodePublishSecretRef; ref != nil {
-			errs = append(errs, required(path.Child("nodePublishSecretRef", "name"), ref.Name)...)
-		}
-	case s.Image != nil:
-		errs = required(path.Child("reference"), s.Image.Reference)
-		errs = append(errs, checkSet(path.Child("pullPolicy"), s.Image.PullPolicy,
-			corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	case s.ISCSI != nil:
-		errs = append(required(path.Child("targetPortal"), s.ISCSI.TargetPortal), required(path.Child("iqn"), s.ISCSI.IQN)...)
-		if s.ISCSI.Lun < 0 || s.ISCSI.Lun > 255 {
-			errs = append(errs, field.Invalid(path.Child("lun"), s.ISCSI.Lun, utilvalidation.InclusiveRangeError(0, 255)))
-		}
-	case s.GitRepo != nil:
-		errs = required(path.Child("repository"), s.GitRepo.Repository)
-		errs = append(errs, checkRelativePath(path.Child("directory"), s.GitRepo.Directory)...)
-	case s.FlexVolume != nil:
-		errs = required(path.Child("driver"), s.FlexVolume.Driver)
-	case s.RBD != nil:
-		if len(s.RBD.CephMonitors) == 0 {
-			errs = append(errs, field.Required(path.Child("monitors"), ""))
-		}
-		errs = append(errs, required(path.Child("image"), s.RBD.RBDImage)...)
-	case s.CephFS != nil && len(s.CephFS.Monitors) == 0:
-		errs = append(errs, field.Required(path.Child("monitors"), ""))
-	}
-	return errs
-}
-
 func required(path *field.Path, value string) field.ErrorList {
 	if value == "" {
 		return field.ErrorList{field.Required(path, "")}
@@ -130,10 +133,11 @@ func required(path *field.Path, value string) field.ErrorList {
 const maxDriverName = 63
 
 func checkDriverName(path *field.Path, name string) field.ErrorList {
+	errs := required(path, name)
 	if len(name) > maxDriverName {
-		return field.ErrorList{field.TooLong(path, name, maxDriverName)}
+		errs = append(errs, field.TooLong(path, name, maxDriverName))
 	}
-	return checkName(path, name, func(s string) []string { return utilvalidation.IsDNS1123Subdomain(strings.ToLower(s)) })
+	return append(errs, invalid(path, name, utilvalidation.IsDNS1123Subdomain(strings.ToLower(name)))...)
 }
 
 func checkHostPath(path *field.Path, h *corev1.HostPathVolumeSource) field.ErrorList {
@@ -162,11 +166,7 @@ func checkItems(path *field.Path, items []corev1.KeyToPath) field.ErrorList {
 	for i, item := range items {
 		p := path.Child("items").Index(i)
 		errs = append(errs, required(p.Child("key"), item.Key)...)
-		if item.Path == "" {
-			errs = append(errs, field.Required(p.Child("path"), ""))
-		} else {
-			errs = append(errs, checkFileName(p.Child("path"), item.Path)...)
-		}
+		errs = append(errs, checkRequiredFile(p.Child("path"), item.Path)...)
 		errs = append(errs, checkMode(p.Child("mode"), item.Mode)...)
 	}
 	return errs
@@ -177,14 +177,10 @@ func checkDownwardFiles(path *field.Path, items []corev1.DownwardAPIVolumeFile) 
 	for i := range items {
 		// Upstream's paths of these lack the element "items"; so do these.
 		item, p := &items[i], path
-		if item.Path == "" {
-			errs = append(errs, field.Required(p.Child("path"), ""))
-		} else {
-			errs = append(errs, checkFileName(p.Child("path"), item.Path)...)
-		}
+		errs = append(errs, checkRequiredFile(p.Child("path"), item.Path)...)
 		switch {
 		case item.FieldRef != nil:
-			errs = append(errs, checkFieldRef(p.Child("fieldRef"), item.FieldRef, volumeFieldPaths, false)...)
+			errs = append(errs, checkFieldRef(p.Child("fieldRef"), item.FieldRef, volumeFieldPaths)...)
 			if item.ResourceFieldRef != nil {
 				errs = append(errs, field.Invalid(p, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"))
 			}

@@ -57,6 +57,9 @@ func defaultProjected(p *corev1.ProjectedVolumeSource) {
 		if token := p.Sources[i].ServiceAccountToken; token != nil && token.ExpirationSeconds == nil {
 			token.ExpirationSeconds = new(int64(3600))
 		}
+		if c := p.Sources[i].PodCertificate; c != nil {
+			defaultCount(&c.MaxExpirationSeconds, defaultPodCertificateSeconds)
+		}
 	}
 }
 
