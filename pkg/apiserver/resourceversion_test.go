@@ -105,6 +105,21 @@ func TestNothingChanged(t *testing.T) {
 		}
 		s.makeConfigMap(t, configMap("b"))
 		w.want("ADDED", "b") // and nothing before it
+
+		// A new value of a field that its writer owned already moves the time
+		// of the entry, and nothing else of it.
+		changed, err := cms.Patch(ctx, "a", types.ApplyPatchType, []byte(strings.Replace(string(body), `"v"}`, `"w"}`, 1)), metav1.PatchOptions{FieldManager: "m"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, after := cm.ManagedFields[0], changed.ManagedFields[0]
+		if !before.Time.Before(after.Time) {
+			t.Errorf("the entry's time stays at %s though its manager changed a value", after.Time)
+		}
+		after.Time = before.Time
+		if string(mustJSON(t, before)) != string(mustJSON(t, after)) {
+			t.Errorf("the entry was %+v and is %+v", before, after)
+		}
 	})
 }
 

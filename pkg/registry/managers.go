@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 
@@ -15,6 +16,7 @@ import (
 
 	"coracle/pkg/registry/ownership"
 	"coracle/pkg/resource"
+	"coracle/pkg/storage/cache"
 )
 
 // managerKey names a field manager: ownership is tracked by subresource.
@@ -142,28 +144,48 @@ func (r *Registry) own(req Request, live, obj runtime.Object, manager string) ru
 	return out
 }
 
-// keepTimes gives obj the old timestamps of managedFields entries when that
-// is all that distinguishes its entries from old's, so that a write that
-// changes nothing stays one that changes nothing.
-func keepTimes(obj, old runtime.Object) {
+// successor encodes obj as what follows current, which old is decoded from.
+// When obj differs from it in the times of its managedFields entries alone, it
+// is given the old ones, so that a write that changes nothing stays one.
+func successor(res *resource.Resource, key string, obj, old runtime.Object, current *cache.Object) (value []byte, next *cache.Object, err error) {
+	encode := func() error {
+		if value, err = Encode(res, obj); err == nil {
+			next, err = index(res, key, value, current.Revision)
+		}
+		return err
+	}
 	acc, err := meta.Accessor(obj)
 	if err != nil {
-		return
+		return nil, nil, err
 	}
 	oldAcc, err := meta.Accessor(old)
 	if err != nil {
-		return
+		return nil, nil, err
 	}
 	entries, before := acc.GetManagedFields(), oldAcc.GetManagedFields()
-	if len(entries) != len(before) {
-		return
-	}
-	for i := range entries {
-		if !sameEntry(&entries[i], &before[i]) {
-			return
+	if onlyTimesDiffer(entries, before) {
+		acc.SetManagedFields(before)
+		if err = encode(); err != nil || bytes.Equal(next.Value, current.Value) {
+			return value, next, err
 		}
+		acc.SetManagedFields(entries)
 	}
-	acc.SetManagedFields(before)
+	err = encode()
+	return value, next, err
+}
+
+func onlyTimesDiffer(a, b []metav1.ManagedFieldsEntry) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	differ := false
+	for i := range a {
+		if !sameEntry(&a[i], &b[i]) {
+			return false
+		}
+		differ = differ || !a[i].Time.Equal(b[i].Time)
+	}
+	return differ
 }
 
 func sameEntry(a, b *metav1.ManagedFieldsEntry) bool {
@@ -174,5 +196,5 @@ func sameEntry(a, b *metav1.ManagedFieldsEntry) bool {
 	if a.FieldsV1 == nil || b.FieldsV1 == nil {
 		return a.FieldsV1 == b.FieldsV1
 	}
-	return a.FieldsV1.GetRawString() == b.FieldsV1.GetRawString()
+	return bytes.Equal(a.FieldsV1.GetRawBytes(), b.FieldsV1.GetRawBytes())
 }

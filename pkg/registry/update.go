@@ -275,12 +275,7 @@ func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, cur
 			opts.warn(w)
 		}
 	}
-	keepTimes(obj, old)
-	value, err := Encode(res, obj)
-	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
-	}
-	next, err := index(res, key, value, current.Revision)
+	value, next, err := successor(res, key, obj, old, current)
 	if err != nil {
 		return nil, false, apierrors.NewInternalError(err)
 	}

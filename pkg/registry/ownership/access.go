@@ -5,7 +5,6 @@ import (
 	"time"
 	"unsafe"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -85,10 +84,7 @@ type mapAccess struct {
 }
 
 func accessMap(t reflect.Type) mapAccess {
-	switch t {
-	case reflect.TypeFor[corev1.ResourceList]():
-		return accessMapOf[corev1.ResourceName, resource.Quantity]()
-	case reflect.TypeFor[map[string][]byte]():
+	if t == reflect.TypeFor[map[string][]byte]() {
 		return accessMapOf[string, []byte]()
 	}
 	return mapAccess{
@@ -114,8 +110,7 @@ func copied(v reflect.Value) unsafe.Pointer {
 	return c.UnsafePointer()
 }
 
-// accessMapOf is accessMap for a type whose map is not of a named type other
-// than the one given to it.
+// accessMapOf is accessMap for map[K]V.
 func accessMapOf[K ~string, V any]() mapAccess {
 	return mapAccess{
 		len: func(p unsafe.Pointer) int { return len(at[map[K]V](p)) },
@@ -138,9 +133,9 @@ func sameTime(a, b time.Time) bool {
 	return a.IsZero() == b.IsZero() && (a.IsZero() || a.Unix() == b.Unix())
 }
 
-// sameQuantity says that two quantities are the same text in JSON.
-func sameQuantity(a, b *resource.Quantity) bool {
-	x, y := *a, *b // comparing and printing note things in a quantity that others may read
+// sameQuantity says that two quantities are the same text in JSON. It takes
+// copies, since comparing and printing note things in a quantity.
+func sameQuantity(x, y resource.Quantity) bool {
 	return x.Format == y.Format && x.Cmp(y) == 0 || x.String() == y.String()
 }
 

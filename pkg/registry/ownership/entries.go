@@ -140,25 +140,21 @@ func (k *Kind) after(w *walker, entries []entry, changed, removed set, write Wri
 		self.Time = &metav1.Time{Time: write.Now.UTC()}
 		kept = append(kept, entry{ManagedFieldsEntry: self, set: own})
 	}
-	return encode(w.capped(kept)), true
+	return w.encode(w.capped(kept)), true
 }
 
 // encode returns entries as objects carry them, in the library's order.
-func encode(entries []entry) []metav1.ManagedFieldsEntry {
+func (w *walker) encode(entries []entry) []metav1.ManagedFieldsEntry {
 	if len(entries) == 0 {
 		return nil
 	}
-	var buf []byte
 	out := make([]metav1.ManagedFieldsEntry, len(entries))
 	for i := range entries {
 		e := &entries[i]
 		if !e.same {
-			if buf == nil {
-				buf = make([]byte, 0, 4096)
-			}
-			buf = appendSet(buf[:0], e.set, false)
+			w.text = appendSet(w.text[:0], e.set, false)
 			e.FieldsV1 = &metav1.FieldsV1{}
-			e.FieldsV1.SetRawBytes(buf)
+			e.FieldsV1.SetRawBytes(w.text) // a copy
 		}
 		out[i] = e.ManagedFieldsEntry
 	}

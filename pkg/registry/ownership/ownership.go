@@ -122,8 +122,9 @@ func (k *Kind) Update(live, obj runtime.Object, write Write) bool {
 	}
 	w := k.walkers.Get().(*walker)
 	defer func() {
-		w.release()
-		k.walkers.Put(w)
+		if w.release() {
+			k.walkers.Put(w)
+		}
 	}()
 	restore := takeEntries(obj, objMeta)
 	changed, removed, ok := k.compare(w, live, obj, write.Reset)
@@ -229,12 +230,13 @@ func (k *Kind) dynamicRoot(w *walker, l, r map[string]any, reset Reset) (d diffe
 	return d
 }
 
-// release gives back all memory that points into objects.
-func (w *walker) release() {
+// maxKept bounds the stacks of a walker that is used again.
+const maxKept = 4096
+
+// release empties the walker and says whether it is worth keeping. What it
+// still points to, the pool drops at the next garbage collections.
+func (w *walker) release() bool {
 	w.builder.reset()
-	clear(w.changed[:cap(w.changed)])
-	clear(w.removed[:cap(w.removed)])
-	clear(w.items[:cap(w.items)])
-	clear(w.scalars[:cap(w.scalars)])
 	w.changed, w.removed, w.items, w.scalars, w.failed = w.changed[:0], w.removed[:0], w.items[:0], w.scalars[:0], false
+	return cap(w.changed) <= maxKept && cap(w.removed) <= maxKept && cap(w.items) <= maxKept && cap(w.scalars) <= maxKept
 }

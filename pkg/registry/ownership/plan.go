@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unsafe"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -32,7 +33,11 @@ const (
 	structForm
 	listForm
 	stringMapForm
+	quantityMapForm
 	mapForm
+	// entriesForm is managedFields itself: a set that is no part of what is
+	// compared.
+	entriesForm
 	// convertedForm is a type that marshals itself; what it marshals to is
 	// walked as decoded JSON.
 	convertedForm
@@ -110,6 +115,8 @@ func (c *compiler) compile(t reflect.Type, n *node) (*plan, error) {
 		p.form = scalarForm(n, microTimeForm)
 	case p.typ == quantityType:
 		p.form = scalarForm(n, quantityForm)
+	case t == reflect.TypeFor[[]metav1.ManagedFieldsEntry]():
+		p.form = entriesForm
 	case p.typ == intOrStringType:
 		p.form = scalarForm(n, intOrStringForm)
 	case converts:
@@ -223,6 +230,10 @@ func (c *compiler) mapOf(p *plan) error {
 	p.form, p.elem, p.atomic = mapForm, elem, m.atomic
 	if p.typ == reflect.TypeFor[map[string]string]() && elem.form == stringForm {
 		p.form = stringMapForm
+		return nil
+	}
+	if p.typ == reflect.TypeFor[corev1.ResourceList]() && elem.form == quantityForm {
+		p.form = quantityMapForm
 		return nil
 	}
 	p.maps = accessMap(p.typ)

@@ -66,7 +66,12 @@ func (f *filler) special(v reflect.Value) bool {
 		x.Raw = []byte(pick(f, []string{`{}`, `{"a":1,"b":{"c":[1,2]}}`, `{"a":2,"b":{"d":null}}`, `null`}))
 	case *apiextensionsv1.JSON:
 		x.Raw = []byte(pick(f, []string{`{}`, `{"a":1}`, `[1,"x"]`, `"s"`, `1.5`, `null`}))
-	case *metav1.FieldsV1, *metav1.TypeMeta:
+	case *[]metav1.ManagedFieldsEntry:
+		*x = nil
+		if f.odd && f.IntN(12) == 0 {
+			*x = []metav1.ManagedFieldsEntry{{Manager: "m"}}
+		}
+	case *metav1.TypeMeta:
 	default:
 		return false
 	}

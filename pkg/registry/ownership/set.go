@@ -83,7 +83,6 @@ func (e *element) compare(o *element) int {
 // builder makes sets out of memory that is given back as a whole.
 type builder struct {
 	chunk []element // the free rest is beyond its length
-	full  [][]element
 }
 
 const chunkSize = 512
@@ -91,15 +90,15 @@ const chunkSize = 512
 // make returns n elements of zero length.
 func (b *builder) make(n int) set {
 	if cap(b.chunk)-len(b.chunk) < n {
-		if b.chunk != nil {
-			b.full = append(b.full, b.chunk)
-		}
-		b.chunk = make([]element, 0, max(n, chunkSize))
+		b.chunk = make([]element, 0, max(n, chunkSize)) // sets hold the last one
 	}
 	start := len(b.chunk)
 	b.chunk = b.chunk[:start+n]
 	return b.chunk[start : start : start+n]
 }
+
+// reset gives the memory back: no set that was made is used any more.
+func (b *builder) reset() { b.chunk = b.chunk[:0] }
 
 // keep returns a copy of elements, or nil for none.
 func (b *builder) keep(elements []element) set {
@@ -107,12 +106,6 @@ func (b *builder) keep(elements []element) set {
 		return nil
 	}
 	return append(b.make(len(elements)), elements...)
-}
-
-// reset gives all memory back: no set that was made is used any more.
-func (b *builder) reset() {
-	clear(b.chunk)
-	b.chunk, b.full = b.chunk[:0], nil
 }
 
 // overlaps says that s and o have a path in common.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unsafe"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -21,6 +22,7 @@ type walker struct {
 	changed, removed []element // stacks: the levels that are being walked
 	items            []item    // stack: the lists that are being walked
 	scalars          []scalar  // keys of the items, until reset
+	text             []byte    // the set that is being written
 	// failed says that an object is not valid by the schema, or holds what
 	// sets cannot name plainly: the sets mean nothing then.
 	failed bool
@@ -78,12 +80,18 @@ func (w *walker) typed(p *plan, l, r unsafe.Pointer) (d difference) {
 	switch p.form {
 	case badForm:
 		w.failed = true
+	case entriesForm:
+		// Only the live object has entries.
+		w.failed = w.failed || !rgone
+		d.removed = true
 	case structForm:
 		return w.typedStruct(p, p.deref(l), p.deref(r), lgone, rgone)
 	case listForm:
 		return w.typedList(p, p.deref(l), p.deref(r), lgone, rgone)
 	case stringMapForm:
-		return w.stringMap(p, p.deref(l), p.deref(r), lgone, rgone)
+		return plainMap(w, p, mapAt[map[string]string](p, l), mapAt[map[string]string](p, r), lgone, rgone, sameString)
+	case quantityMapForm:
+		return plainMap(w, p, mapAt[corev1.ResourceList](p, l), mapAt[corev1.ResourceList](p, r), lgone, rgone, sameQuantity)
 	case mapForm:
 		return w.typedMap(p, p.deref(l), p.deref(r), lgone, rgone)
 	case convertedForm:
@@ -247,28 +255,32 @@ func (p *plan) scalar(v unsafe.Pointer) (s scalar, ok bool) {
 	return s, false
 }
 
-func (w *walker) stringMap(p *plan, lv, rv unsafe.Pointer, lgone, rgone bool) (d difference) {
-	var l, r map[string]string
-	if lv != nil {
-		l = at[map[string]string](lv)
+func sameString(a, b string) bool { return a == b }
+
+// mapAt returns the map of p's variable at v.
+func mapAt[M any](p *plan, v unsafe.Pointer) (m M) {
+	if v = p.deref(v); v != nil {
+		m = at[M](v)
 	}
-	if rv != nil {
-		r = at[map[string]string](rv)
-	}
+	return m
+}
+
+// plainMap compares maps whose values have no parts.
+func plainMap[K ~string, V any](w *walker, p *plan, l, r map[K]V, lgone, rgone bool, same func(a, b V) bool) (d difference) {
 	if p.atomic || len(l) == 0 && len(r) == 0 {
-		return leaf(lgone, rgone, func() bool { return (l == nil) == (r == nil) && maps.Equal(l, r) })
+		return leaf(lgone, rgone, func() bool { return (l == nil) == (r == nil) && maps.EqualFunc(l, r, same) })
 	}
 	changed, removed := len(w.changed), len(w.removed)
 	for k, v := range r {
-		if old, ok := l[k]; !ok || old != v {
-			w.failed = w.failed || !plainName(k)
-			w.changed = append(w.changed, element{name: k, member: true})
+		if old, ok := l[k]; !ok || !same(old, v) {
+			w.failed = w.failed || !plainName(string(k))
+			w.changed = append(w.changed, element{name: string(k), member: true})
 		}
 	}
 	for k := range l {
 		if _, ok := r[k]; !ok {
-			w.failed = w.failed || !plainName(k)
-			w.removed = append(w.removed, element{name: k, member: true})
+			w.failed = w.failed || !plainName(string(k))
+			w.removed = append(w.removed, element{name: string(k), member: true})
 		}
 	}
 	sortByName(w.changed[changed:])
@@ -386,7 +398,7 @@ func (p *plan) equalValues(l, r unsafe.Pointer) bool {
 		a, b := (*metav1.MicroTime)(l), (*metav1.MicroTime)(r)
 		return a.IsZero() == b.IsZero() && (a.IsZero() || a.UnixMicro() == b.UnixMicro())
 	case quantityForm:
-		return sameQuantity((*resource.Quantity)(l), (*resource.Quantity)(r))
+		return sameQuantity(at[resource.Quantity](l), at[resource.Quantity](r))
 	case intOrStringForm:
 		return sameIntOrString((*intstr.IntOrString)(l), (*intstr.IntOrString)(r))
 	case structForm:
@@ -401,6 +413,9 @@ func (p *plan) equalValues(l, r unsafe.Pointer) bool {
 	case stringMapForm:
 		a, b := at[map[string]string](l), at[map[string]string](r)
 		return (a == nil) == (b == nil) && maps.Equal(a, b)
+	case quantityMapForm:
+		a, b := at[corev1.ResourceList](l), at[corev1.ResourceList](r)
+		return (a == nil) == (b == nil) && maps.EqualFunc(a, b, sameQuantity)
 	case listForm:
 		if p.elem.form == stringForm && !p.elem.pointer && p.typ.Elem().Kind() == reflect.String {
 			a, b := at[[]string](l), at[[]string](r)
@@ -428,7 +443,7 @@ func (p *plan) null(v unsafe.Pointer) bool {
 		return (*metav1.Time)(v).IsZero()
 	case microTimeForm:
 		return (*metav1.MicroTime)(v).IsZero()
-	case listForm, bytesForm, mapForm, stringMapForm:
+	case listForm, bytesForm, mapForm, stringMapForm, quantityMapForm, entriesForm:
 		return at[unsafe.Pointer](v) == nil
 	}
 	return false
