@@ -13,7 +13,6 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -86,8 +85,10 @@ func StartEmbedded(ctx context.Context, cfg Config) (*Store, error) {
 		server.Close()
 		return nil, fmt.Errorf("embedded etcd in %s is not ready: %w", cfg.DataDir, err)
 	}
-	s := newStore(v3client.New(server.Server), cfg.Log)
+	client, streams := newInProcessClient(server.Server)
+	s := newStore(client, cfg.Log)
 	s.shut = func() {
+		streams.end()
 		core.stopping.Store(true)
 		server.Close()
 	}
