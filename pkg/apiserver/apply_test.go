@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// TestApplyOwnership: SSA-1, SSA-2.
-func TestApplyOwnership(t *testing.T) {
+// checkApplyOwnership: SSA-1, SSA-2.
+func checkApplyOwnership(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		apply := func(manager, data string, force bool) (*corev1.ConfigMap, error) {
 			body := fmt.Sprintf(`{"kind":"ConfigMap","apiVersion":"v1","data":{%s}}`, data)
@@ -44,8 +44,8 @@ func TestApplyOwnership(t *testing.T) {
 	})
 }
 
-// TestApplyOfStatus: SSA-3. Nobody comes to own what their write cannot set.
-func TestApplyOfStatus(t *testing.T) {
+// checkApplyOfStatus: SSA-3. Nobody comes to own what their write cannot set.
+func checkApplyOfStatus(t *testing.T) {
 	s := newServer(t)
 	const body = `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i"}]},"status":{"message":"mine"}}`
 	a := s.must(t, 201, "PATCH", "/api/v1/namespaces/default/pods/a?fieldManager=m", body, contentType(applyBody))
@@ -59,9 +59,9 @@ func TestApplyOfStatus(t *testing.T) {
 	}
 }
 
-// TestManagedFields: SSA-3. Bad entries are refused or reset, never a 500; an
+// checkManagedFields: SSA-3. Bad entries are refused or reset, never a 500; an
 // empty list resets them.
-func TestManagedFields(t *testing.T) {
+func checkManagedFields(t *testing.T) {
 	s := newServer(t)
 	s.makeConfigMap(t, configMap("a", "k", "v"))
 	for _, fields := range []string{
@@ -85,8 +85,8 @@ func TestManagedFields(t *testing.T) {
 	}
 }
 
-// TestPatches: PT-1. What each patch type does to the same object.
-func TestPatches(t *testing.T) {
+// checkPatches: PT-1. What each patch type does to the same object.
+func checkPatches(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		s.makePod(t, pod("a", ""))
 		const path = "/api/v1/namespaces/default/pods/a"
@@ -116,8 +116,8 @@ func TestPatches(t *testing.T) {
 	})
 }
 
-// TestStatus: ST-1.
-func TestStatus(t *testing.T) {
+// checkStatus: ST-1.
+func checkStatus(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		const path = "/apis/apps/v1/namespaces/default/deployments"
 		made := plain(t, s.must(t, 201, "POST", path, `{"metadata":{"name":"a"},"spec":{"replicas":1,"selector":{"matchLabels":{"a":"b"}},
@@ -160,9 +160,9 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// TestDryRun: DR-1. A dry run answers as the request would and leaves nothing,
+// checkDryRun: DR-1. A dry run answers as the request would and leaves nothing,
 // not even an address taken.
-func TestDryRun(t *testing.T) {
+func checkDryRun(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		cm := s.makeConfigMap(t, configMap("a", "k", "v"))
 		w := s.watch(t, configMaps("?watch=1&resourceVersion=%s", cm.ResourceVersion))
@@ -188,8 +188,8 @@ func TestDryRun(t *testing.T) {
 	})
 }
 
-// TestFieldValidation: FV-1, with APIM-053 and APIM-055.
-func TestFieldValidation(t *testing.T) {
+// checkFieldValidation: FV-1, with APIM-053 and APIM-055.
+func checkFieldValidation(t *testing.T) {
 	s := newServer(t)
 	const path = "/apis/apps/v1/namespaces/default/deployments?dryRun=All"
 	body := `{"metadata":{"name":"a","unknownMeta":1},"spec":{"unknownField":"x","replicas":1,"replicas":2,"selector":{"matchLabels":{"a":"b"}},

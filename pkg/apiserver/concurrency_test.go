@@ -17,56 +17,103 @@ import (
 	"coracle/pkg/testcluster"
 )
 
-// TestStaleWrites: OC-1, OC-2, OC-3. A write on an old version changes nothing.
-func TestStaleWrites(t *testing.T) {
+// newer creates a ConfigMap and updates it; both versions are returned.
+func (s *server) newer(t *testing.T) (old, now *corev1.ConfigMap) {
+	t.Helper()
+	old = s.makeConfigMap(t, configMap("a", "k", "old"))
+	now = old.DeepCopy()
+	now.Data["k"] = "new"
+	now, err := s.Client.CoreV1().ConfigMaps("default").Update(t.Context(), now, metav1.UpdateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return old, now
+}
+
+// untouched checks that refused writes left what newer made.
+func (s *server) untouched(t *testing.T, now *corev1.ConfigMap) {
+	t.Helper()
+	got, err := s.Client.CoreV1().ConfigMaps("default").Get(t.Context(), "a", metav1.GetOptions{})
+	if err != nil || got.Data["k"] != "new" || got.ResourceVersion != now.ResourceVersion {
+		t.Fatalf("refused writes left %v (%v), want it untouched", got, err)
+	}
+}
+
+const otherUID = types.UID("00000000-0000-4000-8000-000000000000")
+
+// checkStaleWrites: OC-1. An update on an old version, or of an object that
+// has gone since, changes nothing.
+func checkStaleWrites(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
-		ctx, cms := t.Context(), s.Client.CoreV1().ConfigMaps("default")
-		old := s.makeConfigMap(t, configMap("a", "k", "old"))
-		now := old.DeepCopy()
-		now.Data["k"] = "new"
-		now, err := cms.Update(ctx, now, metav1.UpdateOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		cms := s.Client.CoreV1().ConfigMaps("default")
+		old, now := s.newer(t)
 		old.Data["k"] = "lost"
-		_, err = cms.Update(ctx, old, metav1.UpdateOptions{})
+		_, err := cms.Update(t.Context(), old, metav1.UpdateOptions{})
 		refused(t, err, 409, metav1.StatusReasonConflict, "the object has been modified; please apply your changes to the latest version and try again")
-		for _, patchType := range []types.PatchType{types.MergePatchType, types.StrategicMergePatchType} {
-			_, err = cms.Patch(ctx, "a", patchType, fmt.Appendf(nil, `{"metadata":{"resourceVersion":%q},"data":{"k":"lost"}}`, old.ResourceVersion), metav1.PatchOptions{})
-			refused(t, err, 409, metav1.StatusReasonConflict, "modified")
-		}
-		other := types.UID("00000000-0000-4000-8000-000000000000")
 		stranger := now.DeepCopy()
-		stranger.UID = other
-		_, err = cms.Update(ctx, stranger, metav1.UpdateOptions{})
+		stranger.UID = otherUID
+		_, err = cms.Update(t.Context(), stranger, metav1.UpdateOptions{})
 		refused(t, err, 409, metav1.StatusReasonConflict, "UID")
-		for _, p := range []metav1.Preconditions{{UID: &other}, {ResourceVersion: &old.ResourceVersion}} {
-			err = cms.Delete(ctx, "a", metav1.DeleteOptions{Preconditions: &p})
-			refused(t, err, 409, metav1.StatusReasonConflict, "recondition")
-		}
-		got, err := cms.Get(ctx, "a", metav1.GetOptions{})
-		if err != nil || got.Data["k"] != "new" || got.ResourceVersion != now.ResourceVersion {
-			t.Fatalf("refused writes left %v (%v), want it untouched", got, err)
-		}
-		if err := cms.Delete(ctx, "a", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &now.UID, ResourceVersion: &now.ResourceVersion}}); err != nil {
-			t.Fatal(err)
-		}
-		again := s.makeConfigMap(t, configMap("a"))
-		if again.UID == now.UID {
-			t.Error("a recreated object has its predecessor's UID")
-		}
-		err = cms.Delete(ctx, "a", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &now.UID}})
-		refused(t, err, 409, metav1.StatusReasonConflict, "UID")
-		err = cms.Delete(ctx, "b", metav1.DeleteOptions{})
-		refused(t, err, 404, metav1.StatusReasonNotFound, `configmaps "b" not found`)
-		_, err = cms.Create(ctx, configMap("a"), metav1.CreateOptions{})
-		refused(t, err, 409, metav1.StatusReasonAlreadyExists, `configmaps "a" already exists`)
+		s.untouched(t, now)
 	})
 }
 
-// TestOneWinner: OC-1. Of many writers on one version exactly one wins, on one
+// checkPreconditions: OC-2.
+func checkPreconditions(t *testing.T) {
+	onBackends(t, func(t *testing.T, s *server) {
+		ctx, cms := t.Context(), s.Client.CoreV1().ConfigMaps("default")
+		old, now := s.newer(t)
+		other := otherUID
+		for _, p := range []metav1.Preconditions{{UID: &other}, {ResourceVersion: &old.ResourceVersion}, {UID: &now.UID, ResourceVersion: &old.ResourceVersion}} {
+			err := cms.Delete(ctx, "a", metav1.DeleteOptions{Preconditions: &p})
+			refused(t, err, 409, metav1.StatusReasonConflict, "recondition")
+		}
+		s.untouched(t, now)
+		if err := cms.Delete(ctx, "a", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &now.UID, ResourceVersion: &now.ResourceVersion}}); err != nil {
+			t.Fatal(err)
+		}
+		s.makeConfigMap(t, configMap("a"))
+		err := cms.Delete(ctx, "a", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &now.UID}})
+		refused(t, err, 409, metav1.StatusReasonConflict, "UID")
+		err = cms.Delete(ctx, "b", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &now.UID}})
+		refused(t, err, 404, metav1.StatusReasonNotFound, `configmaps "b" not found`)
+	})
+}
+
+// checkStalePatches: OC-3. A patch that names a version holds for that alone.
+func checkStalePatches(t *testing.T) {
+	onBackends(t, func(t *testing.T, s *server) {
+		old, now := s.newer(t)
+		body := fmt.Sprintf(`{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":%q},"data":{"k":"lost"}}`, old.ResourceVersion)
+		patches := map[types.PatchType]string{
+			types.MergePatchType: body, types.StrategicMergePatchType: body, types.ApplyPatchType: body,
+			types.JSONPatchType: fmt.Sprintf(`[{"op":"replace","path":"/metadata/resourceVersion","value":%q},{"op":"replace","path":"/data/k","value":"lost"}]`, old.ResourceVersion),
+		}
+		for kind, patch := range patches {
+			_, err := s.Client.CoreV1().ConfigMaps("default").Patch(t.Context(), "a", kind, []byte(patch), metav1.PatchOptions{FieldManager: "m"})
+			refused(t, err, 409, metav1.StatusReasonConflict, "")
+		}
+		s.untouched(t, now)
+	})
+}
+
+// checkTakenName: OC-4.
+func checkTakenName(t *testing.T) {
+	onBackends(t, func(t *testing.T, s *server) {
+		cms := s.Client.CoreV1().ConfigMaps("default")
+		first := s.makeConfigMap(t, configMap("a"))
+		_, err := cms.Create(t.Context(), configMap("a"), metav1.CreateOptions{})
+		refused(t, err, 409, metav1.StatusReasonAlreadyExists, `configmaps "a" already exists`)
+		s.remove(t, "a")
+		if again := s.makeConfigMap(t, configMap("a")); again.UID == first.UID {
+			t.Error("a recreated object has its predecessor's UID")
+		}
+	})
+}
+
+// checkOneWinner: OC-1. Of many writers on one version exactly one wins, on one
 // server or on several.
-func TestOneWinner(t *testing.T) {
+func checkOneWinner(t *testing.T) {
 	onTwoServers(t, func(t *testing.T, a, b *server) {
 		cm := a.makeConfigMap(t, configMap("a"))
 		const writers = 20
@@ -98,9 +145,9 @@ func TestOneWinner(t *testing.T) {
 	})
 }
 
-// TestPatchesLoseNothing: OC-3. Concurrent patches of different fields all
+// checkPatchesLoseNothing: OC-3. Concurrent patches of different fields all
 // arrive, also through different servers.
-func TestPatchesLoseNothing(t *testing.T) {
+func checkPatchesLoseNothing(t *testing.T) {
 	onTwoServers(t, func(t *testing.T, a, b *server) {
 		a.makeConfigMap(t, configMap("a"))
 		var wg sync.WaitGroup
@@ -151,8 +198,8 @@ func (r *sameBytes) Read(b []byte) (int, error) {
 
 var _ io.Reader = (*sameBytes)(nil)
 
-// TestGeneratedNames: OC-4.
-func TestGeneratedNames(t *testing.T) {
+// checkGeneratedNames: OC-4.
+func checkGeneratedNames(t *testing.T) {
 	random := &sameBytes{}
 	s := newServer(t, testcluster.WithConfig(func(c *controlplane.Config) { c.Rand = random }))
 	make := func() (*corev1.ConfigMap, error) {

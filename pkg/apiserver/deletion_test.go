@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// TestFinalizers: DEL-1, DEL-2.
-func TestFinalizers(t *testing.T) {
+// checkFinalizers: DEL-1, DEL-2.
+func checkFinalizers(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		ctx, cms := t.Context(), s.Client.CoreV1().ConfigMaps("default")
 		cm := configMap("a")
@@ -56,9 +56,9 @@ func TestFinalizers(t *testing.T) {
 	})
 }
 
-// TestPropagation: the policies set the collector's finalizers; contradictory
+// checkPropagation: the policies set the collector's finalizers; contradictory
 // and unknown options are refused.
-func TestPropagation(t *testing.T) {
+func checkPropagation(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		ctx, cms := t.Context(), s.Client.CoreV1().ConfigMaps("default")
 		for policy, want := range map[metav1.DeletionPropagation]string{
@@ -108,8 +108,8 @@ func (s *server) makePod(t *testing.T, p *corev1.Pod) *corev1.Pod {
 	return out
 }
 
-// TestPodDeletion: DEL-3, DEL-2 for grace periods.
-func TestPodDeletion(t *testing.T) {
+// checkPodDeletion: DEL-3, DEL-2 for grace periods.
+func checkPodDeletion(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		ctx, pods := t.Context(), s.Client.CoreV1().Pods("default")
 		s.makePod(t, pod("unbound", ""))
@@ -157,8 +157,8 @@ func TestPodDeletion(t *testing.T) {
 	})
 }
 
-// TestDeleteCollection: DEL-8.
-func TestDeleteCollection(t *testing.T) {
+// checkDeleteCollection: DEL-8.
+func checkDeleteCollection(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		ctx, cms := t.Context(), s.Client.CoreV1().ConfigMaps("default")
 		for name, label := range map[string]string{"a": "1", "b": "1", "c": "2"} {
@@ -200,8 +200,8 @@ func TestDeleteCollection(t *testing.T) {
 	})
 }
 
-// TestNamespaceDeletion: DEL-7 as far as the API server goes.
-func TestNamespaceDeletion(t *testing.T) {
+// checkNamespaceDeletion: DEL-7 as far as the API server goes.
+func checkNamespaceDeletion(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		ctx, namespaces := t.Context(), s.Client.CoreV1().Namespaces()
 		s.makeNamespace(t, "a")

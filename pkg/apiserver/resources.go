@@ -29,7 +29,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 		warner(r.Context())(text)
 		s.metrics.deprecated.WithLabelValues(sv.res.Group, sv.res.Version, sv.res.Plural, "", "").Set(1)
 	}
-	req := registry.Request{Resource: sv.res, Subresource: info.subresource, Namespace: info.namespace, Name: info.name}
+	req := registry.Request{Resource: sv.res, View: sv.view, Subresource: info.subresource, Namespace: info.namespace, Name: info.name}
 	if info.subresource != "" {
 		s.serveSubresource(w, r, sv, req, info)
 		return
@@ -244,7 +244,6 @@ func (s *Server) servePatch(w http.ResponseWriter, r *http.Request, sv served, r
 		WriteError(w, err)
 		return
 	}
-	opts.View = sv.view
 	o, created, err := s.cfg.Registry.Patch(r.Context(), s.decoder, req, patch, opts)
 	if err != nil {
 		WriteError(w, err)
@@ -253,14 +252,20 @@ func (s *Server) servePatch(w http.ResponseWriter, r *http.Request, sv served, r
 	s.sendCached(w, createdCode(created), rep, sv, o)
 }
 
+func patchType(r *http.Request) types.PatchType {
+	contentType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	return types.PatchType(strings.TrimSpace(contentType))
+}
+
+func isApply(r *http.Request) bool { return patchType(r) == types.ApplyPatchType }
+
 func (s *Server) patchOptions(w http.ResponseWriter, r *http.Request) (registry.PatchOptions, []byte, error) {
 	write, validation, err := writeOptions(r, &metav1.PatchOptions{})
 	opts := registry.PatchOptions{WriteOptions: write, Validation: validation}
 	if err != nil {
 		return opts, nil, err
 	}
-	contentType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
-	opts.Type = types.PatchType(strings.TrimSpace(contentType))
+	opts.Type = patchType(r)
 	if opts.Type == types.ApplyPatchType {
 		opts.Manager = r.URL.Query().Get("fieldManager")
 	}

@@ -15,12 +15,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/pkg/storage"
-	"coracle/pkg/storage/memory"
 	"coracle/pkg/testcluster"
 )
 
-// TestVersionsGrow: RV-1, RV-3.
-func TestVersionsGrow(t *testing.T) {
+// checkVersionsGrow: RV-1, RV-3.
+func checkVersionsGrow(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		form := regexp.MustCompile(`^[1-9][0-9]{0,38}$`)
 		last := int64(0)
@@ -61,9 +60,9 @@ func TestVersionsGrow(t *testing.T) {
 	})
 }
 
-// TestNothingChanged: RV-2, SSA-2. A write that changes nothing keeps the
+// checkNothingChanged: RV-2, SSA-2. A write that changes nothing keeps the
 // resourceVersion and sends no event.
-func TestNothingChanged(t *testing.T) {
+func checkNothingChanged(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		cms := s.Client.CoreV1().ConfigMaps("default")
 		ctx := t.Context()
@@ -140,9 +139,9 @@ func mustJSON(t *testing.T, v any) []byte {
 	return b
 }
 
-// TestListVersions: RV-4, RV-5. The published table of match, resourceVersion,
+// checkListVersions: RV-4, RV-5. The published table of match, resourceVersion,
 // limit and continue.
-func TestListVersions(t *testing.T) {
+func checkListVersions(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		for i := range 3 {
 			s.makeConfigMap(t, configMap(fmt.Sprintf("a%d", i)))
@@ -205,8 +204,8 @@ func checkListCell(t *testing.T, s *server, match, version, limit, token, old st
 	}
 }
 
-// TestVersionAhead: RV-8.
-func TestVersionAhead(t *testing.T) {
+// checkVersionAhead: RV-8.
+func checkVersionAhead(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		cm := s.makeConfigMap(t, configMap("a"))
 		ahead := revision(t, cm) + 1000
@@ -233,8 +232,8 @@ func TestVersionAhead(t *testing.T) {
 	})
 }
 
-// TestVersionMalformed: RV-9.
-func TestVersionMalformed(t *testing.T) {
+// checkVersionMalformed: RV-9.
+func checkVersionMalformed(t *testing.T) {
 	s := newServer(t)
 	s.makeConfigMap(t, configMap("a"))
 	for _, version := range []string{"x", "-1", "1.5", "99999999999999999999999", "%20", "0x1", "1%00"} {
@@ -248,14 +247,10 @@ func TestVersionMalformed(t *testing.T) {
 	}
 }
 
-// TestVersionGone: RV-9, PG-2, W-6. A second server that began after a
+// checkVersionGone: RV-9, PG-2, W-6. A second server that began after a
 // compaction has no history from before it.
-func TestVersionGone(t *testing.T) {
-	t.Run("memory", func(t *testing.T) {
-		backend := memory.New(memory.Config{})
-		t.Cleanup(func() { closeIt(t, backend) })
-		testVersionGone(t, backend)
-	})
+func checkVersionGone(t *testing.T) {
+	t.Run("memory", func(t *testing.T) { testVersionGone(t, newMemory(t)) })
 	t.Run("etcd", func(t *testing.T) { testVersionGone(t, startEtcd(t)) })
 }
 

@@ -15,6 +15,13 @@ import (
 	"coracle/pkg/testcluster"
 )
 
+func newMemory(t *testing.T) storage.Backend {
+	t.Helper()
+	backend := memory.New(memory.Config{})
+	t.Cleanup(func() { closeIt(t, backend) })
+	return backend
+}
+
 // onTwoServers runs a test against two API servers that share a backend.
 func onTwoServers(t *testing.T, test func(t *testing.T, a, b *server)) {
 	pair := func(t *testing.T, backend storage.Backend) {
@@ -24,9 +31,7 @@ func onTwoServers(t *testing.T, test func(t *testing.T, a, b *server)) {
 	}
 	t.Run("memory", func(t *testing.T) {
 		t.Parallel()
-		backend := memory.New(memory.Config{})
-		t.Cleanup(func() { closeIt(t, backend) })
-		pair(t, backend)
+		pair(t, newMemory(t))
 	})
 	t.Run("etcd", func(t *testing.T) {
 		t.Parallel()
@@ -34,9 +39,9 @@ func onTwoServers(t *testing.T, test func(t *testing.T, a, b *server)) {
 	})
 }
 
-// TestReadAfterWriteElsewhere: RV-6. What one server acknowledged, the other
+// checkReadAfterWriteElsewhere: RV-6. What one server acknowledged, the other
 // shows to every consistent read.
-func TestReadAfterWriteElsewhere(t *testing.T) {
+func checkReadAfterWriteElsewhere(t *testing.T) {
 	onTwoServers(t, func(t *testing.T, a, b *server) {
 		ctx := t.Context()
 		here, there := a.Client.CoreV1().ConfigMaps("default"), b.Client.CoreV1().ConfigMaps("default")
@@ -82,9 +87,9 @@ func TestReadAfterWriteElsewhere(t *testing.T) {
 	})
 }
 
-// TestReplay: W-1, W-9, W-2. Watches on both servers, opened at different
+// checkReplay: W-1, W-9, W-2. Watches on both servers, opened at different
 // times, are the same exact history while many write.
-func TestReplay(t *testing.T) {
+func checkReplay(t *testing.T) {
 	onTwoServers(t, func(t *testing.T, a, b *server) {
 		begin := a.makeConfigMap(t, configMap("begin"))
 		writers := []*server{a, b, a, b}

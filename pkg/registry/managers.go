@@ -19,7 +19,8 @@ import (
 	"coracle/pkg/storage/cache"
 )
 
-// managerKey names a field manager: ownership is tracked by subresource.
+// managerKey names a field manager: ownership is tracked by version and
+// subresource.
 type managerKey struct {
 	gvk         schema.GroupVersionKind
 	subresource string
@@ -31,29 +32,26 @@ func (r *Registry) types() managedfields.TypeConverter {
 	return r.typeConv
 }
 
-// manager returns the library's field manager for a resource, which applies,
-// and follows the few other writes that our own cannot.
-func (r *Registry) manager(res *resource.Resource, subresource string) (*managedfields.FieldManager, error) {
-	key := managerKey{res.GVK(), subresource}
+// gvk is the kind in which a request's object is written.
+func (r Request) gvk() schema.GroupVersionKind {
+	if r.View != nil {
+		return viewKind(r.View)
+	}
+	return r.Resource.GVK()
+}
+
+// manager returns the library's field manager for the version and the
+// subresource that a request writes. It applies, and follows the few other
+// writes that our own cannot.
+func (r *Registry) manager(req Request) (*managedfields.FieldManager, error) {
+	res, gvk := req.Resource, req.gvk()
+	key := managerKey{gvk, req.Subresource}
 	if m, ok := r.managers.Load(key); ok {
 		return m.(*managedfields.FieldManager), nil
 	}
-	var filters map[fieldpath.APIVersion]fieldpath.Filter
-	if paths := resetFields(res, subresource); len(paths) > 0 {
-		set := fieldpath.NewSet()
-		for _, p := range paths {
-			parts := make([]any, len(p))
-			for i, name := range p {
-				parts[i] = name
-			}
-			set.Insert(fieldpath.MakePathOrDie(parts...))
-		}
-		filters = fieldpath.NewExcludeFilterSetMap(map[fieldpath.APIVersion]*fieldpath.Set{
-			fieldpath.APIVersion(res.GVK().GroupVersion().String()): set})
-	}
 	scheme := r.cfg.Table.Scheme()
-	m, err := managedfields.NewDefaultFieldManager(r.types(), scheme, defaulter{res}, scheme,
-		res.GVK(), res.GVK().GroupVersion(), subresource, filters)
+	m, err := managedfields.NewDefaultFieldManager(r.types(), converter{scheme, res}, defaulter{res}, scheme,
+		gvk, res.GVK().GroupVersion(), req.Subresource, resetFilters(res, req.Subresource))
 	if err != nil {
 		return nil, fmt.Errorf("set up field management of %s: %w", res.Plural, err)
 	}
@@ -74,11 +72,33 @@ func resetFields(res *resource.Resource, subresource string) [][]string {
 	return [][]string{{"status"}}
 }
 
-// defaulter gives the library the table's defaulting.
+// resetFilters are the resetFields for the library, in every version.
+func resetFilters(res *resource.Resource, subresource string) map[fieldpath.APIVersion]fieldpath.Filter {
+	paths := resetFields(res, subresource)
+	if len(paths) == 0 {
+		return nil
+	}
+	set := fieldpath.NewSet()
+	for _, p := range paths {
+		parts := make([]any, len(p))
+		for i, name := range p {
+			parts[i] = name
+		}
+		set.Insert(fieldpath.MakePathOrDie(parts...))
+	}
+	versions := map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(res.GVK().GroupVersion().String()): set}
+	for i := range res.Views {
+		versions[fieldpath.APIVersion(viewKind(&res.Views[i]).GroupVersion().String())] = set
+	}
+	return fieldpath.NewExcludeFilterSetMap(versions)
+}
+
+// defaulter gives the library the table's defaulting. A view has none of its
+// own: what it writes is defaulted in the stored form.
 type defaulter struct{ res *resource.Resource }
 
 func (d defaulter) Default(obj runtime.Object) {
-	if d.res.Default != nil {
+	if d.res.Default != nil && obj.GetObjectKind().GroupVersionKind() == d.res.GVK() {
 		d.res.Default(obj)
 	}
 }
@@ -125,13 +145,14 @@ func (r *Registry) ownedKind(res *resource.Resource) *ownership.Kind {
 // followed leaves the entries as they were.
 func (r *Registry) own(req Request, live, obj runtime.Object, manager string) runtime.Object {
 	o := r.owned(req.Resource, req.Subresource)
-	if o.kind != nil && o.kind.Update(live, obj, ownership.Write{
+	// Our own walker knows the stored version alone.
+	if req.View == nil && o.kind != nil && o.kind.Update(live, obj, ownership.Write{
 		Manager: manager, Subresource: req.Subresource, Reset: o.reset, Now: r.Now(),
 	}) {
 		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 		return obj
 	}
-	m, err := r.manager(req.Resource, req.Subresource)
+	m, err := r.manager(req)
 	if err != nil {
 		return obj
 	}

@@ -3,13 +3,12 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,6 +17,7 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/resource"
@@ -42,9 +42,6 @@ type PatchOptions struct {
 	Force bool // apply: take fields that others own
 	// Validation is the fieldValidation directive.
 	Validation Validation
-	// View is the form in which the client sees the object and patches it; nil
-	// is the stored one. Apply works on the stored form only.
-	View *resource.View
 }
 
 // Patch changes an object by one of the four patch types. Apply creates an
@@ -52,17 +49,17 @@ type PatchOptions struct {
 // Errors: as Update, and UnsupportedMediaType, Conflict with the fields and
 // their owners (apply).
 func (r *Registry) Patch(ctx context.Context, d *Decoder, req Request, patch []byte, opts PatchOptions) (o *cache.Object, created bool, err error) {
-	p := patcher{r: r, d: d, req: req, patch: patch, opts: opts}
+	p := &patcher{r: r, d: d, req: req, patch: patch, opts: opts}
+	if err := p.check(); err != nil {
+		return nil, false, err
+	}
 	change := p.change()
 	if change == nil {
 		return nil, false, errPatchType(req, opts.Type)
 	}
-	if err := p.check(); err != nil {
-		return nil, false, err
-	}
 	apply := opts.Type == types.ApplyPatchType
-	if opts.View != nil && !apply {
-		change = p.through(opts.View)
+	if req.View != nil && !apply {
+		change = p.through(req.View)
 	}
 	return r.Update(ctx, req, change, UpdateOptions{
 		WriteOptions: opts.WriteOptions, AllowCreate: apply && req.Subresource == "", KeepManagers: apply,
@@ -76,6 +73,8 @@ type patcher struct {
 	req   Request
 	patch []byte
 	opts  PatchOptions
+	// strict is what fieldValidation finds in the patch itself; set by check.
+	strict []error
 }
 
 // change returns how the patch's type changes an object, or nil for a type
@@ -132,7 +131,61 @@ func (p *patcher) check() error {
 	if p.opts.Force {
 		return apierrors.NewBadRequest("force may only be set for apply patches")
 	}
+	if p.opts.Validation != Ignore {
+		p.strict = repeated(p.patch, p.opts.Type)
+	}
 	return nil
+}
+
+// jsonPatchOperation has the fields that an operation of a JSON patch may have.
+type jsonPatchOperation struct {
+	Op    string `json:"op"`
+	From  string `json:"from"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+// repeated finds fields that a patch has more than once, and those that an
+// operation of a JSON patch cannot have. A patch that cannot be read at all is
+// refused where it is applied.
+func repeated(patch []byte, kind types.PatchType) (found []error) {
+	if kind != types.JSONPatchType {
+		found, err := kjson.UnmarshalStrict(patch, &map[string]any{})
+		if err != nil {
+			return nil
+		}
+		return found
+	}
+	errs, err := kjson.UnmarshalStrict(patch, &[]jsonPatchOperation{})
+	if err != nil {
+		return nil
+	}
+	for _, e := range errs {
+		found = append(found, fmt.Errorf("json patch %w", e))
+	}
+	return found
+}
+
+// decode reads the patched document. What fieldValidation finds in it or found
+// in the patch is a warning, or makes the patch invalid.
+func (p *patcher) decode(doc []byte) (runtime.Object, error) {
+	found := p.strict
+	validation := p.opts.Validation
+	if validation == Strict {
+		validation = Warn
+	}
+	obj, err := p.d.Decode(doc, JSON, p.req.Resource.GVK(), validation, func(text string) { found = append(found, errors.New(text)) })
+	if err != nil {
+		return nil, err
+	}
+	if p.opts.Validation == Strict && len(found) > 0 {
+		return nil, apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
+			field.Invalid(field.NewPath("patch"), string(p.patch), runtime.NewStrictDecodingError(found).Error())})
+	}
+	for _, e := range found {
+		p.opts.warn(e.Error())
+	}
+	return obj, nil
 }
 
 // onJSON runs a patch over the object's JSON document and decodes the result.
@@ -147,7 +200,7 @@ func (p *patcher) onJSON(f func(doc []byte) ([]byte, error)) Change {
 		if err != nil {
 			return nil, err
 		}
-		return p.d.Decode(out, JSON, p.req.Resource.GVK(), p.opts.Validation, p.opts.warn)
+		return p.decode(out)
 	}
 }
 
@@ -217,7 +270,7 @@ func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	return p.d.Decode(data, JSON, p.req.Resource.GVK(), p.opts.Validation, p.opts.warn)
+	return p.decode(data)
 }
 
 // apply is server-side apply (KEP-555): the library merges and keeps track of
@@ -227,7 +280,7 @@ func (p *patcher) apply(current runtime.Object) (runtime.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := p.r.manager(p.req.Resource, p.req.Subresource)
+	m, err := p.r.manager(p.req)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
@@ -247,14 +300,14 @@ func (p *patcher) apply(current runtime.Object) (runtime.Object, error) {
 func (p *patcher) applied() (*unstructured.Unstructured, error) {
 	// The typed decode finds unknown and repeated fields and wrong types; the
 	// merge itself works on just what the configuration says.
-	if _, err := p.d.Decode(p.patch, YAML, p.req.Resource.GVK(), p.opts.Validation, p.opts.warn); err != nil {
+	if _, err := p.d.Decode(p.patch, YAML, p.req.gvk(), p.opts.Validation, p.opts.warn); err != nil {
 		return nil, err
 	}
 	u := &unstructured.Unstructured{Object: map[string]any{}}
 	if err := yaml.Unmarshal(p.patch, &u.Object); err != nil {
 		return nil, apierrors.NewBadRequest("the applied configuration is not valid YAML: " + err.Error())
 	}
-	if want := p.req.Resource.GVK(); u.GroupVersionKind() != want {
+	if want := p.req.gvk(); u.GroupVersionKind() != want {
 		got := u.GroupVersionKind()
 		return nil, errWrongKind(want, &got)
 	}
@@ -298,45 +351,4 @@ func errPatchType(req Request, t types.PatchType) error {
 	return apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "patch", req.Resource.GroupResource(), req.Name,
 		fmt.Sprintf("patches of type %q are not known here: use application/json-patch+json, application/merge-patch+json, "+
 			"application/strategic-merge-patch+json or application/apply-patch+yaml", t), 0, false)
-}
-
-// SetScale writes the number of replicas through the /scale view.
-// Errors: as Update.
-func (r *Registry) SetScale(ctx context.Context, req Request, change func(scale runtime.Object) (runtime.Object, error), opts UpdateOptions) (*cache.Object, error) {
-	res := req.Resource
-	o, _, err := r.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
-		scale := res.Scale(current)
-		next, err := change(scale)
-		if err != nil {
-			return nil, err
-		}
-		return current, setScale(res, req, current, next)
-	}, opts)
-	return o, err
-}
-
-func setScale(res *resource.Resource, req Request, obj, scale runtime.Object) error {
-	acc, err := meta.Accessor(scale)
-	if err != nil {
-		return apierrors.NewBadRequest(err.Error())
-	}
-	target, err := meta.Accessor(obj)
-	if err != nil {
-		return apierrors.NewInternalError(err)
-	}
-	if rv := acc.GetResourceVersion(); rv != "" && rv != target.GetResourceVersion() {
-		return errModified(res, req.Name)
-	}
-	typed, ok := scale.(*autoscalingv1.Scale)
-	if !ok {
-		return apierrors.NewBadRequest(fmt.Sprintf("a Scale of autoscaling/v1 is needed here, not a %T", scale))
-	}
-	if typed.Spec.Replicas < 0 {
-		errs := field.ErrorList{field.Invalid(field.NewPath("spec", "replicas"), typed.Spec.Replicas, "must be greater than or equal to 0")}
-		return apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), req.Name, errs)
-	}
-	if errs := res.SetScale(obj, typed); len(errs) > 0 {
-		return apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), req.Name, errs)
-	}
-	return nil
 }

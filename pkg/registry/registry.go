@@ -95,7 +95,10 @@ func (r *Registry) Now() time.Time { return r.cfg.Clock.Now() }
 
 // Request names what a call is about.
 type Request struct {
-	Resource    *resource.Resource
+	Resource *resource.Resource
+	// View is the form in which the client sees the object and writes it; nil
+	// is the stored one.
+	View        *resource.View
 	Subresource string
 	Namespace   string
 	Name        string
@@ -196,17 +199,22 @@ func (r *Registry) random(b []byte) error {
 // storageError turns an error of the store into the API's.
 func storageError(err error, res *resource.Resource, name string) error {
 	var conflict *storage.ConflictError
+	var unknown *storage.OutcomeUnknownError
 	switch {
 	case err == nil:
 		return nil
 	case isStatus(err):
 		return err
+	case errors.As(err, &unknown):
+		return apierrors.NewTimeoutError("the store did not answer in time; the outcome of the write is not known", 1)
+	case errors.Is(err, storage.ErrTooLarge):
+		return apierrors.NewRequestEntityTooLargeError("the object is larger than the store takes")
 	case errors.Is(err, storage.ErrNotFound):
 		return apierrors.NewNotFound(res.GroupResource(), name)
 	case errors.As(err, &conflict):
 		return errModified(res, name)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return apierrors.NewTimeoutError("the store did not answer in time; the outcome of a write is not known", 1)
+		return apierrors.NewTimeoutError("the request did not finish in the time it had", 1)
 	}
 	return apierrors.NewInternalError(fmt.Errorf("%s %q: %w", res.GroupResource(), name, err))
 }

@@ -82,7 +82,8 @@ func (r *Registry) Update(ctx context.Context, req Request, change Change, opts 
 			read = newer(conflict)
 			continue
 		}
-		if !confirmed {
+		// A write whose outcome is not known may have happened.
+		if _, unknown := errors.AsType[*storage.OutcomeUnknownError](err); !confirmed && !unknown {
 			read = cache.Read{}
 			continue
 		}
