@@ -2,17 +2,14 @@ package apiserver
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/registry"
 	"coracle/pkg/resource"
-	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
 )
 
@@ -29,14 +26,24 @@ func (s served) gvk() schema.GroupVersionKind {
 	return s.res.GVK()
 }
 
-// jsonHead begins a JSON object of the kind.
-func jsonHead(gvk schema.GroupVersionKind) []byte {
-	return fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q`, gvk.Kind, gvk.GroupVersion().String())
+// appendHead begins a JSON object of the kind. Group, version and kind come
+// from the table: nothing in them needs to be escaped.
+func appendHead(dst []byte, gvk schema.GroupVersionKind) []byte {
+	dst = append(dst, `{"kind":"`...)
+	dst = append(dst, gvk.Kind...)
+	dst = append(dst, `","apiVersion":"`...)
+	if gvk.Group != "" {
+		dst = append(dst, gvk.Group...)
+		dst = append(dst, '/')
+	}
+	dst = append(dst, gvk.Version...)
+	return append(dst, '"')
 }
 
-// withHead puts kind and apiVersion before the fields of a bare JSON object.
-func withHead(dst, head, bare []byte) []byte {
-	dst = append(dst, head...)
+// appendTyped appends a bare JSON object with kind and apiVersion before its
+// fields.
+func appendTyped(dst []byte, gvk schema.GroupVersionKind, bare []byte) []byte {
+	dst = appendHead(dst, gvk)
 	if len(bare) > 2 {
 		dst = append(dst, ',')
 	}
@@ -79,124 +86,21 @@ func (s served) protobuf(o *cache.Object) ([]byte, error) {
 	})
 }
 
-// single is one whole object in the encoding that was negotiated.
-func (s served) single(o *cache.Object, media registry.MediaType) ([]byte, error) {
+// appendSingle appends one whole object in the encoding that was negotiated.
+func (s served) appendSingle(dst []byte, o *cache.Object, media registry.MediaType) ([]byte, error) {
 	if media == registry.Protobuf {
-		return s.protobuf(o)
+		value, err := s.protobuf(o)
+		return append(dst, value...), err
 	}
 	bare, err := s.bareJSON(o)
 	if err != nil {
-		return nil, err
+		return dst, err
 	}
-	doc := withHead(make([]byte, 0, len(bare)+96), jsonHead(s.gvk()), bare)
 	if media == registry.YAML {
-		return yaml.JSONToYAML(doc)
+		doc, err := yaml.JSONToYAML(appendTyped(nil, s.gvk(), bare))
+		return append(dst, doc...), err
 	}
-	return append(doc, '\n'), nil
-}
-
-// list is a page of objects in the encoding that was negotiated.
-func (s served) list(req registry.Request, page *cache.List, media registry.MediaType) ([]byte, error) {
-	gvk := s.gvk()
-	gvk.Kind += "List"
-	token := registry.ContinueToken(req, page)
-	if media == registry.Protobuf {
-		return protoList(gvk, listMeta(page, token), page.Items, func(o *cache.Object) ([]byte, error) {
-			value, err := s.protobuf(o)
-			if err != nil {
-				return nil, err
-			}
-			return registry.Raw(value)
-		})
-	}
-	doc, err := jsonList(gvk, page, token, s.bareJSON)
-	return asMedia(doc, media, err)
-}
-
-// asMedia turns a JSON document into YAML where that was asked for.
-func asMedia(doc []byte, media registry.MediaType, err error) ([]byte, error) {
-	if err != nil || media != registry.YAML {
-		return doc, err
-	}
-	return yaml.JSONToYAML(doc)
-}
-
-func jsonList(gvk schema.GroupVersionKind, page *cache.List, token string, item func(*cache.Object) ([]byte, error)) ([]byte, error) {
-	items := make([][]byte, len(page.Items))
-	size := 256 + len(token)
-	for i, o := range page.Items {
-		b, err := item(o)
-		if err != nil {
-			return nil, err
-		}
-		items[i] = b
-		size += len(b) + 1
-	}
-	out := append(make([]byte, 0, size), jsonHead(gvk)...)
-	out = append(out, `,"metadata":{"resourceVersion":"`...)
-	out = append(out, versionText(page.Revision)...)
-	out = append(out, '"')
-	if token != "" {
-		out = fmt.Appendf(out, `,"continue":%q`, token)
-		if page.Remaining > 0 {
-			out = fmt.Appendf(out, `,"remainingItemCount":%d`, page.Remaining)
-		}
-	}
-	out = append(out, `},"items":[`...)
-	for i, b := range items {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, b...)
-	}
-	return append(out, "]}\n"...), nil
-}
-
-// versionText is a resourceVersion; what is not stored has none.
-func versionText(rev storage.Revision) string {
-	if rev == 0 {
-		return ""
-	}
-	return rev.String()
-}
-
-// listMeta is a protobuf ListMeta.
-func listMeta(page *cache.List, token string) []byte {
-	var b []byte
-	b = protowire.AppendTag(b, 1, protowire.BytesType) // selfLink
-	b = protowire.AppendString(b, "")
-	b = protowire.AppendTag(b, 2, protowire.BytesType)
-	b = protowire.AppendString(b, versionText(page.Revision))
-	b = protowire.AppendTag(b, 3, protowire.BytesType)
-	b = protowire.AppendString(b, token)
-	if token != "" && page.Remaining > 0 {
-		b = protowire.AppendTag(b, 4, protowire.VarintType)
-		b = protowire.AppendVarint(b, uint64(page.Remaining))
-	}
-	return b
-}
-
-// protoList concatenates the items: a protobuf list is its items' bytes, each
-// with a tag and a length.
-func protoList(gvk schema.GroupVersionKind, meta []byte, items []*cache.Object, item func(*cache.Object) ([]byte, error)) ([]byte, error) {
-	size := len(meta) + 8
-	parts := make([][]byte, len(items))
-	for i, o := range items {
-		b, err := item(o)
-		if err != nil {
-			return nil, err
-		}
-		parts[i] = b
-		size += len(b) + 1 + protowire.SizeVarint(uint64(len(b)))
-	}
-	raw := make([]byte, 0, size)
-	raw = protowire.AppendTag(raw, 1, protowire.BytesType)
-	raw = protowire.AppendBytes(raw, meta)
-	for _, b := range parts {
-		raw = protowire.AppendTag(raw, 2, protowire.BytesType)
-		raw = protowire.AppendBytes(raw, b)
-	}
-	return registry.Seal(gvk, raw), nil
+	return appendTyped(dst, s.gvk(), bare), nil
 }
 
 // sendObject answers with an object that is not in the cache (a review, a

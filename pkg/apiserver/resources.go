@@ -109,12 +109,18 @@ func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, sv served, req
 }
 
 func (s *Server) sendCached(w http.ResponseWriter, code int, rep representation, sv served, o *cache.Object) {
-	body, err := sv.transformOne(o, rep, s.now(), true)
+	buf := s.buffers.small()
+	defer s.buffers.putSmall(buf)
+	body, err := sv.appendOne((*buf)[:0], o, rep, s.now(), true)
+	*buf = body
 	if err != nil {
 		WriteError(w, apierrors.NewInternalError(err))
 		return
 	}
-	send(w, code, rep, body)
+	if rep.media == registry.JSON {
+		*buf = append(body, '\n')
+	}
+	send(w, code, rep, *buf)
 }
 
 func (s *Server) serveList(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
@@ -137,12 +143,12 @@ func (s *Server) serveList(w http.ResponseWriter, r *http.Request, sv served, re
 }
 
 func (s *Server) sendList(w http.ResponseWriter, rep representation, sv served, req registry.Request, page *cache.List) {
-	body, err := sv.transformList(req, page, rep, s.now())
+	form, err := sv.listForm(registry.ContinueToken(req, page), page, rep, s.now())
 	if err != nil {
 		WriteError(w, apierrors.NewInternalError(err))
 		return
 	}
-	send(w, http.StatusOK, rep, body)
+	s.stream(w, rep, form, page.Items)
 }
 
 // readBody reads a request body within the limit.

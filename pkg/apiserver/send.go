@@ -52,9 +52,7 @@ func send(w http.ResponseWriter, code int, rep representation, body []byte) {
 }
 
 func sendCompressed(w http.ResponseWriter, code int, body []byte) {
-	h := w.Header()
-	h.Set("Content-Encoding", "gzip")
-	h.Add("Vary", "Accept-Encoding")
+	compressed(w.Header())
 	w.WriteHeader(code)
 	z, err := gzip.NewWriterLevel(w, gzipLevel)
 	if err != nil {
@@ -66,4 +64,9 @@ func sendCompressed(w http.ResponseWriter, code int, body []byte) {
 	if err := z.Close(); err != nil {
 		return
 	}
+}
+
+func compressed(h http.Header) {
+	h.Set("Content-Encoding", "gzip")
+	h.Add("Vary", "Accept-Encoding")
 }

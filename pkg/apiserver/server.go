@@ -76,6 +76,7 @@ type Server struct {
 	disco    *discovery
 	inflight *inflight
 	metrics  *serverMetrics
+	buffers  buffers
 }
 
 // New makes a Server. It starts nothing.

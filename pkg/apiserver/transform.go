@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/registry"
 	"coracle/pkg/storage/cache"
@@ -18,6 +20,8 @@ var (
 	partialGVK     = metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata")
 	partialListGVK = metav1.SchemeGroupVersion.WithKind("PartialObjectMetadataList")
 )
+
+var newline = []byte{'\n'}
 
 // defaultColumns are those of a kind that names none.
 func defaultColumns() []metav1.TableColumnDefinition {
@@ -35,19 +39,6 @@ func (s served) columns() []metav1.TableColumnDefinition {
 		return s.res.Columns
 	}
 	return defaultColumns()
-}
-
-// table makes a Table of objects. Its metadata is that of a list unless single.
-func (s served) table(objs []*cache.Object, include metav1.IncludeObjectPolicy, now time.Time) (*metav1.Table, error) {
-	t := &metav1.Table{ColumnDefinitions: s.columns(), Rows: make([]metav1.TableRow, 0, len(objs))}
-	for _, o := range objs {
-		row, err := s.row(o, include, now)
-		if err != nil {
-			return nil, err
-		}
-		t.Rows = append(t.Rows, row)
-	}
-	return t, nil
 }
 
 func (s served) row(o *cache.Object, include metav1.IncludeObjectPolicy, now time.Time) (metav1.TableRow, error) {
@@ -71,16 +62,20 @@ func (s served) row(o *cache.Object, include metav1.IncludeObjectPolicy, now tim
 	switch include {
 	case metav1.IncludeNone:
 	case metav1.IncludeObject:
-		row.Object.Raw, err = s.single(o, registry.JSON)
+		row.Object.Raw, err = s.appendSingle(nil, o, registry.JSON)
 	default:
-		row.Object.Raw, err = s.partialJSON(o, true)
+		var bare []byte
+		if bare, err = s.partialJSON(o); err == nil {
+			row.Object.Raw = appendTyped(nil, partialGVK, bare)
+		}
 	}
 	return row, err
 }
 
-// partialJSON is the object's metadata as a PartialObjectMetadata.
-func (s served) partialJSON(o *cache.Object, withType bool) ([]byte, error) {
-	bare, err := o.Encoding("json/partial", func() ([]byte, error) {
+// partialJSON is the object's metadata as a PartialObjectMetadata without kind
+// and apiVersion.
+func (s served) partialJSON(o *cache.Object) ([]byte, error) {
+	return o.Encoding("json/partial", func() ([]byte, error) {
 		obj, err := registry.Shared(s.res, o)
 		if err != nil {
 			return nil, err
@@ -89,66 +84,46 @@ func (s served) partialJSON(o *cache.Object, withType bool) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := meta.AsPartialObjectMetadata(acc)
-		return json.Marshal(p)
+		return json.Marshal(meta.AsPartialObjectMetadata(acc))
 	})
-	if err != nil || !withType {
-		return bare, err
-	}
-	return withHead(nil, jsonHead(partialGVK), bare), nil
 }
 
 // partialProto is the object's metadata as protobuf, without envelope.
 func partialProto(o *cache.Object) ([]byte, error) { return registry.RawMetadata(o.Value) }
 
-// transformOne encodes one object in the transformation asked for. columns
-// are left out of tables that continue a watch.
-func (s served) transformOne(o *cache.Object, rep representation, now time.Time, columns bool) ([]byte, error) {
+// appendOne appends one object in the transformation asked for; JSON does not
+// end with a newline. columns are left out of tables that continue a watch.
+func (s served) appendOne(dst []byte, o *cache.Object, rep representation, now time.Time, columns bool) ([]byte, error) {
 	switch rep.as {
 	case asTable:
-		t, err := s.table([]*cache.Object{o}, rep.includeObject, now)
+		row, err := s.row(o, rep.includeObject, now)
 		if err != nil {
-			return nil, err
+			return dst, err
 		}
+		t := &metav1.Table{Rows: []metav1.TableRow{row}}
 		t.ResourceVersion = versionText(o.Revision)
-		if !columns {
-			t.ColumnDefinitions = nil
+		if columns {
+			t.ColumnDefinitions = s.columns()
 		}
-		return encodeObject(rep.media, tableGVK, t)
+		doc, err := encodeObject(rep.media, tableGVK, t)
+		return append(dst, bytes.TrimSuffix(doc, newline)...), err
 	case asPartial, asPartialList:
 		if rep.media == registry.Protobuf {
 			raw, err := partialProto(o)
-			return registry.Seal(partialGVK, raw), err
+			dst = registry.AppendSealHead(dst, partialGVK, len(raw))
+			return registry.AppendSealTail(append(dst, raw...)), err
 		}
-		b, err := s.partialJSON(o, true)
-		return asMedia(append(b, '\n'), rep.media, err)
-	}
-	return s.single(o, rep.media)
-}
-
-// transformList encodes a page in the transformation asked for.
-func (s served) transformList(req registry.Request, page *cache.List, rep representation, now time.Time) ([]byte, error) {
-	token := registry.ContinueToken(req, page)
-	switch rep.as {
-	case asTable:
-		t, err := s.table(page.Items, rep.includeObject, now)
+		bare, err := s.partialJSON(o)
 		if err != nil {
-			return nil, err
+			return dst, err
 		}
-		t.ResourceVersion, t.Continue = versionText(page.Revision), token
-		if token != "" && page.Remaining > 0 {
-			t.RemainingItemCount = &page.Remaining
+		if rep.media == registry.YAML {
+			doc, err := yaml.JSONToYAML(appendTyped(nil, partialGVK, bare))
+			return append(dst, doc...), err
 		}
-		return encodeObject(rep.media, tableGVK, t)
-	case asPartial, asPartialList:
-		if rep.media == registry.Protobuf {
-			return protoList(partialListGVK, listMeta(page, token), page.Items, partialProto)
-		}
-		gvk := partialListGVK
-		doc, err := jsonList(gvk, page, token, func(o *cache.Object) ([]byte, error) { return s.partialJSON(o, false) })
-		return asMedia(doc, rep.media, err)
+		return appendTyped(dst, partialGVK, bare), nil
 	}
-	return s.list(req, page, rep.media)
+	return s.appendSingle(dst, o, rep.media)
 }
 
 // bookmark encodes an object that has nothing but a resourceVersion.

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -49,9 +50,11 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 		return
 	}
 	defer watcher.Close()
-	stream := &watchStream{w: w, sv: sv, rep: rep, flush: http.NewResponseController(w), legacy: opts.LegacyInitial(), now: s.now, counted: s.metrics.watched(sv)}
+	stream := &watchStream{sink: newHTTPSink(w, rep), sv: sv, rep: rep, buffers: &s.buffers, legacy: opts.LegacyInitial(), now: s.now, counted: s.metrics.watched(sv)}
 	stream.initial = opts.Initial()
-	stream.begin()
+	if !stream.sink.begin() {
+		return
+	}
 	stream.run(ctx, watcher)
 	if stream.timeUp && opts.Bookmarks && !stream.initial && r.Context().Err() == nil {
 		stream.last(watcher.Bookmark())
@@ -67,52 +70,96 @@ func named(sel fields.Selector, name string) fields.Selector {
 	return fields.AndSelectors(sel, one)
 }
 
-// last tells a client whose time is up where to go on.
-func (s *watchStream) last(e cache.WatchEvent) {
-	if err := s.event(&e); err == nil {
-		s.send()
-	}
+// sink takes the frames of one watch to its client. False means that the client
+// has gone.
+type sink interface {
+	begin() bool
+	// send passes on whole frames; slow allows only so much time for it.
+	send(frames []byte, slow bool) bool
+	// perFrame says that each send must be one frame.
+	perFrame() bool
 }
 
-// watchStream writes one watch to one client.
-type watchStream struct {
-	w      http.ResponseWriter
-	flush  *http.ResponseController
-	sv     served
-	rep    representation
-	legacy bool // the client does not expect the mark that ends initial events
-	now    func() time.Time
-	rows   bool // a Table with columns was sent
-	// initial says that the state the stream begins with is not complete yet.
-	initial bool
-	timeUp  bool // the stream ended because its time was up
-	counted *watchSeries
-	buf     []byte
+// httpSink streams frames in the body of an answer.
+type httpSink struct {
+	w     http.ResponseWriter
+	flush *http.ResponseController
+	media string
+	// limited says that a deadline is set on writes.
+	limited bool
 }
 
-func (s *watchStream) begin() {
-	media := string(s.rep.media)
-	if s.rep.media == registry.Protobuf {
+func newHTTPSink(w http.ResponseWriter, rep representation) *httpSink {
+	media := string(rep.media)
+	if rep.media == registry.Protobuf {
 		media += ";stream=watch"
 	}
-	h := s.w.Header()
-	h.Set("Content-Type", media)
-	h.Set("Cache-Control", "no-cache, private")
-	s.w.WriteHeader(http.StatusOK)
-	s.send()
+	return &httpSink{w: w, flush: http.NewResponseController(w), media: media}
 }
 
-// send passes on what is buffered. A client that is gone ends the context.
-func (s *watchStream) send() bool {
-	if len(s.buf) > 0 {
-		if _, err := s.w.Write(s.buf); err != nil {
-			return false
+func (s *httpSink) begin() bool {
+	h := s.w.Header()
+	h.Set("Content-Type", s.media)
+	h.Set("Cache-Control", "no-cache, private")
+	s.w.WriteHeader(http.StatusOK)
+	return s.flush.Flush() == nil
+}
+
+func (s *httpSink) send(frames []byte, slow bool) bool {
+	if slow || s.limited {
+		var limit time.Time
+		if slow {
+			limit = time.Now().Add(stallLimit)
 		}
-		s.buf = s.buf[:0]
+		limitWrites(s.w, limit)
+		s.limited = slow
+	}
+	if _, err := s.w.Write(frames); err != nil {
+		return false
 	}
 	return s.flush.Flush() == nil
 }
 
+func (s *httpSink) perFrame() bool { return false }
+
+// watchStream writes one watch to one client.
+type watchStream struct {
+	sink    sink
+	sv      served
+	rep     representation
+	buffers *buffers
+	legacy  bool // the client does not expect the mark that ends initial events
+	now     func() time.Time
+	rows    bool // a Table with columns was sent
+	// initial says that the state the stream begins with is not complete yet.
+	initial bool
+	timeUp  bool // the stream ended because its time was up
+	// buf holds frames to be sent; nil while there are none, so that a watch
+	// that waits costs no buffer.
+	buf     *[]byte
+	counted *watchSeries
+}
+
+// last tells a client whose time is up where to go on.
+func (s *watchStream) last(e cache.WatchEvent) {
+	if s.event(&e) {
+		s.send()
+	}
+}
+
+// send passes on what is buffered. A client that is gone ends the context.
+func (s *watchStream) send() bool {
+	if s.buf == nil {
+		return true
+	}
+	buf := s.buf
+	s.buf = nil
+	defer s.buffers.putSmall(buf)
+	return len(*buf) == 0 || s.sink.send(*buf, s.initial)
+}
+
+// run sends events as they come: those that wait go out together, in one write
+// and one flush.
 func (s *watchStream) run(ctx context.Context, watcher *cache.Watcher) {
 	for {
 		events, err := watcher.Next(ctx)
@@ -121,11 +168,7 @@ func (s *watchStream) run(ctx context.Context, watcher *cache.Watcher) {
 			return
 		}
 		for i := range events {
-			if err := s.event(&events[i]); err != nil {
-				s.fail(ctx, err)
-				return
-			}
-			if len(s.buf) >= flushBytes && !s.send() {
+			if !s.event(&events[i]) {
 				return
 			}
 		}
@@ -136,55 +179,79 @@ func (s *watchStream) run(ctx context.Context, watcher *cache.Watcher) {
 }
 
 // flushBytes bounds what a stream holds before it writes.
-const flushBytes = 64 << 10
+const flushBytes = 32 << 10
 
-func (s *watchStream) event(e *cache.WatchEvent) error {
+// event adds one event to the buffer and sends that when it is full. An event
+// that cannot be encoded ends the stream.
+func (s *watchStream) event(e *cache.WatchEvent) bool {
 	if e.Type == cache.Bookmark {
 		s.initial = s.initial && !e.InitialEnd
 		if e.InitialEnd && s.legacy {
-			return nil
+			return true
 		}
-		body, err := s.sv.bookmark(s.rep, e.Revision.String(), e.InitialEnd)
-		if err != nil {
-			return err
-		}
-		s.frame("BOOKMARK", body)
-		return nil
 	}
-	body, err := s.sv.transformOne(e.Object, s.rep, s.now(), !s.rows)
+	if s.buf == nil {
+		s.buf = s.buffers.small()
+	}
+	grown, err := s.appendEvent(*s.buf, e)
 	if err != nil {
-		return err
+		s.broken(err)
+		return false
 	}
-	s.rows = true
-	s.counted.sent(len(body))
-	s.frame(e.Type.String(), body)
-	return nil
+	if e.Type != cache.Bookmark {
+		s.counted.sent(len(grown) - len(*s.buf))
+	}
+	*s.buf = grown
+	if len(grown) >= flushBytes || s.sink.perFrame() {
+		return s.send()
+	}
+	return true
 }
 
-// frame appends one event to the buffer: a JSON line, or a length-prefixed
-// metav1.WatchEvent in protobuf.
-func (s *watchStream) frame(kind string, object []byte) {
+func (s *watchStream) appendEvent(dst []byte, e *cache.WatchEvent) ([]byte, error) {
+	if e.Type == cache.Bookmark {
+		body, err := s.sv.bookmark(s.rep, e.Revision.String(), e.InitialEnd)
+		return s.appendFrame(dst, "BOOKMARK", body), err
+	}
+	columns := !s.rows
+	s.rows = true
 	if s.rep.media != registry.Protobuf {
-		s.buf = append(s.buf, `{"type":"`...)
-		s.buf = append(s.buf, kind...)
-		s.buf = append(s.buf, `","object":`...)
-		for len(object) > 0 && object[len(object)-1] == '\n' {
-			object = object[:len(object)-1]
-		}
-		s.buf = append(s.buf, object...)
-		s.buf = append(s.buf, "}\n"...)
-		return
+		dst = appendFrameHead(dst, e.Type.String())
+		dst, err := s.sv.appendOne(dst, e.Object, s.rep, s.now(), columns)
+		return append(dst, "}\n"...), err
+	}
+	if s.rep.as == "" {
+		value, err := s.sv.protobuf(e.Object)
+		return s.appendFrame(dst, e.Type.String(), value), err
+	}
+	body, err := s.sv.appendOne(nil, e.Object, s.rep, s.now(), columns)
+	return s.appendFrame(dst, e.Type.String(), body), err
+}
+
+func appendFrameHead(dst []byte, kind string) []byte {
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, kind...)
+	return append(dst, `","object":`...)
+}
+
+// appendFrame appends one event: a JSON line, or a length-prefixed
+// metav1.WatchEvent in protobuf.
+func (s *watchStream) appendFrame(dst []byte, kind string, object []byte) []byte {
+	if s.rep.media != registry.Protobuf {
+		dst = appendFrameHead(dst, kind)
+		dst = append(dst, bytes.TrimRight(object, "\n")...)
+		return append(dst, "}\n"...)
 	}
 	// WatchEvent{type=1, object=2 RawExtension{raw=1}}
 	inner := 1 + protowire.SizeBytes(len(object))
 	size := 1 + protowire.SizeBytes(len(kind)) + 1 + protowire.SizeBytes(inner)
-	s.buf = binary.BigEndian.AppendUint32(s.buf, uint32(size))
-	s.buf = protowire.AppendTag(s.buf, 1, protowire.BytesType)
-	s.buf = protowire.AppendString(s.buf, kind)
-	s.buf = protowire.AppendTag(s.buf, 2, protowire.BytesType)
-	s.buf = protowire.AppendVarint(s.buf, uint64(inner))
-	s.buf = protowire.AppendTag(s.buf, 1, protowire.BytesType)
-	s.buf = protowire.AppendBytes(s.buf, object)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(size))
+	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
+	dst = protowire.AppendString(dst, kind)
+	dst = protowire.AppendTag(dst, 2, protowire.BytesType)
+	dst = protowire.AppendVarint(dst, uint64(inner))
+	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
+	return protowire.AppendBytes(dst, object)
 }
 
 // fail ends the stream: silently when its time is up or the server stops,
@@ -194,11 +261,19 @@ func (s *watchStream) fail(ctx context.Context, err error) {
 		s.timeUp = ctx.Err() != nil
 		return
 	}
+	s.broken(err)
+}
+
+// broken sends an error as the last event.
+func (s *watchStream) broken(err error) {
 	status := StatusOf(registry.ReadError(err, s.sv.res))
 	body, encErr := encodeObject(s.rep.media, statusGVK, &status)
 	if encErr != nil {
 		return
 	}
-	s.frame("ERROR", body)
+	if s.buf == nil {
+		s.buf = s.buffers.small()
+	}
+	*s.buf = s.appendFrame(*s.buf, "ERROR", body)
 	s.send()
 }

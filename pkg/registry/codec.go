@@ -60,13 +60,6 @@ func Decode(res *resource.Resource, value []byte) (runtime.Object, error) {
 	return obj, nil
 }
 
-// Raw returns the object's own bytes within a served value, as a protobuf
-// list holds them.
-func Raw(value []byte) ([]byte, error) {
-	env, err := openEnvelope(value)
-	return env.raw, err
-}
-
 // Shared returns the decoded form that all readers of o share. It must not be
 // changed.
 func Shared(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
@@ -143,15 +136,4 @@ func Envelope(gvk schema.GroupVersionKind, obj runtime.Object) ([]byte, error) {
 // Seal puts encoded bytes of a kind into the protobuf envelope.
 func Seal(gvk schema.GroupVersionKind, raw []byte) []byte {
 	return sealEnvelope(gvk.GroupVersion().String(), gvk.Kind, raw)
-}
-
-// RawMetadata returns the metadata field of a served value, which by itself is
-// a PartialObjectMetadata in protobuf.
-func RawMetadata(value []byte) ([]byte, error) {
-	env, err := openEnvelope(value)
-	if err != nil {
-		return nil, err
-	}
-	m, err := scanMeta(env.raw)
-	return env.raw[:m.rest], err
 }

@@ -289,6 +289,12 @@ func (r *Registry) Watch(ctx context.Context, req Request, opts ListOptions) (*c
 	}
 	q := cache.WatchOptions{Bookmarks: opts.Bookmarks, Match: match}
 	q.Field, q.Value = hint(req.Resource, opts.Fields)
+	if name, ok := singleName(req, opts); ok {
+		// A name that cannot be one is no key: then the selector alone decides.
+		if key, err := Key(req.Resource, req.Namespace, name); err == nil {
+			q.Key = key
+		}
+	}
 	if opts.Initial() {
 		q.Initial = true
 		q.Consistent = opts.Version == ""

@@ -66,22 +66,11 @@ func openEnvelope(value []byte) (envelope, error) {
 	return env, err
 }
 
-// sealEnvelope is the inverse of openEnvelope. Empty contentEncoding and
-// contentType are written as the library writes them.
+// sealEnvelope is the inverse of openEnvelope.
 func sealEnvelope(apiVersion, kind string, raw []byte) []byte {
-	typeMeta := make([]byte, 0, len(apiVersion)+len(kind)+4)
-	typeMeta = protowire.AppendTag(typeMeta, typeMetaAPIVersion, protowire.BytesType)
-	typeMeta = protowire.AppendString(typeMeta, apiVersion)
-	typeMeta = protowire.AppendTag(typeMeta, typeMetaKind, protowire.BytesType)
-	typeMeta = protowire.AppendString(typeMeta, kind)
-
-	out := make([]byte, 0, len(protoPrefix)+len(typeMeta)+len(raw)+20)
-	out = append(out, protoPrefix...)
-	out = protowire.AppendTag(out, unknownTypeMeta, protowire.BytesType)
-	out = protowire.AppendBytes(out, typeMeta)
-	out = protowire.AppendTag(out, unknownRaw, protowire.BytesType)
-	out = protowire.AppendBytes(out, raw)
-	return append(out, 0x1a, 0x00, 0x22, 0x00)
+	out := make([]byte, 0, len(protoPrefix)+len(apiVersion)+len(kind)+len(raw)+32)
+	out = appendSealHead(out, apiVersion, kind, len(raw))
+	return append(append(out, raw...), envelopeTail...)
 }
 
 // rawMeta is what one pass over an object's metadata finds.

@@ -61,6 +61,9 @@ func (e *kindEdit) apply(ch *change) *event {
 		prev = bad.last
 		e.corrupt.Delete(ch.key)
 	}
+	if prev != nil {
+		prev.retire()
+	}
 	e.last = ch.rev
 	ev := &event{key: ch.key, kind: e.kind, rev: ch.rev, label: ch.rev, obj: ch.obj, prev: prev}
 	switch {
@@ -71,6 +74,7 @@ func (e *kindEdit) apply(ch *change) *event {
 				ch.obj.CreateRevision = prev.CreateRevision
 			}
 		}
+		ch.obj.memo.kept.Store(true)
 		e.objects.Set(ch.key, ch.obj)
 		return ev
 	case ch.corrupt != nil:
@@ -184,19 +188,47 @@ func (l *wakeList) take() []*group {
 	return out
 }
 
+const (
+	// manyWatchers is from when a group rests after it has been woken, restEach
+	// for how long for each of its watchers, restMost for how long at most. What
+	// comes meanwhile then goes out in one write to each, and to wake watchers
+	// never takes more than a part of the processors.
+	manyWatchers = 32
+	restEach     = 20 * time.Microsecond
+	restMost     = 5 * time.Millisecond
+)
+
 // notifier wakes the watchers of groups with new events. It does so in its own
 // goroutine so that a write costs the same however many watch.
 func (c *Cache) notifier(ctx context.Context) {
+	var resting []*group
+	var rested <-chan time.Time
 	for {
 		select {
 		case <-c.awake.bell:
+		case <-rested:
 		case <-ctx.Done():
 			return
 		}
-		for _, g := range c.awake.take() {
+		now := c.cfg.Clock.Now()
+		due := append(resting, c.awake.take()...)
+		resting, rested = nil, nil
+		wait := restMost
+		for _, g := range due {
+			if left := g.rest.Sub(now); left > 0 {
+				resting = append(resting, g)
+				wait = min(wait, left)
+				continue
+			}
+			if n := g.watchers.Load(); n >= manyWatchers {
+				g.rest = now.Add(min(time.Duration(n)*restEach, restMost))
+			}
 			g.dirty.Store(false)
 			next := make(chan struct{})
 			close(*g.wake.Swap(&next))
+		}
+		if len(resting) > 0 {
+			rested = c.cfg.Clock.After(wait)
 		}
 	}
 }

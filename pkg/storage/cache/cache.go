@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type Cache struct {
 	// floor is a revision that somebody has seen already; a consistent read of
 	// a sole writer waits for it.
 	floor  atomic.Int64
+	relist atomic.Bool  // set for the watch to be followed by reading everything
 	nudged atomic.Int64 // when progress was last asked for, Unix nanoseconds
 
 	loading  chan struct{} // closed when Run has begun to read the store
@@ -66,7 +68,7 @@ func New(cfg Config) *Cache {
 		cfg.RingBytes = 16 << 20
 	}
 	if cfg.MemoBytes == 0 {
-		cfg.MemoBytes = 64 << 20
+		cfg.MemoBytes = 32 << 20
 	}
 	c := &Cache{
 		cfg:     cfg,
@@ -153,6 +155,12 @@ func (c *Cache) addLoaded(ctx context.Context, k *kind) error {
 		c.RemoveKind(k.Prefix)
 		return fmt.Errorf("kind %s has not been added: %w", k.Prefix, err)
 	}
+	return c.waitApplied(ctx, contents.revision, time.Minute)
+}
+
+// catchUpLocked installs what has been read of a kind and makes up for what was
+// set aside meanwhile. c.mu is held.
+func (c *Cache) catchUpLocked(k *kind, contents *contents) {
 	late := *k.loading
 	k.loading = nil
 	c.install(k, contents)
@@ -171,43 +179,68 @@ func (c *Cache) addLoaded(ctx context.Context, k *kind) error {
 	k.show(e.last, now)
 	raise(&c.floor, contents.revision)
 	close(k.loaded)
-	c.mu.Unlock()
-	return c.waitApplied(ctx, contents.revision, time.Minute)
 }
 
-// readLoading reads the objects of a kind whose changes are being set aside. It
-// returns with c.mu held, unless it fails.
+// readLoading reads and installs the objects of a kind whose changes are being
+// set aside.
 func (c *Cache) readLoading(ctx context.Context, k *kind) (*contents, error) {
 	for {
 		got, err := c.read(ctx, k)
 		if err != nil {
 			return nil, err
 		}
-		c.mu.Lock()
+		removed, done := false, false
+		c.exclusive(func() {
+			switch {
+			case k.loading == nil:
+				removed = true
+			case k.spoiled:
+				k.spoiled, k.loading = false, &[]change{}
+			default:
+				c.catchUpLocked(k, got)
+				done = true
+			}
+		})
 		switch {
-		case k.loading == nil:
-			c.mu.Unlock()
+		case removed:
 			return nil, ErrKindRemoved
-		case !k.spoiled:
+		case done:
 			return got, nil
 		}
-		k.spoiled, k.loading = false, &[]change{}
-		c.mu.Unlock()
 	}
 }
 
 // RemoveKind forgets a kind and its objects; its watchers end with
 // ErrKindRemoved. The stored objects stay. An unknown prefix is ignored.
 func (c *Cache) RemoveKind(prefix string) {
+	c.exclusive(func() {
+		table, k := c.table().without(prefix)
+		if k == nil {
+			return
+		}
+		c.kinds.Store(&table)
+		k.loading = nil
+		close(k.removed)
+		for _, o := range k.state.Load().objects.From("") {
+			o.retire()
+		}
+	})
+}
+
+// exclusive runs f with c.mu held. After a panic in f the cache is half
+// changed, which no reader may see: it ends the process, whoever recovers
+// panics further up.
+func (c *Cache) exclusive(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	table, k := c.table().without(prefix)
-	if k == nil {
-		return
-	}
-	c.kinds.Store(&table)
-	k.loading = nil
-	close(k.removed)
+	defer func() {
+		if p := recover(); p != nil {
+			text := fmt.Sprintf("the watch cache broke while it was being changed: %v\n%s", p, debug.Stack())
+			go func() { panic(text) }()
+			select {} // keeps the lock until the process has ended
+		}
+	}()
+	f()
 }
 
 // kindOf returns the loaded kind of a key or prefix.

@@ -7,7 +7,7 @@
 // read after a write is fresh without polling. Reads take no lock: each kind
 // publishes an immutable ordered tree.
 //
-// Watchers of one namespace, or of one value of a field that they name, form a
+// Watchers of one namespace, of one object, or of one value of a field form a
 // group: only the group of an object is woken by its events.
 //
 // Every kind has an event ring. A watcher pulls: it is a position in the ring

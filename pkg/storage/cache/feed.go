@@ -66,7 +66,8 @@ func (c *Cache) retry(ctx context.Context, failed string, f func(context.Context
 }
 
 // follow applies what the store's watch delivers. It returns nil when the
-// history that it needs has been compacted.
+// history that it needs has been compacted, or the watch has been silent for
+// too long: then everything is to be read again.
 func (c *Cache) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -74,7 +75,7 @@ func (c *Cache) follow(ctx context.Context) error {
 	c.unfollow = cancel
 	c.mu.Unlock()
 	err := c.followFrom(ctx, c.Revision()+1)
-	if errors.Is(err, storage.ErrCompacted) {
+	if errors.Is(err, storage.ErrCompacted) || c.relist.Swap(false) {
 		return nil
 	}
 	return err
@@ -116,10 +117,10 @@ func (c *Cache) take(batch *storage.Batch) {
 		ch.index()
 		changes = append(changes, ch)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.applyLocked(changes, batch.Progress)
-	c.drainLocked()
+	c.exclusive(func() {
+		c.applyLocked(changes, batch.Progress)
+		c.drainLocked()
+	})
 }
 
 // history calls f for each event under prefix after a revision up to another

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -100,6 +102,37 @@ func TestLag(t *testing.T) {
 			t.Errorf("the missed write is not there: %v", err)
 		}
 	})
+}
+
+// TestRelist shows that watches which open and stay silent are made up for by
+// reading everything, again and again: watchers get what they missed.
+func TestRelist(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory(t)
+		b := newChaos(store, 1)
+		c := start(t, b, nil)
+		w := c.mustWatch(t, pods, WatchOptions{})
+		b.freeze()
+		for _, name := range []string{"a", "b", "c"} {
+			put(t, store, pods+"default/"+name, "in;1", 0)
+			time.Sleep(40 * time.Second)
+			if _, err := c.Get(t.Context(), pods+"default/"+name, Read{Any: true}); err != nil {
+				t.Errorf("a write that no watch brought is not there after 40 seconds: %v", err)
+			}
+		}
+		if got := names(w.take(t, 3)); !slices.Equal(got, []string{"ADDED a", "ADDED b", "ADDED c"}) {
+			t.Errorf("the watcher got %q", got)
+		}
+		b.thaw()
+	})
+}
+
+// names are shown events without revision and content.
+func names(shown []string) []string {
+	for i, s := range shown {
+		shown[i], _, _ = strings.Cut(s, " @")
+	}
+	return shown
 }
 
 // TestSharedQuestion shows that reads that come together share a question to

@@ -9,8 +9,8 @@ import (
 )
 
 // A group is the watchers of a kind that look at the same part of it: all of
-// it, one namespace, or the objects with one value of a field (the pods of one
-// node). Only they are woken by an event of that part, and they read it from a
+// it, one namespace, one object, or the objects with one value of a field (the
+// pods of one node). Only they are woken by an event of that part, and they read it from a
 // short ring of the group's own, so that five thousand nodes that each watch
 // their pods cost what their own pods do.
 type group struct {
@@ -23,10 +23,15 @@ type group struct {
 	// cache's lock.
 	touched  bool
 	watchers atomic.Int64 // written under the cache's lock
+	// rest is until when the group is not woken again; the notifier's own.
+	rest time.Time
 }
 
-// groupKey names a group; the field "" is the namespace.
+// groupKey names a group; the field "" is the namespace, keyField the key.
 type groupKey struct{ field, value string }
+
+// keyField is no field that a kind can have.
+const keyField = "\x00key"
 
 const (
 	// groupChunk and groupBytes keep the rings of groups short: what one does
@@ -44,6 +49,9 @@ func newGroup(r *ring) *group {
 
 // groupOf says which group a watch belongs to. The zero key is the whole kind.
 func (k *kind) groupOf(prefix string, opts *WatchOptions) groupKey {
+	if opts.Key != "" {
+		return groupKey{field: keyField, value: opts.Key}
+	}
 	if opts.Field != "" {
 		return groupKey{field: opts.Field, value: opts.Value}
 	}
@@ -95,9 +103,13 @@ func (k *kind) add(e *event, now time.Time) {
 	k.all.ring.add(e, now)
 	k.all.touched = true
 	for field := range k.fields {
-		if field == "" {
+		switch field {
+		case "":
 			namespace, _, _ := strings.Cut(strings.TrimPrefix(e.key, k.Prefix), "/")
 			k.addTo(groupKey{value: namespace}, e, now)
+			continue
+		case keyField:
+			k.addTo(groupKey{field: keyField, value: e.key}, e, now)
 			continue
 		}
 		if e.prev != nil {

@@ -86,9 +86,15 @@ func newKind(c *Cache, cfg Kind) *kind {
 	return k
 }
 
-// index reads a stored value as an object of the cache.
-func (k *kind) index(key string, stored []byte, rev, created storage.Revision) (*Object, error) {
-	o, err := k.Index(key, stored, rev)
+// index reads a stored value as an object of the cache. What the kind's Index
+// panics at is a value that cannot be read, and no reason to end.
+func (k *kind) index(key string, stored []byte, rev, created storage.Revision) (o *Object, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			o, err = nil, &CorruptError{Key: key, Revision: rev, Err: fmt.Errorf("reading it panicked: %v", p)}
+		}
+	}()
+	o, err = k.Index(key, stored, rev)
 	if err != nil {
 		return nil, &CorruptError{Key: key, Revision: rev, Err: err}
 	}

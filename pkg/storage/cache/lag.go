@@ -8,8 +8,11 @@ import (
 
 const (
 	lagInterval = 2 * time.Second
-	// lagRestart is the lag at which the watch is given up and opened anew.
-	lagRestart = 15 * time.Second
+	// lagReopen is the lag at which the watch is given up and opened anew, from
+	// where it stopped; lagRelist the one at which everything is read again,
+	// since a watch that opens and stays silent helps nobody.
+	lagReopen = 8 * time.Second
+	lagRelist = 15 * time.Second
 	// sweepInterval is how often old events and snapshots are dropped.
 	sweepInterval = 30 * time.Second
 )
@@ -18,6 +21,9 @@ const (
 type lagMeter struct {
 	mu   sync.Mutex
 	good time.Time // zero before the cache has been filled
+	// step is what unstick has done, and stepped when; its own.
+	step    int
+	stepped time.Time
 }
 
 // Lag is the time since the cache was last known to have everything that the
@@ -43,7 +49,7 @@ func (c *Cache) watchLag(ctx context.Context) {
 	c.caughtUp(c.cfg.Clock.Now())
 	ticker := c.cfg.Clock.NewTicker(lagInterval)
 	defer ticker.Stop()
-	restarted, swept := c.cfg.Clock.Now(), c.cfg.Clock.Now()
+	swept := c.cfg.Clock.Now()
 	for {
 		select {
 		case <-ticker.C():
@@ -52,19 +58,36 @@ func (c *Cache) watchLag(ctx context.Context) {
 		}
 		c.measure(ctx)
 		now := c.cfg.Clock.Now()
-		if c.Lag() > lagRestart && now.Sub(restarted) > lagRestart {
-			restarted = now
-			c.log.Warn("The watch of the store is silent, it is opened again", "lag", c.Lag(), "revision", c.Revision())
-			c.mu.Lock()
-			if c.unfollow != nil {
-				c.unfollow()
-			}
-			c.mu.Unlock()
-		}
+		c.unstick(c.cfg.Clock.Now())
 		if now.Sub(swept) >= sweepInterval {
 			swept = now
 			c.sweep(now)
 		}
+	}
+}
+
+// unstick does something about a watch that stays silent: it is opened anew
+// once, then everything is read again, each time that lagRelist has passed.
+func (c *Cache) unstick(now time.Time) {
+	step, lag := 0, c.Lag()
+	switch {
+	case lag > lagRelist:
+		step = 2
+	case lag > lagReopen:
+		step = 1
+	}
+	again := step == 2 && now.Sub(c.lag.stepped) > lagRelist
+	if step <= c.lag.step && !again {
+		c.lag.step = step
+		return
+	}
+	c.lag.step, c.lag.stepped = step, now
+	c.log.Warn("The watch of the store is silent, it is opened again", "lag", lag, "revision", c.Revision(), "relist", step == 2)
+	c.relist.Store(step == 2)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unfollow != nil {
+		c.unfollow()
 	}
 }
 
@@ -88,10 +111,10 @@ func (c *Cache) caughtUp(at time.Time) {
 }
 
 func (c *Cache) sweep(now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, k := range c.table() {
-		k.trim(now)
-		k.dropOldSnapshots(now)
-	}
+	c.exclusive(func() {
+		for _, k := range c.table() {
+			k.trim(now)
+			k.dropOldSnapshots(now)
+		}
+	})
 }

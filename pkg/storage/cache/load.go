@@ -61,6 +61,7 @@ func (c *Cache) readPages(ctx context.Context, k *kind, limit int) (*contents, e
 				corrupt.Set(ch.key, ch.corrupt)
 				continue
 			}
+			ch.obj.memo.kept.Store(true)
 			objects.Set(ch.key, ch.obj)
 		}
 		if !page.More {
@@ -140,15 +141,15 @@ func (c *Cache) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, k := range table {
-		c.install(k, all[i])
-		raise(&c.floor, all[i].revision)
-		close(k.loaded)
-	}
-	c.applied.Store(int64(from))
-	c.shown.Store(int64(from))
+	c.exclusive(func() {
+		for i, k := range table {
+			c.install(k, all[i])
+			raise(&c.floor, all[i].revision)
+			close(k.loaded)
+		}
+		c.applied.Store(int64(from))
+		c.shown.Store(int64(from))
+	})
 	c.log.Info("The watch cache has been filled", "revision", from, "kinds", len(table))
 	return nil
 }
@@ -162,11 +163,15 @@ func (c *Cache) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.exclusive(func() { c.repairLocked(table, from, all) })
+	return nil
+}
+
+// repairLocked takes over what has been read again. c.mu is held.
+func (c *Cache) repairLocked(table kindTable, from storage.Revision, all []*contents) {
 	applied := c.Revision()
 	if applied >= from {
-		return nil
+		return
 	}
 	c.log.Warn("The history was compacted before the watch cache had seen it; the cache has been read again",
 		"seen", applied, "compacted", from)
@@ -187,7 +192,6 @@ func (c *Cache) repair(ctx context.Context) error {
 	c.shown.Store(int64(from))
 	c.notifyLocked()
 	c.drainLocked()
-	return nil
 }
 
 // repairKind replaces the state of a kind and adds the events that lead from
@@ -205,6 +209,7 @@ func (c *Cache) repairKind(k *kind, got *contents, applied storage.Revision) {
 		if corrupt || there && fresh.CreateRevision == prev.CreateRevision {
 			return
 		}
+		prev.retire()
 		deleted = append(deleted, &event{key: key, kind: k, rev: got.revision, label: applied, prev: prev})
 	}
 	for key, prev := range old.objects.From("") {
@@ -224,6 +229,9 @@ func (c *Cache) repairKind(k *kind, got *contents, applied storage.Revision) {
 			prev = nil
 		}
 		if prev == nil || prev.Revision != obj.Revision {
+			if prev != nil {
+				prev.retire()
+			}
 			changed = append(changed, &event{key: key, kind: k, rev: got.revision, label: obj.Revision, obj: obj, prev: prev})
 		}
 	}

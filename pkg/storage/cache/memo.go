@@ -10,6 +10,9 @@ import (
 type memos struct {
 	budget *memoBudget // nil: nothing is remembered
 	list   atomic.Pointer[[]*memo]
+	// kept says that the object is the present one of its key. What others
+	// remember only lasts until the watchers have had it.
+	kept atomic.Bool
 }
 
 // memoOverhead is what a memo costs beside its result.
@@ -23,20 +26,29 @@ type memo struct {
 	bytes []byte
 	value any
 	err   error
-	size  int
+	size  int // guarded by the budget's lock, as what follows
+	// accounted says that slot is its place among those of present objects.
+	accounted bool
+	slot      int
 }
 
-// memoBudget bounds the memos of all objects of a cache together. What is over
-// the bound is dropped at random, so that a scan over more than fits still
-// finds a part of it the next time.
+// memoBudget bounds the memos of all objects of a cache together. Of present
+// objects, what is over the bound is dropped at random, so that a scan over more
+// than fits still finds a part of it the next time. Of objects that have been
+// replaced, the oldest is dropped, and early: each pins a whole object.
 type memoBudget struct {
 	limit int
 
-	mu      sync.Mutex // guards all below
-	used    int
-	entries []*memo
-	random  uint64
+	mu       sync.Mutex // guards all below, and the slots and sizes of memos
+	used     int
+	entries  []*memo
+	random   uint64
+	past     []*memo // of replaced objects, oldest first
+	pastUsed int
 }
+
+// pastShare is the part of the limit for the memos of replaced objects.
+const pastShare = 8
 
 func newMemoBudget(limit int) *memoBudget {
 	return &memoBudget{limit: limit, random: 0x9e3779b97f4a7c15}
@@ -117,27 +129,83 @@ func (o *Object) forget(m *memo) {
 	}
 }
 
+// retire says that the object is not the present one of its key any more.
+func (o *Object) retire() {
+	o.memo.kept.Store(false)
+	if list := o.memo.list.Load(); list != nil && o.memo.budget != nil {
+		o.memo.budget.retire(*list)
+	}
+}
+
+func (b *memoBudget) retire(memos []*memo) {
+	b.mu.Lock()
+	for _, m := range memos {
+		if m.accounted {
+			b.removeLocked(m.slot)
+			b.pastLocked(m)
+		}
+	}
+	drop := b.excessLocked()
+	b.mu.Unlock()
+	forgetAll(drop)
+}
+
 // add accounts for a memo and drops others until the bound holds again.
 func (b *memoBudget) add(m *memo) {
-	var drop []*memo
 	b.mu.Lock()
-	for b.used+m.size > b.limit && len(b.entries) > 0 {
+	if m.owner.memo.kept.Load() {
+		m.slot, m.accounted = len(b.entries), true
+		b.entries = append(b.entries, m)
+		b.used += m.size
+	} else {
+		b.pastLocked(m)
+	}
+	drop := b.excessLocked()
+	b.mu.Unlock()
+	forgetAll(drop)
+}
+
+func forgetAll(memos []*memo) {
+	for _, m := range memos {
+		m.owner.forget(m)
+	}
+}
+
+func (b *memoBudget) pastLocked(m *memo) {
+	m.accounted = false
+	b.past = append(b.past, m)
+	b.pastUsed += m.size
+}
+
+// removeLocked takes the memo in a slot out of those of present objects.
+func (b *memoBudget) removeLocked(slot int) {
+	m, last := b.entries[slot], len(b.entries)-1
+	b.used -= m.size
+	m.accounted = false
+	b.entries[slot] = b.entries[last]
+	b.entries[slot].slot = slot
+	b.entries[last] = nil
+	b.entries = b.entries[:last]
+}
+
+// excessLocked takes out what is over the bounds.
+func (b *memoBudget) excessLocked() []*memo {
+	var drop []*memo
+	for b.pastUsed > b.limit/pastShare && len(b.past) > 0 {
+		m := b.past[0]
+		b.past[0] = nil
+		b.past = b.past[1:]
+		b.pastUsed -= m.size
+		drop = append(drop, m)
+	}
+	for b.used > b.limit-b.limit/pastShare && len(b.entries) > 0 {
 		// xorshift: which one is dropped must only be spread, not secret.
 		b.random ^= b.random << 13
 		b.random ^= b.random >> 7
 		b.random ^= b.random << 17
-		i := int(b.random % uint64(len(b.entries)))
-		last := len(b.entries) - 1
-		drop = append(drop, b.entries[i])
-		b.used -= b.entries[i].size
-		b.entries[i] = b.entries[last]
-		b.entries[last] = nil
-		b.entries = b.entries[:last]
+		slot := int(b.random % uint64(len(b.entries)))
+		drop = append(drop, b.entries[slot])
+		b.removeLocked(slot)
 	}
-	b.entries = append(b.entries, m)
-	b.used += m.size
-	b.mu.Unlock()
-	for _, d := range drop {
-		d.owner.forget(d)
-	}
+	return drop
 }

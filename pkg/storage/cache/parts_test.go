@@ -63,6 +63,7 @@ func TestMemo(t *testing.T) {
 	object := func() *Object {
 		o := &Object{Value: make([]byte, 100)}
 		o.memo.budget = budget
+		o.memo.kept.Store(true)
 		return o
 	}
 	o := object()
@@ -128,14 +129,14 @@ func TestRing(t *testing.T) {
 			r.add(&event{kind: k, rev: rev, obj: &Object{Value: make([]byte, 488)}}, now.Add(time.Duration(rev)*time.Second))
 		}
 	}
-	if got, _ := r.read(10, 100); len(got) != 0 {
+	if got, _, _ := r.read(nil, 10, 100, 1<<20); len(got) != 0 {
 		t.Errorf("%d events before they were published", len(got))
 	}
 	r.publish(1010)
 	for pos, n := storage.Revision(10), 0; pos < 1010; {
-		got, where := r.read(pos, 7)
-		if where != inRing || len(got) != 8 && pos < 1006 {
-			t.Fatalf("at %d: %d events, %v", pos, len(got), where)
+		got, more, where := r.read(nil, pos, 7, 1<<20)
+		if where != inRing || len(got) != 8 && pos < 1006 || more != (pos < 1006) {
+			t.Fatalf("at %d: %d events, %v, %v", pos, len(got), more, where)
 		}
 		for i, e := range got {
 			if want := pos + 1 + storage.Revision(i/2); e.rev != want {
@@ -144,15 +145,19 @@ func TestRing(t *testing.T) {
 		}
 		pos, n = got[len(got)-1].rev, n+len(got)
 	}
+	// A revision is not split for the bytes either.
+	if got, more, _ := r.read(nil, 10, 100, 2500); len(got) != 4 || !more {
+		t.Errorf("%d events of 1000 bytes within 2500, %v", len(got), more)
+	}
 	r.trim(100_000, now)
 	if r.bytes.Load() > 100_000 || r.bytes.Load() < 30_000 {
 		t.Errorf("trimmed to %d bytes", r.bytes.Load())
 	}
 	start := r.view.Load().start
-	if _, where := r.read(start-1, 1); where != behindRing {
+	if _, _, where := r.read(nil, start-1, 1, 1); where != behindRing {
 		t.Errorf("before the start: %v", where)
 	}
-	if got, where := r.read(start, 1); where != inRing || got[0].rev > start+1 {
+	if got, _, where := r.read(nil, start, 1, 1); where != inRing || got[0].rev > start+1 {
 		t.Errorf("at the start %d: %v, %v", start, got[0].rev, where)
 	}
 	r.trim(100_000, now.Add(time.Hour))

@@ -193,17 +193,18 @@ const (
 	inGap
 )
 
-// read returns visible events after pos, at least most unless there are fewer,
-// and never a part of a revision.
-func (r *ring) read(pos storage.Revision, most int) ([]*event, place) {
+// read appends to out, which is empty, visible events after pos: all, or with
+// more true the first ones until there are most or they have limit bytes, and
+// never a part of a revision.
+func (r *ring) read(out []*event, pos storage.Revision, most, limit int) (found []*event, more bool, where place) {
 	end := storage.Revision(r.end.Load())
 	v := r.view.Load()
 	if pos < v.start {
-		return nil, behindRing
+		return out, false, behindRing
 	}
 	for _, g := range v.gaps {
 		if g.from < pos && pos < g.to {
-			return nil, inGap
+			return out, false, inGap
 		}
 	}
 	first := sort.Search(len(v.chunks), func(i int) bool {
@@ -211,25 +212,28 @@ func (r *ring) read(pos storage.Revision, most int) ([]*event, place) {
 		n := c.n.Load()
 		return n > 0 && c.events[n-1].rev > pos
 	})
-	var out []*event
+	size := 0
 	for _, c := range v.chunks[first:] {
 		for i, n := 0, int(c.n.Load()); i < n; i++ {
 			e := c.events[i]
-			if e.rev <= pos {
+			switch {
+			case e.rev <= pos:
 				continue
-			}
-			if e.rev > end || len(out) >= most && e.rev != out[len(out)-1].rev {
-				return out, inRing
+			case e.rev > end:
+				return out, false, inRing
+			case (len(out) >= most || size >= limit) && e.rev != out[len(out)-1].rev:
+				return out, true, inRing
 			}
 			out = append(out, e)
+			size += e.bytes()
 		}
 	}
-	return out, inRing
+	return out, false, inRing
 }
 
 // find returns the event of a key at a revision, if the ring has it.
 func (r *ring) find(key string, rev storage.Revision) *event {
-	events, _ := r.read(rev-1, 1)
+	events, _, _ := r.read(nil, rev-1, 1, 1)
 	for _, e := range events {
 		if e.rev == rev && e.key == key {
 			return e

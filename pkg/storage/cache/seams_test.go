@@ -87,7 +87,7 @@ func TestReadAheadOfTheFeed(t *testing.T) {
 	if o, ok := k.state.Load().objects.Get(newest.Key); !ok || o != newest || k.state.Load().revision != 10 {
 		t.Errorf("the feed turned the object back to %+v", o)
 	}
-	if events, _ := k.ring.read(10, 10); len(events) != 0 || k.ring.len() != 0 {
+	if events, _, _ := k.ring.read(nil, 10, 10, 1<<20); len(events) != 0 || k.ring.len() != 0 {
 		t.Errorf("the feed told %d events again", k.ring.len())
 	}
 	c.applyLocked([]change{{key: newest.Key, rev: 11, kind: k}}, 11)

@@ -32,7 +32,7 @@ type Config struct {
 	// RingBytes bounds the events kept for each kind. Default 16 MiB.
 	RingBytes int
 	// MemoBytes bounds what Encoding and Decoded remember for all objects
-	// together. Default 64 MiB.
+	// together. Default 32 MiB.
 	MemoBytes int
 }
 
@@ -121,6 +121,8 @@ type WatchOptions struct {
 	// Events of other objects then do not even wake the watcher. Empty promises
 	// nothing. A prefix of one namespace does the same by itself.
 	Field, Value string
+	// Key promises that Match selects nothing but the object with this key.
+	Key string
 }
 
 // WatchEventType is the type of a WatchEvent.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/utils/clock"
+
 	"coracle/pkg/storage"
 )
 
@@ -15,6 +17,9 @@ const (
 	// batchEvents is how many events of the ring Next looks at before it
 	// returns what it has.
 	batchEvents = 500
+	// batchBytes is how much of the ring Next goes through before it returns,
+	// since whoever holds the events of a Next holds their objects.
+	batchBytes = 256 << 10
 	// bookmarkEvery leaves room for a bookmark to arrive within a minute.
 	bookmarkEvery = 50 * time.Second
 	// maxFailures is how often a watcher asks for the store's history in vain.
@@ -45,6 +50,11 @@ type Watcher struct {
 	marked  time.Time // when the last bookmark was sent, or the watch opened
 	// failures counts how often in a row the store's history could not be read.
 	failures int
+	// timer wakes Next when a bookmark is due; nil until it first waits.
+	timer clock.Timer
+	// found and out are used again by each Next.
+	found []*event
+	out   []WatchEvent
 }
 
 // Watch opens a watch of the objects under prefix, which is a kind's prefix or
@@ -110,11 +120,13 @@ func (w *Watcher) Close() {
 }
 
 // Next blocks until there is something to send and returns it in order. The
-// events of one revision are never split. Errors: *ExpiredError when the
+// events of one revision are never split. They are valid until the next call.
+// Errors: *ExpiredError when the
 // history after the last event is gone, ErrKindRemoved, storage.ErrClosed, that
 // of ctx; after any other than the last the watch is over.
 func (w *Watcher) Next(ctx context.Context) ([]WatchEvent, error) {
 	for {
+		w.forget()
 		select {
 		case <-w.closed:
 			return nil, storage.ErrClosed
@@ -126,12 +138,12 @@ func (w *Watcher) Next(ctx context.Context) ([]WatchEvent, error) {
 			return w.nextInitial()
 		}
 		wake := *w.group.wake.Load()
-		out, more, err := w.collect(ctx)
+		more, err := w.collect(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if out = w.mark(out); len(out) > 0 {
-			return out, nil
+		if w.mark(); len(w.out) > 0 {
+			return w.out, nil
 		}
 		if more {
 			continue
@@ -142,61 +154,81 @@ func (w *Watcher) Next(ctx context.Context) ([]WatchEvent, error) {
 	}
 }
 
+// forget empties what is used again, so that a watcher that waits holds no
+// object.
+func (w *Watcher) forget() {
+	clear(w.found)
+	clear(w.out)
+	w.found, w.out = w.found[:0], w.out[:0]
+	if cap(w.out) > idleEvents {
+		w.found, w.out = nil, nil
+	}
+}
+
+// idleEvents is how many events a waiting watcher keeps room for.
+const idleEvents = 32
+
 // Bookmark is the bookmark that a server may send when it ends the watch: the
 // revision up to which the watcher has been told everything.
 func (w *Watcher) Bookmark() WatchEvent { return WatchEvent{Type: Bookmark, Revision: w.pos} }
 
 // nextInitial returns the next part of the initial state.
 func (w *Watcher) nextInitial() ([]WatchEvent, error) {
-	var out []WatchEvent
+	size := 0
 	for key, o := range w.initial.objects.Prefix(w.prefix, w.after) {
-		if len(out) == batchEvents {
-			return out, nil
+		if len(w.out) == batchEvents || size > batchBytes {
+			return w.out, nil
 		}
 		w.after = key
 		if w.opts.Match == nil || w.opts.Match(o) {
-			out = append(out, WatchEvent{Type: Added, Object: o, Revision: o.Revision})
+			size += len(o.Value)
+			w.out = append(w.out, WatchEvent{Type: Added, Object: o, Revision: o.Revision})
 		}
 	}
 	w.initial = nil
 	w.marked = w.cache.cfg.Clock.Now()
-	return append(out, WatchEvent{Type: Bookmark, Revision: w.pos, InitialEnd: true}), nil
+	w.out = append(w.out, WatchEvent{Type: Bookmark, Revision: w.pos, InitialEnd: true})
+	return w.out, nil
 }
 
-// collect moves the position on and returns what the watcher is to be told of
-// it. more says that there is more to look at without waiting.
-func (w *Watcher) collect(ctx context.Context) (out []WatchEvent, more bool, err error) {
-	shown := storage.Revision(w.cache.shown.Load())
-	events, where := w.group.ring.read(w.pos, batchEvents)
+// collect moves the position on and puts into out what the watcher is to be
+// told of it. more says that there is more to look at without waiting.
+func (w *Watcher) collect(ctx context.Context) (more bool, err error) {
+	upTo := storage.Revision(w.cache.shown.Load())
+	var where place
+	w.found, more, where = w.group.ring.read(w.found, w.pos, batchEvents, batchBytes)
 	if where == behindRing && w.group != w.kind.all {
-		events, where = w.kind.ring.read(w.pos, batchEvents)
+		w.found, more, where = w.kind.ring.read(w.found, w.pos, batchEvents, batchBytes)
 	}
-	upTo := shown
 	switch where {
 	case inGap:
-		return nil, false, &ExpiredError{Revision: w.pos}
+		return false, &ExpiredError{Revision: w.pos}
 	case behindRing:
-		if events, upTo, err = w.past(ctx); err != nil {
-			return nil, false, err
+		if w.found, upTo, err = w.past(ctx); err != nil {
+			return false, err
+		}
+		if n := len(w.found); n >= batchEvents {
+			upTo = w.found[n-1].rev
 		}
 		more = true
+	default:
+		if n := len(w.found); more {
+			upTo = w.found[n-1].rev
+		} else if n > 0 {
+			upTo = max(upTo, w.found[n-1].rev)
+		}
 	}
-	if n := len(events); n >= batchEvents {
-		upTo, more = events[n-1].rev, true
-	} else if n > 0 {
-		upTo = max(upTo, events[n-1].rev)
-	}
-	for _, e := range events {
+	for _, e := range w.found {
 		ev, send, err := w.filter(e)
 		if err != nil {
-			return nil, false, err
+			return false, err
 		}
 		if send {
-			out = append(out, ev)
+			w.out = append(w.out, ev)
 		}
 	}
 	w.pos = max(w.pos, upTo)
-	return out, more, nil
+	return more, nil
 }
 
 // past reads the store's history where the ring does not reach back.
@@ -282,25 +314,24 @@ func (w *Watcher) filter(e *event) (WatchEvent, bool, error) {
 }
 
 // mark adds a bookmark when one is due.
-func (w *Watcher) mark(out []WatchEvent) []WatchEvent {
+func (w *Watcher) mark() {
 	if !w.opts.Bookmarks || w.cache.cfg.Clock.Since(w.marked) < bookmarkEvery {
-		return out
+		return
 	}
 	w.marked = w.cache.cfg.Clock.Now()
-	return append(out, w.Bookmark())
+	w.out = append(w.out, w.Bookmark())
 }
 
 // wait blocks until there may be new events or a bookmark is due.
 func (w *Watcher) wait(ctx context.Context, wake <-chan struct{}) error {
 	var due <-chan time.Time
 	if w.opts.Bookmarks {
-		timer := w.cache.cfg.Clock.NewTimer(bookmarkEvery - w.cache.cfg.Clock.Since(w.marked))
-		defer timer.Stop()
-		due = timer.C()
+		due = w.due()
 	}
 	select {
 	case <-wake:
 	case <-due:
+		w.timer = nil
 	case <-w.closed:
 		return storage.ErrClosed
 	case <-w.kind.removed:
@@ -309,4 +340,13 @@ func (w *Watcher) wait(ctx context.Context, wake <-chan struct{}) error {
 		return ctx.Err()
 	}
 	return nil
+}
+
+// due fires when the next bookmark is due, or earlier: one timer serves many
+// waits, since bookmarks between them only put the time off.
+func (w *Watcher) due() <-chan time.Time {
+	if w.timer == nil {
+		w.timer = w.cache.cfg.Clock.NewTimer(bookmarkEvery - w.cache.cfg.Clock.Since(w.marked))
+	}
+	return w.timer.C()
 }

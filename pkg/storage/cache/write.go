@@ -90,15 +90,15 @@ func (c *Cache) Delete(ctx context.Context, key string, expect storage.Revision)
 // is there, else when the watch has brought what is missing. It returns when
 // the write has been applied, or after a while without.
 func (c *Cache) commit(ctx context.Context, ch change) {
-	c.mu.Lock()
-	switch applied := c.Revision(); {
-	case ch.rev == applied+1:
-		c.applyLocked([]change{ch}, ch.rev)
-		c.drainLocked()
-	case ch.rev > applied && len(c.pending) < maxPending:
-		c.pending[ch.rev] = ch
-	}
-	c.mu.Unlock()
+	c.exclusive(func() {
+		switch applied := c.Revision(); {
+		case ch.rev == applied+1:
+			c.applyLocked([]change{ch}, ch.rev)
+			c.drainLocked()
+		case ch.rev > applied && len(c.pending) < maxPending:
+			c.pending[ch.rev] = ch
+		}
+	})
 	if err := c.waitApplied(ctx, ch.rev, ownWait); err != nil {
 		// A consistent read of a sole writer asks nobody, so it must know.
 		raise(&c.floor, ch.rev)
