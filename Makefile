@@ -1,6 +1,6 @@
 # Coracle: build, test, run. "make up" makes a cluster, "make test" proves
 # that the project works.
-.PHONY: all build test lint unit e2e bench bench-node up down packages clean generate
+.PHONY: all build test lint unit e2e bench bench-node bench-api up down packages clean generate
 
 GO ?= go
 # Without gRPC's tracing pages nothing in the kubelet calls methods by name, and
@@ -29,15 +29,22 @@ lint: ## Formatting, vet and staticcheck.
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" >&2; echo "$$unformatted" >&2; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) -C hack/bench vet ./...
 
 unit: ## Tests of all packages: in process, on loopback, in own namespaces.
 	$(GO) test ./...
+	$(GO) -C hack/bench test ./...
 
 e2e: build ## The demo on a real cluster of three nodes with real containers.
 	$(GO) run ./hack/images --out bin/images
 	$(GO) test -tags e2e -count=1 -timeout 15m -v ./e2e
 
-bench: bench-node ## What was measured beside its reference.
+bench: bench-api bench-node ## What was measured beside its reference.
+
+bench-api: ## The API server beside a reference and a floor; ARGS="-quick" takes a minute.
+	$(GO) build -tags $(TAGS) -o bin/ ./cmd/apiserver
+	$(GO) -C hack/bench build -o ../../bin/bench/ ./etcd ./floor ./reference
+	$(GO) -C hack/bench run . $(ARGS)
 
 bench-node: build ## Cluster start, pod start against raw CRI calls, idle cost.
 	$(GO) run ./hack/images --out bin/images

@@ -195,3 +195,43 @@ func TestNodeAndUserProgramsStayLight(t *testing.T) {
 		}
 	}
 }
+
+// TestBenchmarkComparesTheSameVersions: the benchmark is a module of its own,
+// which no package of this one belongs to, and its reference and its etcd are
+// of the versions that the project links.
+func TestBenchmarkComparesTheSameVersions(t *testing.T) {
+	ours, bench := required(t, "go.mod"), required(t, "hack/bench/go.mod")
+	for _, library := range []string{"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/client/v3"} {
+		if ours[library] == "" || ours[library] != bench[library] {
+			t.Errorf("hack/bench links %s %s, the project %s: run go get there", library, bench[library], ours[library])
+		}
+	}
+	if v := bench["k8s.io/apiextensions-apiserver"]; v != ours["k8s.io/api"] {
+		t.Errorf("the reference is k8s.io/apiextensions-apiserver %s, want %s", v, ours["k8s.io/api"])
+	}
+	for _, p := range list(t, "./hack/...") {
+		if strings.HasPrefix(p.ImportPath, module+"hack/bench/") {
+			t.Errorf("%s is a package of the project", p.ImportPath)
+		}
+	}
+}
+
+// required are the versions that a go.mod names.
+func required(t *testing.T, file string) map[string]string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json", file).Output()
+	if err != nil {
+		t.Fatalf("read %s: %v", file, err)
+	}
+	var mod struct {
+		Require []struct{ Path, Version string }
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatalf("read %s: %v", file, err)
+	}
+	versions := map[string]string{}
+	for _, r := range mod.Require {
+		versions[r.Path] = r.Version
+	}
+	return versions
+}

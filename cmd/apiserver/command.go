@@ -75,6 +75,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")
 	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")
 	f.BoolVar(&s.AllowExternalIPs, "allow-external-ips", false, "accept Services with spec.externalIPs, with which their writers can take traffic meant for others")
+	f.BoolVar(&s.Profiling, "profiling", true, "serve Go's profiles below /debug/pprof to administrators")
 	f.Bool("allow-privileged", true, "accepted for compatibility; what pods may do is up to pod security admission")
 }
 

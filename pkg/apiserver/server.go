@@ -50,6 +50,8 @@ type Config struct {
 	// Components are the parts of the control plane that componentstatuses tells
 	// of; Live has no meaning there.
 	Components []Check
+	// Profiling serves Go's profiles below /debug/pprof to who may see them.
+	Profiling bool
 	// Version is what /version says.
 	Version version.Info
 	// RequestTimeout bounds requests that are no watches or streams; 0 means
@@ -77,6 +79,7 @@ type Server struct {
 	inflight *inflight
 	metrics  *serverMetrics
 	buffers  buffers
+	profiles http.Handler // nil without Profiling
 }
 
 // New makes a Server. It starts nothing.
@@ -101,6 +104,9 @@ func New(cfg Config) (*Server, error) {
 	var err error
 	if s.metrics, err = newMetrics(&s.cfg, s.inflight); err != nil {
 		return nil, fmt.Errorf("set up metrics: %w", err)
+	}
+	if cfg.Profiling {
+		s.profiles = profiling()
 	}
 	s.handlers = s.ownHandlers()
 	for name, h := range cfg.Handlers {
@@ -272,6 +278,8 @@ func (s *Server) servePath(w http.ResponseWriter, r *http.Request) {
 		s.metrics.handler.ServeHTTP(w, r)
 	case strings.HasPrefix(path, "/openapi/") && s.cfg.OpenAPI != nil:
 		s.cfg.OpenAPI.ServeHTTP(w, r)
+	case s.profiles != nil && profiled(path):
+		s.profiles.ServeHTTP(w, r)
 	case path == "" && r.Method == http.MethodGet:
 		writeJSON(w, map[string][]string{"paths": s.disco.paths(s.cfg.OpenAPI != nil)})
 	default:

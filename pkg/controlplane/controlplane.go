@@ -70,6 +70,8 @@ type Config struct {
 	AllowExternalIPs bool
 	// DisableAdmission lists plugins by name.
 	DisableAdmission []string
+	// Profiling serves Go's profiles below /debug/pprof to who may see them.
+	Profiling bool
 	// OpenAPI serves /openapi; it defaults to the description of all kinds.
 	OpenAPI http.Handler
 }
@@ -149,6 +151,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
 		OpenAPI: cfg.OpenAPI, Version: Version(),
 		Checks: cp.checks(), Components: cp.components(), Collectors: cp.metrics.collectors(),
+		Profiling: cfg.Profiling,
 	}
 	if err := cp.identify(&serverConfig); err != nil {
 		return nil, err
