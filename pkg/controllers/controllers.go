@@ -36,6 +36,7 @@ import (
 	"coracle/pkg/controllers/replicaset"
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
+	"coracle/pkg/controllers/servicecidr"
 	"coracle/pkg/controllers/tainteviction"
 	"coracle/pkg/reconcile"
 )
@@ -110,6 +111,7 @@ var list = []constructor{
 	{name: "generic-garbage-collector", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		return gc.New(e, c.MetadataFor("generic-garbage-collector")), nil
 	}},
+	{name: "service-cidrs-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return servicecidr.New(e), nil }},
 	{name: "replicaset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return replicaset.New(e), nil }},
 	{name: "deployment-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
 	{name: "daemon-set-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return daemonset.New(e), nil }},

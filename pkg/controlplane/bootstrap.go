@@ -50,6 +50,12 @@ func (cp *ControlPlane) bootstrap(ctx context.Context) error {
 	if err := cp.ensureAll(ctx, namespaces()); err != nil {
 		return err
 	}
+	if err := cp.serviceRange(ctx); err != nil {
+		return err
+	}
+	if err := cp.ips.Repair(ctx); err != nil {
+		return err
+	}
 	rest := append(roles(), priorityClasses()...)
 	rest = append(rest, cp.kubernetesService()...)
 	return cp.ensureAll(ctx, rest)

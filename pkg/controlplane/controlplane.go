@@ -93,6 +93,10 @@ type ControlPlane struct {
 	metrics  *partMetrics
 }
 
+// maxServiceBits is the longest prefix of the service range: it leaves room for
+// the kubernetes Service, the DNS and a few more.
+const maxServiceBits = 28
+
 func (c *Config) complete() error {
 	if c.Backend == nil {
 		return errors.New("a control plane needs a storage backend")
@@ -108,6 +112,9 @@ func (c *Config) complete() error {
 	}
 	if !c.ServiceCIDR.IsValid() {
 		c.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/16")
+	}
+	if !c.ServiceCIDR.Addr().Is4() || c.ServiceCIDR.Bits() > maxServiceBits {
+		return fmt.Errorf("the service range %s must be an IPv4 prefix of at most %d bits", c.ServiceCIDR, maxServiceBits)
 	}
 	return nil
 }
@@ -126,13 +133,11 @@ func New(cfg Config) (*ControlPlane, error) {
 			kinds = append(kinds, registry.KindOf(res))
 		}
 	}
+	backend := timed.New(cfg.Backend, cp.metrics.stored)
 	cp.cache = cache.New(cache.Config{
-		Backend: timed.New(cfg.Backend, cp.metrics.stored), Kinds: kinds, SoleWriter: cfg.SoleWriter, Clock: cfg.Clock, Log: cfg.Log,
+		Backend: backend, Kinds: kinds, SoleWriter: cfg.SoleWriter, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	var err error
-	if cp.ips, err = allocator.New(allocator.Config{ServiceCIDR: cfg.ServiceCIDR, Rand: cfg.Rand}); err != nil {
-		return nil, err
-	}
 	cp.rbac = rbac.New(cp.roles)
 	cp.authz = auth.Union{auth.Masters{}, node.New(cp.nodes, policy.NodeRules()), cp.rbac}
 	chain, err := cp.admission()
@@ -144,6 +149,12 @@ func New(cfg Config) (*ControlPlane, error) {
 		Types: func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(table.Scheme()) },
 		Hooks: map[string]registry.Hook{"services": cp.serviceHook()},
 	})
+	cp.ips, err = allocator.New(allocator.Config{
+		Registry: cp.registry, Backend: backend, Rand: cfg.Rand, Clock: cfg.Clock, Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
 	if cfg.OpenAPI == nil {
 		cfg.OpenAPI = openapi.New(table, Version())
 	}
@@ -230,9 +241,6 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		if err := cp.cache.WaitReady(ctx); err != nil {
 			return ended(ctx, err)
 		}
-		if err := cp.loadServices(ctx); err != nil {
-			return ended(ctx, err)
-		}
 		if err := cp.bootstrap(ctx); err != nil {
 			return ended(ctx, err)
 		}
@@ -241,6 +249,7 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		for _, p := range cp.views {
 			g.Go(func() error { return cp.registry.Project(ctx, p) })
 		}
+		g.Go(func() error { return cp.ips.Run(ctx) })
 		close(cp.ready)
 		if !cp.cfg.Roles {
 			return nil

@@ -79,35 +79,18 @@ func (cp *ControlPlane) resource(gvr schema.GroupVersionResource) *resource.Reso
 	return res
 }
 
-// loadServices counts the addresses and ports that stored Services hold.
-func (cp *ControlPlane) loadServices(ctx context.Context) error {
-	res := cp.resource(corev1.SchemeGroupVersion.WithResource("services"))
-	list, err := cp.registry.List(ctx, registry.Request{Resource: res}, registry.ListOptions{})
-	if err != nil {
-		return err
-	}
-	for _, o := range list.Items {
-		obj, err := registry.Shared(res, o)
-		if err != nil {
-			return err
-		}
-		cp.ips.Load(obj.(*corev1.Service))
-	}
-	return nil
-}
-
 // serviceHook gives Services their addresses and ports around their writes.
 func (cp *ControlPlane) serviceHook() registry.Hook {
 	return registry.Hook{
-		Create: func(_ context.Context, obj runtime.Object, dryRun bool) (func(), error) {
-			return cp.ips.Complete(obj.(*corev1.Service), dryRun)
+		Create: func(ctx context.Context, obj runtime.Object, dryRun bool) (func(), error) {
+			return cp.ips.Complete(ctx, obj.(*corev1.Service), nil, dryRun)
 		},
-		Update: func(_ context.Context, obj, _ runtime.Object, dryRun bool) (func(), error) {
-			return cp.ips.Complete(obj.(*corev1.Service), dryRun)
+		Update: func(ctx context.Context, obj, old runtime.Object, dryRun bool) (func(), error) {
+			return cp.ips.Complete(ctx, obj.(*corev1.Service), old.(*corev1.Service), dryRun)
 		},
-		Updated: func(_ context.Context, obj, old runtime.Object) {
-			cp.ips.Settle(obj.(*corev1.Service), old.(*corev1.Service))
+		Updated: func(ctx context.Context, obj, old runtime.Object) {
+			cp.ips.Settle(ctx, obj.(*corev1.Service), old.(*corev1.Service))
 		},
-		Deleted: func(_ context.Context, obj runtime.Object) { cp.ips.Release(obj.(*corev1.Service)) },
+		Deleted: func(ctx context.Context, obj runtime.Object) { cp.ips.Release(ctx, obj.(*corev1.Service)) },
 	}
 }

@@ -148,10 +148,16 @@ func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, 
 		return nil, err
 	}
 	stored, err := r.storeNew(ctx, req, obj, attrs, opts)
-	if err != nil {
+	if err != nil && !outcomeUnknown(err) {
 		undo()
 	}
 	return stored, err
+}
+
+// outcomeUnknown says that a write may have happened although it failed: what
+// belongs to it must not be undone.
+func outcomeUnknown(err error) bool {
+	return apierrors.IsTimeout(err) || apierrors.IsInternalError(err)
 }
 
 func (r *Registry) hookCreate(ctx context.Context, res *resource.Resource, obj runtime.Object, dryRun bool) (undo func(), err error) {

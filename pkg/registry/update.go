@@ -139,7 +139,7 @@ func (r *Registry) updateOnce(ctx context.Context, req Request, key string, curr
 		return nil, false, err
 	}
 	o, wrote, err = r.storeUpdate(ctx, req, key, current, obj, old, opts)
-	if err != nil || !wrote {
+	if err != nil && !outcomeUnknown(storageError(err, res, req.Name)) || err == nil && !wrote {
 		undo()
 	}
 	return o, wrote, err

@@ -1,369 +1,235 @@
 // Package allocator gives Services their cluster addresses and node ports.
 //
-// Contract: what is taken is what stored Services hold, plus what writes under
-// way have claimed; nothing else is kept, so that a crash leaks nothing. Load
-// counts the stored ones at start. Claims are made before a write and undone
-// when it does not happen. The upper part of each range is for values nobody
-// asked for, so that values chosen by hand in the lower part rarely collide
-// (KEP-3070, KEP-3668).
+// Contract: an address is taken by creating the IPAddress object of its name, a
+// node port by setting its bit in a stored bitmap, both with one
+// compare-and-set of the store: however many API servers share it, none is given
+// out twice. Claims are made before a Service is written and undone when it is
+// not. A server that dies in between leaves a claim behind, which Repair takes
+// back after a grace; it also makes claims that are missing and reports values
+// that two Services hold. The lower part of each range is kept for values chosen
+// by hand for as long as the upper part lasts (KEP-3070, KEP-3668).
 package allocator
 
 import (
-	"encoding/binary"
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/clock"
+
+	"coracle/pkg/auth"
+	"coracle/pkg/registry"
+	"coracle/pkg/resource"
+	"coracle/pkg/storage"
 )
 
-// Config bounds what is given out.
+// Config is what an Allocator is made of. Registry, Backend and Rand are
+// required.
 type Config struct {
-	// ServiceCIDR is the range of cluster addresses, IPv4.
-	ServiceCIDR netip.Prefix
+	// Registry holds Services, ServiceCIDRs and IPAddresses.
+	Registry *registry.Registry
+	// Backend holds the bitmap of node ports.
+	Backend storage.Backend
 	// FirstNodePort and LastNodePort bound node ports, both inclusive; zero
 	// means 30000 and 32767.
 	FirstNodePort, LastNodePort int32
 	// Rand chooses among free values.
-	Rand io.Reader
+	Rand  io.Reader
+	Clock clock.WithTicker
+	Log   *slog.Logger
 }
 
 // Allocator is safe for concurrent use.
 type Allocator struct {
-	cfg   Config
-	mu    sync.Mutex
-	ips   map[netip.Addr]owner // guarded by mu
-	ports map[portKey]owner    // guarded by mu
+	cfg                        Config
+	services, cidrs, addresses *resource.Resource
+	events                     *resource.Resource
+	ports                      portStore
+	rand                       sync.Mutex // guards cfg.Rand
+
+	repairing sync.Mutex
+	leaks     map[int32]int // rounds for which a port was leaked; guarded by repairing
 }
 
-// owner is the Service that holds a value.
-type owner struct{ namespace, name string }
+const (
+	defaultFirstNodePort = 30000
+	defaultLastNodePort  = 32767
+	// releaseTimeout bounds giving values back after a write: the client has
+	// its answer, or waits for it.
+	releaseTimeout = 10 * time.Second
+)
 
-// portKey is a node port of one protocol: TCP and UDP may share a number.
-type portKey struct {
-	port     int32
-	protocol corev1.Protocol
-}
-
-// New returns an Allocator that has given out nothing.
+// New returns an Allocator. Nothing is read or written yet.
 func New(cfg Config) (*Allocator, error) {
-	if !cfg.ServiceCIDR.IsValid() || !cfg.ServiceCIDR.Addr().Is4() || cfg.ServiceCIDR.Bits() > 28 {
-		return nil, fmt.Errorf("the service range %s must be an IPv4 prefix of at most 28 bits", cfg.ServiceCIDR)
-	}
-	cfg.ServiceCIDR = cfg.ServiceCIDR.Masked()
 	if cfg.FirstNodePort == 0 {
-		cfg.FirstNodePort, cfg.LastNodePort = 30000, 32767
+		cfg.FirstNodePort, cfg.LastNodePort = defaultFirstNodePort, defaultLastNodePort
 	}
 	if cfg.FirstNodePort < 1 || cfg.LastNodePort > 65535 || cfg.LastNodePort < cfg.FirstNodePort {
 		return nil, fmt.Errorf("the node port range %d-%d is not valid", cfg.FirstNodePort, cfg.LastNodePort)
 	}
-	return &Allocator{cfg: cfg, ips: map[netip.Addr]owner{}, ports: map[portKey]owner{}}, nil
+	if cfg.Clock == nil {
+		cfg.Clock = clock.RealClock{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Allocator{cfg: cfg, leaks: map[int32]int{}, ports: portStore{cfg.Backend, portRange{cfg.FirstNodePort, cfg.LastNodePort}}}
+	table := cfg.Registry.Table()
+	for gvr, res := range map[string]**resource.Resource{"services": &a.services, "events": &a.events} {
+		*res, _ = table.ByGVR(corev1.SchemeGroupVersion.WithResource(gvr))
+	}
+	for gvr, res := range map[string]**resource.Resource{"servicecidrs": &a.cidrs, "ipaddresses": &a.addresses} {
+		*res, _ = table.ByGVR(networkingv1.SchemeGroupVersion.WithResource(gvr))
+	}
+	if a.services == nil || a.events == nil || a.cidrs == nil || a.addresses == nil {
+		return nil, errors.New("an allocator needs a table with services, events, servicecidrs and ipaddresses")
+	}
+	return a, nil
 }
 
-// Load counts what a stored Service holds.
-func (a *Allocator) Load(svc *corev1.Service) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	own := ownerOf(svc)
-	for _, ip := range addresses(svc) {
-		a.ips[ip] = own
+// self is whose writes the claims are.
+func self(ctx context.Context) context.Context {
+	return auth.WithUser(ctx, &auth.User{Name: auth.UserAPIServer, Groups: []string{auth.GroupMasters, auth.GroupAuthenticated}})
+}
+
+// Complete fills in the addresses and ports that svc lacks, and claims those
+// it names that old, the stored Service or nil, does not hold. A dry run claims
+// nothing. The returned function takes the new claims back; what only the stored
+// Service holds stays taken until Settle. Errors are Invalid, with the field,
+// or the store's.
+func (a *Allocator) Complete(ctx context.Context, svc, old *corev1.Service, dryRun bool) (undo func(), err error) {
+	c := &claim{a: a, ctx: self(ctx), svc: svc, old: old, dry: dryRun}
+	errs, err := c.all()
+	if err != nil || len(errs) > 0 {
+		c.undo()
 	}
-	for _, p := range nodePorts(svc) {
-		a.ports[p] = own
+	if err != nil {
+		return nil, err
 	}
+	if len(errs) > 0 {
+		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Service").GroupKind(), svc.Name, errs)
+	}
+	return c.undo, nil
+}
+
+// Settle frees what old held and svc, now stored, does not.
+func (a *Allocator) Settle(ctx context.Context, svc, old *corev1.Service) {
+	kept, keptPorts := addressesOf(svc), nodePorts(svc)
+	a.release(ctx, old,
+		slices.DeleteFunc(addressesOf(old), func(ip netip.Addr) bool { return slices.Contains(kept, ip) }),
+		slices.DeleteFunc(nodePorts(old), func(p int32) bool { return slices.Contains(keptPorts, p) }))
 }
 
 // Release frees what a Service that left the store held.
-func (a *Allocator) Release(svc *corev1.Service) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	own := ownerOf(svc)
-	for _, ip := range addresses(svc) {
-		a.drop(own, ip)
+func (a *Allocator) Release(ctx context.Context, svc *corev1.Service) {
+	a.release(ctx, svc, addressesOf(svc), nodePorts(svc))
+}
+
+// release gives values back. What fails is left to Repair.
+func (a *Allocator) release(ctx context.Context, svc *corev1.Service, ips []netip.Addr, ports []int32) {
+	if len(ips) == 0 && len(ports) == 0 {
+		return
 	}
-	for _, p := range nodePorts(svc) {
-		a.dropPort(own, p)
+	ctx, cancel := context.WithTimeout(self(context.WithoutCancel(ctx)), releaseTimeout)
+	defer cancel()
+	for _, ip := range ips {
+		if err := a.freeAddress(ctx, svc, ip); err != nil {
+			a.cfg.Log.Warn("a cluster address could not be freed yet", "address", ip, "service", svc.Namespace+"/"+svc.Name, "error", err)
+		}
+	}
+	if err := a.ports.change(ctx, func(set *portSet) bool { return set.clear(ports) }); err != nil {
+		a.cfg.Log.Warn("node ports could not be freed yet", "ports", ports, "service", svc.Namespace+"/"+svc.Name, "error", err)
 	}
 }
 
-func (a *Allocator) drop(own owner, ip netip.Addr) {
-	if a.ips[ip] == own {
-		delete(a.ips, ip)
-	}
-}
-
-func (a *Allocator) dropPort(own owner, p portKey) {
-	if a.ports[p] == own {
-		delete(a.ports, p)
-	}
-}
-
-func ownerOf(svc *corev1.Service) owner { return owner{svc.Namespace, svc.Name} }
-
-// addresses are the cluster addresses a Service holds.
-func addresses(svc *corev1.Service) []netip.Addr {
-	if svc.Spec.Type == corev1.ServiceTypeExternalName {
+// addressesOf are the cluster addresses that a Service holds.
+func addressesOf(svc *corev1.Service) []netip.Addr {
+	if svc == nil || svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
 	var out []netip.Addr
 	for _, s := range append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...) {
-		if ip, err := netip.ParseAddr(s); err == nil {
+		if ip, err := netip.ParseAddr(s); err == nil && !slices.Contains(out, ip.Unmap()) {
 			out = append(out, ip.Unmap())
 		}
 	}
 	return out
 }
 
-func nodePorts(svc *corev1.Service) []portKey {
-	var out []portKey
-	for _, p := range svc.Spec.Ports {
-		if p.NodePort != 0 {
-			out = append(out, portKey{p.NodePort, p.Protocol})
+// nodePorts are the node ports that a Service holds; protocols share a number.
+func nodePorts(svc *corev1.Service) []int32 {
+	if svc == nil {
+		return nil
+	}
+	var out []int32
+	add := func(p int32) {
+		if p != 0 && !slices.Contains(out, p) {
+			out = append(out, p)
 		}
 	}
-	if p := svc.Spec.HealthCheckNodePort; p != 0 {
-		out = append(out, portKey{p, corev1.ProtocolTCP})
+	for _, p := range svc.Spec.Ports {
+		add(p.NodePort)
 	}
+	add(svc.Spec.HealthCheckNodePort)
 	return out
 }
 
-// Complete fills in the addresses and ports that svc lacks, and claims those
-// it names. The returned function takes
-// the new claims back; what only the stored Service holds stays taken until
-// Settle. Errors are Invalid, with the field.
-func (a *Allocator) Complete(svc *corev1.Service, dryRun bool) (undo func(), err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c := &claim{a: a, own: ownerOf(svc), svc: svc}
-	c.address()
-	c.nodePorts()
-	c.healthPort()
-	undo = func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		c.revert()
-	}
-	if len(c.errs) > 0 || dryRun {
-		c.revert()
-		undo = func() {}
-	}
-	if len(c.errs) > 0 {
-		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Service").GroupKind(), svc.Name, c.errs)
-	}
-	return undo, nil
-}
-
-// Settle frees what old held and svc, now stored, does not.
-func (a *Allocator) Settle(svc, old *corev1.Service) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	keepIPs, keepPorts := map[netip.Addr]bool{}, map[portKey]bool{}
-	for _, ip := range addresses(svc) {
-		keepIPs[ip] = true
-	}
-	for _, p := range nodePorts(svc) {
-		keepPorts[p] = true
-	}
-	own := ownerOf(old)
-	for _, ip := range addresses(old) {
-		if !keepIPs[ip] {
-			a.drop(own, ip)
-		}
-	}
-	for _, p := range nodePorts(old) {
-		if !keepPorts[p] {
-			a.dropPort(own, p)
-		}
-	}
-}
-
-// claim is what one write takes. Its methods run under the allocator's lock.
+// claim is what one write takes.
 type claim struct {
-	a     *Allocator
-	own   owner
-	svc   *corev1.Service
-	ips   []netip.Addr
-	ports []portKey
-	errs  field.ErrorList
+	a        *Allocator
+	ctx      context.Context // of the write; claims are made within it
+	svc, old *corev1.Service
+	dry      bool
+	ips      []netip.Addr // claimed by this write
+	ports    []int32      // claimed by this write
 }
 
-func (c *claim) revert() {
-	for _, ip := range c.ips {
-		c.a.drop(c.own, ip)
+// all makes the claims of a write. Addresses come first: a full range of ports
+// is rarer than an address that is taken.
+func (c *claim) all() (field.ErrorList, error) {
+	if errs := checkFamilies(c.svc); len(errs) > 0 {
+		return errs, nil
 	}
-	for _, p := range c.ports {
-		c.a.dropPort(c.own, p)
+	errs, err := c.address()
+	if err != nil || len(errs) > 0 {
+		return errs, err
 	}
+	return c.nodePorts()
+}
+
+func (c *claim) undo() {
+	c.a.release(c.ctx, c.svc, c.ips, c.ports)
 	c.ips, c.ports = nil, nil
 }
 
-// address gives the Service its cluster address, unless it is headless or has
-// none by its type.
-func (c *claim) address() {
-	spec := &c.svc.Spec
-	if spec.Type == corev1.ServiceTypeExternalName {
-		return
+// checkFamilies refuses what a cluster of one family cannot do.
+func checkFamilies(svc *corev1.Service) field.ErrorList {
+	spec, path := &svc.Spec, field.NewPath("spec")
+	if spec.Type == corev1.ServiceTypeExternalName || spec.ClusterIP == corev1.ClusterIPNone && len(spec.Selector) == 0 {
+		return nil // the endpoints of the latter are whatever a person writes
 	}
-	if spec.ClusterIP == "" && len(spec.ClusterIPs) > 0 {
-		spec.ClusterIP = spec.ClusterIPs[0]
+	var errs field.ErrorList
+	const single = "this cluster is not configured for dual-stack services"
+	if spec.IPFamilyPolicy != nil && *spec.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
+		errs = append(errs, field.Invalid(path.Child("ipFamilyPolicy"), *spec.IPFamilyPolicy, single))
 	}
-	switch spec.ClusterIP {
-	case corev1.ClusterIPNone:
-	case "":
-		ip, ok := c.a.freeAddress()
-		if !ok {
-			c.errs = append(c.errs, field.InternalError(field.NewPath("spec", "clusterIPs"),
-				fmt.Errorf("failed to allocate a serviceIP: range %s is full", c.a.cfg.ServiceCIDR)))
-			return
-		}
-		c.takeIP(ip)
-		spec.ClusterIP = ip.String()
-	default:
-		c.named(spec.ClusterIP)
-	}
-	if len(spec.ClusterIPs) == 0 && spec.ClusterIP != "" {
-		spec.ClusterIPs = []string{spec.ClusterIP}
-	}
-}
-
-func (c *claim) named(text string) {
-	path := field.NewPath("spec", "clusterIPs")
-	refuse := func(why string) {
-		c.errs = append(c.errs, field.Invalid(path, []string{text}, "failed to allocate IP "+text+": "+why))
-	}
-	ip, err := netip.ParseAddr(text)
-	if err != nil {
-		return // validation says so
-	}
-	own, taken := c.a.ips[ip]
-	switch {
-	case taken && own == c.own:
-	case taken:
-		refuse("provided IP is already allocated")
-	case !c.a.cfg.ServiceCIDR.Contains(ip):
-		refuse("the provided IP is not in the valid range. The range of valid IPs is " + c.a.cfg.ServiceCIDR.String())
-	default:
-		c.takeIP(ip)
-	}
-}
-
-func (c *claim) takeIP(ip netip.Addr) {
-	c.a.ips[ip] = c.own
-	c.ips = append(c.ips, ip)
-}
-
-// nodePorts gives each port its node port where the type has them.
-func (c *claim) nodePorts() {
-	spec := &c.svc.Spec
-	lb := spec.Type == corev1.ServiceTypeLoadBalancer
-	if spec.Type != corev1.ServiceTypeNodePort && !lb {
-		return
-	}
-	auto := !lb || spec.AllocateLoadBalancerNodePorts == nil || *spec.AllocateLoadBalancerNodePorts
-	given := map[int32]int32{} // a port's number -> node port, shared by protocols
-	for i := range spec.Ports {
-		p := &spec.Ports[i]
-		path := field.NewPath("spec", "ports").Index(i).Child("nodePort")
-		if p.NodePort == 0 {
-			if !auto {
-				continue
-			}
-			p.NodePort = c.freePort(given[p.Port], p.Protocol)
-			if p.NodePort == 0 {
-				c.errs = append(c.errs, field.InternalError(path, fmt.Errorf("failed to allocate a nodePort: range is full")))
-				continue
-			}
-		}
-		c.port(path, portKey{p.NodePort, p.Protocol})
-		given[p.Port] = p.NodePort
-	}
-}
-
-func (c *claim) healthPort() {
-	spec := &c.svc.Spec
-	if spec.Type != corev1.ServiceTypeLoadBalancer || spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
-		return
-	}
-	path := field.NewPath("spec", "healthCheckNodePort")
-	if spec.HealthCheckNodePort == 0 {
-		spec.HealthCheckNodePort = c.freePort(0, corev1.ProtocolTCP)
-	}
-	c.port(path, portKey{spec.HealthCheckNodePort, corev1.ProtocolTCP})
-}
-
-// freePort prefers the one asked for when its protocol has it free.
-func (c *claim) freePort(prefer int32, protocol corev1.Protocol) int32 {
-	if prefer != 0 {
-		if _, taken := c.a.ports[portKey{prefer, protocol}]; !taken {
-			return prefer
+	for i, f := range spec.IPFamilies {
+		if f == corev1.IPv6Protocol {
+			errs = append(errs, field.Invalid(path.Child("ipFamilies").Index(i), f, "not configured on this cluster"))
 		}
 	}
-	return c.a.freePort(protocol)
-}
-
-func (c *claim) port(path *field.Path, p portKey) {
-	own, taken := c.a.ports[p]
-	switch {
-	case taken && own == c.own:
-	case taken:
-		c.errs = append(c.errs, field.Invalid(path, p.port, "provided port is already allocated"))
-	case p.port < c.a.cfg.FirstNodePort || p.port > c.a.cfg.LastNodePort:
-		c.errs = append(c.errs, field.Invalid(path, p.port, fmt.Sprintf(
-			"provided port is not in the valid range. The range of valid ports is %d-%d", c.a.cfg.FirstNodePort, c.a.cfg.LastNodePort)))
-	default:
-		c.a.ports[p] = c.own
-		c.ports = append(c.ports, p)
+	if len(errs) == 0 && len(spec.ClusterIPs) > 1 {
+		errs = append(errs, field.Invalid(path.Child("clusterIPs"), spec.ClusterIPs, single))
 	}
-}
-
-// freeAddress picks from the upper part of the range, then from the lower.
-func (a *Allocator) freeAddress() (netip.Addr, bool) {
-	base := binary.BigEndian.Uint32(a.cfg.ServiceCIDR.Addr().AsSlice())
-	size := uint64(1) << (32 - a.cfg.ServiceCIDR.Bits())
-	static := min(max(16, size/16), 256) // KEP-3070's band for hand-chosen addresses
-	at := func(i uint64) netip.Addr {
-		var b [4]byte
-		binary.BigEndian.PutUint32(b[:], base+uint32(i))
-		return netip.AddrFrom4(b)
-	}
-	// The first address names the network, the last is its broadcast.
-	free := func(i uint64) bool { _, taken := a.ips[at(i)]; return !taken }
-	if i, ok := a.search(static, size-1, free); ok {
-		return at(i), true
-	}
-	i, ok := a.search(1, min(static, size-1), free)
-	return at(i), ok
-}
-
-func (a *Allocator) freePort(protocol corev1.Protocol) int32 {
-	first, end := uint64(a.cfg.FirstNodePort), uint64(a.cfg.LastNodePort)+1
-	static := first + min(max(16, (end-first)/32), 128) // KEP-3668
-	free := func(i uint64) bool { _, taken := a.ports[portKey{int32(i), protocol}]; return !taken }
-	if i, ok := a.search(min(static, end), end, free); ok {
-		return int32(i)
-	}
-	i, _ := a.search(first, min(static, end), free)
-	return int32(i)
-}
-
-// search looks for a free value in [from, to), beginning at a random one.
-func (a *Allocator) search(from, to uint64, free func(uint64) bool) (uint64, bool) {
-	if from >= to {
-		return 0, false
-	}
-	var b [8]byte
-	if _, err := io.ReadFull(a.cfg.Rand, b[:]); err != nil {
-		return 0, false
-	}
-	n := to - from
-	start := binary.LittleEndian.Uint64(b[:]) % n
-	for i := range n {
-		if v := from + (start+i)%n; free(v) {
-			return v, true
-		}
-	}
-	return 0, false
+	return errs
 }

@@ -1,0 +1,41 @@
+package controlplane
+
+import (
+	"context"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"coracle/pkg/registry"
+)
+
+// defaultServiceCIDR is the ServiceCIDR that the API server makes itself.
+const defaultServiceCIDR = "kubernetes"
+
+// serviceRange creates the default range of cluster addresses. It is ready at
+// once: the kubernetes Service takes its first address, whether or not a
+// controller runs.
+func (cp *ControlPlane) serviceRange(ctx context.Context) error {
+	gvr := networkingv1.SchemeGroupVersion.WithResource("servicecidrs")
+	err := cp.ensure(ctx, wantedObject{gvr: gvr, obj: &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: defaultServiceCIDR},
+		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{cp.cfg.ServiceCIDR.Masked().String()}},
+	}})
+	if err != nil {
+		return err
+	}
+	req := registry.Request{Resource: cp.resource(gvr), Name: defaultServiceCIDR, Subresource: "status"}
+	_, _, err = cp.registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
+		cidr := current.(*networkingv1.ServiceCIDR)
+		if meta.FindStatusCondition(cidr.Status.Conditions, networkingv1.ServiceCIDRConditionReady) == nil {
+			meta.SetStatusCondition(&cidr.Status.Conditions, metav1.Condition{
+				Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue,
+				Message: "Kubernetes default Service CIDR is ready", LastTransitionTime: metav1.Time{Time: cp.cfg.Clock.Now().Truncate(1e9)},
+			})
+		}
+		return cidr, nil
+	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: bootstrapManager}})
+	return err
+}
