@@ -35,20 +35,27 @@ const (
 
 // Decoder decodes request bodies into types of one scheme. It is made once.
 type Decoder struct {
-	scheme          *runtime.Scheme
+	scheme *runtime.Scheme
+	// strict and lenient find the kind of a body without decoding it twice.
 	strict, lenient map[MediaType]runtime.Serializer
+	// exact are the library's own, which explain what is wrong with a body.
+	exact map[MediaType]runtime.Serializer
 }
 
 // NewDecoder makes a Decoder for the types of scheme.
 func NewDecoder(scheme *runtime.Scheme) *Decoder {
-	serializers := func(strict bool) map[MediaType]runtime.Serializer {
+	serializers := func(kinds kjson.MetaFactory, strict bool) map[MediaType]runtime.Serializer {
 		return map[MediaType]runtime.Serializer{
-			JSON:     kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, scheme, scheme, kjson.SerializerOptions{Strict: strict}),
-			YAML:     kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, scheme, scheme, kjson.SerializerOptions{Yaml: true, Strict: strict}),
+			JSON:     kjson.NewSerializerWithOptions(kinds, scheme, scheme, kjson.SerializerOptions{Strict: strict}),
+			YAML:     kjson.NewSerializerWithOptions(kinds, scheme, scheme, kjson.SerializerOptions{Yaml: true, Strict: strict}),
 			Protobuf: protobuf.NewSerializer(scheme, scheme),
 		}
 	}
-	return &Decoder{scheme: scheme, strict: serializers(true), lenient: serializers(false)}
+	return &Decoder{
+		scheme: scheme,
+		strict: serializers(quickKind{}, true), lenient: serializers(quickKind{}, false),
+		exact: serializers(kjson.DefaultMetaFactory, false),
+	}
 }
 
 // Scheme returns the scheme whose types are decoded.
@@ -68,6 +75,9 @@ func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionK
 	}
 	obj, got, err := s.Decode(data, &want, nil)
 	strict, isStrict := runtime.AsStrictDecodingError(err)
+	if err != nil && !isStrict {
+		obj, got, err = d.exact[media].Decode(data, &want, nil)
+	}
 	switch {
 	case isStrict && validation == Strict:
 		return nil, apierrors.NewBadRequest(err.Error())
@@ -89,7 +99,7 @@ func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionK
 // DecodeInto decodes options, which clients send under many group versions,
 // into an object of a known type.
 func (d *Decoder) DecodeInto(data []byte, media MediaType, into runtime.Object) (runtime.Object, error) {
-	s, ok := d.lenient[media]
+	s, ok := d.exact[media]
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("bodies of type %s cannot be decoded", media))
 	}

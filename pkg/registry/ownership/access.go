@@ -21,8 +21,9 @@ func at[T any](p unsafe.Pointer) T { return *(*T)(p) }
 
 // sliceHeader is how a slice lies in memory.
 type sliceHeader struct {
-	data     unsafe.Pointer
-	len, cap int
+	data unsafe.Pointer
+	len  int
+	_    int // its capacity
 }
 
 // reflected returns the variable of type t at p.

@@ -1,6 +1,7 @@
 package ownership_test
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -337,11 +338,13 @@ func (h *history) run(n int) {
 	}
 }
 
+var histories = flag.Uint64("histories", 2, "how many random histories TestEqualsLibrary plays of every kind")
+
 // TestEqualsLibrary plays random histories of every kind of the table.
 func TestEqualsLibrary(t *testing.T) {
 	var sum history
 	for i, s := range allSubjects(t) {
-		for seed := range uint64(2) {
+		for seed := range *histories {
 			h := &history{filler: filler{Rand: rand.New(rand.NewPCG(uint64(i), seed)), odd: seed%2 == 1}, subject: s, t: t}
 			h.run(8)
 			sum.writes, sum.entries = sum.writes+h.writes, sum.entries+h.entries

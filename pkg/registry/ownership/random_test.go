@@ -155,7 +155,7 @@ func (f *filler) mutate(v reflect.Value, depth int) {
 	case reflect.Slice:
 		f.mutateSlice(v, depth)
 	case reflect.Struct:
-		for range 20 {
+		for range min(20, 20*v.NumField()) {
 			i := f.IntN(v.NumField())
 			if v.Type().Field(i).IsExported() {
 				f.mutate(v.Field(i), depth+1)
