@@ -141,7 +141,7 @@ func checkReadsNeverGoBack(t *testing.T) {
 			switch i {
 			case 20:
 				resume = feed.stop()
-			case 40:
+			case 26:
 				resume()
 				replica = newServer(t, testcluster.WithBackend(feed), soleWriter(false))
 			}

@@ -126,3 +126,20 @@ func (c *Cache) settled(ctx context.Context, k *kind) (*kindState, storage.Revis
 	}
 	return st, rev, nil
 }
+
+// present is the state of a kind that is as fresh as read asks, and a revision
+// at which it holds; behind is as in await.
+func (c *Cache) present(ctx context.Context, k *kind, read Read) (st *kindState, rev storage.Revision, behind bool, err error) {
+	if behind, err = c.await(ctx, read); behind || err != nil {
+		return nil, 0, behind, err
+	}
+	st, rev, err = c.settled(ctx, k)
+	if !errors.Is(err, errNotReached) {
+		return st, rev, false, err
+	}
+	// The kind was read anew, and the feed is silent since.
+	if !read.Any && read.AtLeast == 0 {
+		return nil, 0, true, nil
+	}
+	return nil, 0, false, &TooLargeError{Asked: k.state.Load().revision, Current: c.Revision(), RetryAfter: time.Second}
+}

@@ -19,7 +19,7 @@ func (c *Cache) Get(ctx context.Context, key string, read Read) (*Object, error)
 	if err != nil {
 		return nil, err
 	}
-	behind, err := c.await(ctx, read)
+	st, _, behind, err := c.present(ctx, k, read)
 	if err != nil {
 		return nil, err
 	}
@@ -29,12 +29,6 @@ func (c *Cache) Get(ctx context.Context, key string, read Read) (*Object, error)
 			return nil, err
 		}
 		return k.index(kv.Key, kv.Value, kv.ModRevision, kv.CreateRevision)
-	}
-	st := k.state.Load()
-	if st.revision > c.Revision() {
-		if st, _, err = c.settled(ctx, k); err != nil {
-			return nil, err
-		}
 	}
 	if o, ok := st.objects.Get(key); ok {
 		return o, nil
@@ -64,16 +58,12 @@ func (c *Cache) List(ctx context.Context, prefix string, opts ListOptions) (*Lis
 	if opts.Read.Exact != 0 {
 		return c.listExact(ctx, k, prefix, opts)
 	}
-	behind, err := c.await(ctx, opts.Read)
+	st, rev, behind, err := c.present(ctx, k, opts.Read)
 	if err != nil {
 		return nil, err
 	}
 	if behind {
 		return c.listStore(ctx, k, prefix, 0, opts)
-	}
-	st, rev, err := c.settled(ctx, k)
-	if err != nil {
-		return nil, err
 	}
 	return k.list(st, rev, prefix, opts)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -94,6 +95,36 @@ func TestReadAheadOfTheFeed(t *testing.T) {
 	if _, ok := k.state.Load().objects.Get(newest.Key); ok {
 		t.Error("the feed after the revision read is not applied")
 	}
+}
+
+// TestReadBesideASilentFeed: a kind was read anew and the feed does not come
+// after it. A consistent read goes to the store, others say when to come back.
+func TestReadBesideASilentFeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newChaos(newMemory(t), 1)
+		c := start(t, b, nil)
+		o := c.mustCreate(t, pods+"default/a", "in;a")
+		b.freeze()
+		defer b.thaw()
+		k := c.table().find(pods)
+		c.mu.Lock()
+		st := *k.state.Load()
+		st.revision += 5
+		k.state.Store(&st)
+		c.mu.Unlock()
+		if got, err := c.Get(t.Context(), o.Key, Read{}); err != nil || got.Revision != o.Revision {
+			t.Errorf("a consistent get: %v, %v", got, err)
+		}
+		if l, err := c.List(t.Context(), pods, ListOptions{}); err != nil || len(l.Items) != 1 {
+			t.Errorf("a consistent list: %v, %v", l, err)
+		}
+		for _, read := range []Read{{Any: true}, {AtLeast: o.Revision}} {
+			_, err := c.Get(t.Context(), o.Key, read)
+			if tooLarge, ok := errors.AsType[*TooLargeError](err); !ok || tooLarge.RetryAfter <= 0 {
+				t.Errorf("%+v: %v", read, err)
+			}
+		}
+	})
 }
 
 // scripted delivers what each of its watches is told to.
