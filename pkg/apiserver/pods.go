@@ -12,6 +12,7 @@ import (
 
 	"coracle/pkg/admission"
 	"coracle/pkg/registry"
+	"coracle/pkg/resource"
 )
 
 // ownHandlers are the subresources that this package serves beside those in
@@ -79,8 +80,8 @@ func readSub[T runtime.Object](s *Server, w http.ResponseWriter, r *http.Request
 
 // bind gives a pod its node, once.
 func (s *Server) bind(ctx context.Context, req registry.Request, b *corev1.Binding, opts registry.WriteOptions) error {
-	if b.Target.Name == "" || b.Target.Kind != "" && b.Target.Kind != "Node" {
-		return apierrors.NewBadRequest("target: a Binding must name a Node")
+	if errs := resource.CheckBinding(b); len(errs) > 0 {
+		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
 	}
 	if err := s.cfg.Registry.Admit(ctx, admission.Create, req, b, nil, opts); err != nil {
 		return err

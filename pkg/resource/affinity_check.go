@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
@@ -264,6 +265,37 @@ func checkTopologySpread(path *field.Path, list []corev1.TopologySpreadConstrain
 		errs = append(errs, checkOptional(p.Child("nodeTaintsPolicy"), c.NodeTaintsPolicy, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)...)
 		errs = append(errs, checkLabelSelector(p.Child("labelSelector"), c.LabelSelector)...)
 		errs = append(errs, checkLabelKeys(p.Child("matchLabelKeys"), c.MatchLabelKeys, c.LabelSelector)...)
+	}
+	return errs
+}
+
+// checkTopologies: where a volume may be made; the terms differ. Upstream's
+// paths of what is in a term lack its index; so do these.
+func checkTopologies(path *field.Path, terms []corev1.TopologySelectorTerm) field.ErrorList {
+	var errs field.ErrorList
+	var seen []map[string][]string
+	for i, t := range terms {
+		values := map[string][]string{}
+		for j, r := range t.MatchLabelExpressions {
+			p := path.Child("matchLabelExpressions").Index(j)
+			if len(r.Values) == 0 {
+				errs = append(errs, field.Required(p.Child("values"), ""))
+			}
+			for k, v := range r.Values {
+				if slices.Index(r.Values, v) < k {
+					errs = append(errs, field.Duplicate(p.Child("values").Index(k), v))
+				}
+			}
+			errs = append(errs, checkLabelName(p.Child("key"), r.Key)...)
+			if _, twice := values[r.Key]; twice {
+				errs = append(errs, field.Duplicate(p.Child("key"), r.Key))
+			}
+			values[r.Key] = slices.Sorted(slices.Values(r.Values))
+		}
+		if slices.ContainsFunc(seen, func(other map[string][]string) bool { return equality.Semantic.DeepEqual(values, other) }) {
+			errs = append(errs, field.Duplicate(path.Index(i).Child("matchLabelExpressions"), ""))
+		}
+		seen = append(seen, values)
 	}
 	return errs
 }

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,11 +35,11 @@ func validateEvent(e *corev1.Event) field.ErrorList {
 		p := field.NewPath(f.name)
 		errs = append(errs, required(p, f.value)...)
 		if len(f.value) > f.most {
-			errs = append(errs, field.Invalid(p, "", utilvalidation.MaxLenError(f.most)))
+			errs = append(errs, field.Invalid(p, "", fmt.Sprintf("can have at most %d characters", f.most)))
 		}
 	}
 	if len(e.Message) > maxEventNote {
-		errs = append(errs, field.Invalid(field.NewPath("message"), "", utilvalidation.MaxLenError(maxEventNote)))
+		errs = append(errs, field.Invalid(field.NewPath("message"), "", fmt.Sprintf("can have at most %d characters", maxEventNote)))
 	}
 	return append(errs, checkSet(field.NewPath("type"), e.Type, corev1.EventTypeNormal, corev1.EventTypeWarning)...)
 }

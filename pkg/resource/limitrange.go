@@ -2,6 +2,8 @@ package resource
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,7 +33,7 @@ func limitRanges() *Resource {
 			seen := map[corev1.LimitType]bool{}
 			for i := range l.Spec.Limits {
 				item, p := &l.Spec.Limits[i], field.NewPath("spec", "limits").Index(i)
-				errs = append(errs, checkName(p.Child("type"), string(item.Type), utilvalidation.IsQualifiedName)...)
+				errs = append(errs, checkLimitType(p.Child("type"), item.Type)...)
 				if seen[item.Type] {
 					errs = append(errs, field.Duplicate(p.Child("type"), item.Type))
 				}
@@ -74,18 +76,13 @@ func checkLimit(path *field.Path, l *corev1.LimitRangeItem) field.ErrorList {
 		name string
 		list corev1.ResourceList
 	}{{"max", l.Max}, {"min", l.Min}, {"default", l.Default}, {"defaultRequest", l.DefaultRequest}, {"maxLimitRequestRatio", l.MaxLimitRequestRatio}} {
+		if l.Type == corev1.LimitTypePod && len(f.list) > 0 && (f.name == "default" || f.name == "defaultRequest") {
+			errs = append(errs, field.Forbidden(path.Child(f.name), "may not be specified when `type` is 'Pod'"))
+			continue
+		}
 		for _, name := range sortedKeys(f.list) {
 			errs = append(errs, checkLimitName(path.Child(f.name).Key(string(name)), l.Type, name)...)
-			errs = append(errs, checkQuantity(path.Child(f.name).Key(string(name)), name, f.list[name])...)
 			names[name] = resource.Quantity{}
-		}
-	}
-	if l.Type == corev1.LimitTypePod {
-		if len(l.Default) > 0 {
-			errs = append(errs, field.Forbidden(path.Child("default"), "may not be specified when `type` is 'Pod'"))
-		}
-		if len(l.DefaultRequest) > 0 {
-			errs = append(errs, field.Forbidden(path.Child("defaultRequest"), "may not be specified when `type` is 'Pod'"))
 		}
 	}
 	if l.Type == corev1.LimitTypePersistentVolumeClaim {
@@ -101,11 +98,23 @@ func checkLimit(path *field.Path, l *corev1.LimitRangeItem) field.ErrorList {
 	return errs
 }
 
+// checkLimitType wants one of Kubernetes' own or a name with a domain.
+func checkLimitType(path *field.Path, t corev1.LimitType) field.ErrorList {
+	if msgs := utilvalidation.IsQualifiedName(string(t)); len(msgs) > 0 {
+		return invalid(path, t, msgs)
+	}
+	own := []corev1.LimitType{corev1.LimitTypePod, corev1.LimitTypeContainer, corev1.LimitTypePersistentVolumeClaim}
+	if !strings.Contains(string(t), "/") && !slices.Contains(own, t) {
+		return field.ErrorList{field.Invalid(path, t, "must be a standard limit type or fully qualified")}
+	}
+	return nil
+}
+
 func checkLimitName(path *field.Path, t corev1.LimitType, name corev1.ResourceName) field.ErrorList {
 	if t == corev1.LimitTypePod || t == corev1.LimitTypeContainer {
 		return checkContainerResource(path, name)
 	}
-	return invalid(path, name, utilvalidation.IsQualifiedName(string(name)))
+	return checkResourceName(path, name)
 }
 
 // checkLimitOrder: min <= defaultRequest <= default <= max, and a ratio that
@@ -127,6 +136,12 @@ func checkLimitOrder(path *field.Path, l *corev1.LimitRangeItem, name corev1.Res
 	order("defaultRequest", l.DefaultRequest, l.Default, "default request", "default limit")
 	order("default", l.Min, l.Default, "min", "default")
 	order("default", l.Default, l.Max, "default", "max")
+	limit, okLimit := l.Default[name]
+	request, okRequest := l.DefaultRequest[name]
+	if exact := !nativeResource(name) || isHugePages(name); exact && okLimit && okRequest && limit.Cmp(request) != 0 {
+		errs = append(errs, field.Invalid(path.Child("defaultRequest").Key(key), request.String(),
+			fmt.Sprintf("default value %s must equal to defaultRequest value %s in %s", limit.String(), request.String(), name)))
+	}
 	ratio, ok := l.MaxLimitRequestRatio[name]
 	if !ok {
 		return errs

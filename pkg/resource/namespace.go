@@ -2,10 +2,12 @@ package resource
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -20,8 +22,10 @@ func namespaces() *Resource {
 		ValidateName:        validation.ValidateNamespaceName,
 		Subresources: []Subresource{{
 			Name: "finalize", Verbs: []string{"update"},
-			Prepare:  two(func(ns, old *corev1.Namespace) { ns.Status = *old.Status.DeepCopy() }),
-			Validate: twoResult(func(ns, _ *corev1.Namespace) field.ErrorList { return checkNamespaceFinalizers(ns) }),
+			Prepare: two(func(ns, old *corev1.Namespace) { ns.Status = *old.Status.DeepCopy() }),
+			Validate: twoResult(func(ns, _ *corev1.Namespace) field.ErrorList {
+				return checkNamespaceFinalizers(ns, func(i int) *field.Path { return namespaceFinalizers.Index(i) })
+			}),
 		}},
 		New:        func() runtime.Object { return &corev1.Namespace{} },
 		NewList:    func() runtime.Object { return &corev1.NamespaceList{} },
@@ -50,7 +54,10 @@ func namespaces() *Resource {
 			}
 			ns.Spec.Finalizers = append(ns.Spec.Finalizers, corev1.FinalizerKubernetes)
 		},
-		Validate: checkNamespaceFinalizers,
+		Validate: func(ns *corev1.Namespace) field.ErrorList {
+			// Upstream's path of these lacks the index; so does this.
+			return checkNamespaceFinalizers(ns, func(int) *field.Path { return namespaceFinalizers })
+		},
 		ValidateStatus: func(ns, _ *corev1.Namespace) field.ErrorList {
 			want, when := corev1.NamespaceActive, "is empty"
 			if ns.DeletionTimestamp != nil {
@@ -73,10 +80,17 @@ func namespaces() *Resource {
 	})
 }
 
-func checkNamespaceFinalizers(ns *corev1.Namespace) field.ErrorList {
+var namespaceFinalizers = field.NewPath("spec", "finalizers")
+
+// checkNamespaceFinalizers wants Kubernetes' own or names with a domain.
+func checkNamespaceFinalizers(ns *corev1.Namespace, path func(i int) *field.Path) field.ErrorList {
 	var errs field.ErrorList
+	own := []corev1.FinalizerName{corev1.FinalizerKubernetes, metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
 	for i, f := range ns.Spec.Finalizers {
-		errs = append(errs, validation.ValidateFinalizerName(string(f), field.NewPath("spec", "finalizers").Index(i))...)
+		errs = append(errs, validation.ValidateFinalizerName(string(f), path(i))...)
+		if !strings.Contains(string(f), "/") && !slices.Contains(own, f) {
+			errs = append(errs, field.Invalid(path(i), f, "name is neither a standard finalizer name nor is it fully qualified"))
+		}
 	}
 	return errs
 }

@@ -8,7 +8,6 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -85,7 +84,6 @@ func validateReplicationController(rc *corev1.ReplicationController) field.Error
 	if len(spec.Selector) == 0 {
 		errs = append(errs, field.Required(path.Child("selector"), ""))
 	}
-	errs = append(errs, metav1validation.ValidateLabels(spec.Selector, path.Child("selector"))...)
 	p := path.Child("template")
 	if spec.Template == nil {
 		return append(errs, field.Required(p, ""))

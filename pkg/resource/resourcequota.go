@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -32,8 +31,7 @@ func resourceQuotas() *Resource {
 			return append(checkQuotaList(field.NewPath("spec", "hard"), q.Spec.Hard), checkQuotaScopes(&q.Spec)...)
 		},
 		ValidateUpdate: func(q, old *corev1.ResourceQuota) field.ErrorList {
-			errs := checkImmutable(field.NewPath("spec", "scopes"), scopeSet(q.Spec.Scopes), scopeSet(old.Spec.Scopes))
-			return append(errs, checkImmutable(field.NewPath("spec", "scopeSelector"), q.Spec.ScopeSelector, old.Spec.ScopeSelector)...)
+			return checkImmutable(field.NewPath("spec", "scopes"), scopeSet(q.Spec.Scopes), scopeSet(old.Spec.Scopes))
 		},
 		ValidateStatus: func(q, _ *corev1.ResourceQuota) field.ErrorList {
 			return append(checkQuotaList(field.NewPath("status", "hard"), q.Status.Hard),
@@ -58,13 +56,17 @@ func checkQuotaList(path *field.Path, list corev1.ResourceList) field.ErrorList 
 }
 
 func checkQuotaName(path *field.Path, name corev1.ResourceName) field.ErrorList {
-	if errs := invalid(path, name, utilvalidation.IsQualifiedName(string(name))); len(errs) > 0 {
-		return errs
+	errs := checkResourceName(path, name)
+	if !strings.Contains(string(name), "/") && !quotaResource(name) {
+		errs = append(errs, field.Invalid(path, name, "must be a standard resource for quota"))
 	}
-	if !strings.Contains(string(name), "/") && !standardResource(name) && !strings.HasPrefix(string(name), "requests.") {
-		return field.ErrorList{field.Invalid(path, name, "must be a standard resource for quota")}
-	}
-	return nil
+	return errs
+}
+
+// quotaResource: what of Kubernetes' own a quota can bound: all but storage,
+// which is requested.
+func quotaResource(name corev1.ResourceName) bool {
+	return name != corev1.ResourceStorage && standardResource(name)
 }
 
 var quotaScopes = []corev1.ResourceQuotaScope{
@@ -76,64 +78,88 @@ var quotaScopes = []corev1.ResourceQuotaScope{
 func checkQuotaScopes(spec *corev1.ResourceQuotaSpec) field.ErrorList {
 	var errs field.ErrorList
 	path := field.NewPath("spec", "scopes")
-	has := map[corev1.ResourceQuotaScope]bool{}
 	for _, s := range spec.Scopes {
-		has[s] = true
 		if !slices.Contains(quotaScopes, s) {
 			errs = append(errs, field.Invalid(path, spec.Scopes, "unsupported scope"))
-		} else {
-			errs = append(errs, checkScopeTracks(path, s, spec)...)
 		}
+		errs = append(errs, checkScopeTracks(path, s, spec)...)
 	}
+	errs = append(errs, checkScopePairs(path, spec.Scopes)...)
+	if spec.ScopeSelector == nil {
+		return errs
+	}
+	// Upstream's paths of these lack the index; so do these.
+	path = field.NewPath("spec", "scopeSelector", "matchExpressions")
+	var scopes []corev1.ResourceQuotaScope
+	for i := range spec.ScopeSelector.MatchExpressions {
+		r := &spec.ScopeSelector.MatchExpressions[i]
+		scopes = append(scopes, r.ScopeName)
+		errs = append(errs, checkScopeRequirement(path, r)...)
+		errs = append(errs, checkScopeTracks(path, r.ScopeName, spec)...)
+	}
+	return append(errs, checkScopePairs(path, scopes)...)
+}
+
+func checkScopeRequirement(path *field.Path, r *corev1.ScopedResourceSelectorRequirement) field.ErrorList {
+	var errs field.ErrorList
+	valued := r.ScopeName == corev1.ResourceQuotaScopePriorityClass || r.ScopeName == corev1.ResourceQuotaScopeVolumeAttributesClass
+	if !slices.Contains(quotaScopes, r.ScopeName) {
+		errs = append(errs, field.Invalid(path.Child("scopeName"), r.ScopeName, "unsupported scope"))
+	} else if !valued && r.Operator != corev1.ScopeSelectorOpExists {
+		errs = append(errs, field.Invalid(path.Child("operator"), r.Operator,
+			"must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "+
+				"ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"))
+	}
+	switch r.Operator {
+	case corev1.ScopeSelectorOpIn, corev1.ScopeSelectorOpNotIn:
+		if len(r.Values) == 0 {
+			errs = append(errs, field.Required(path.Child("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"))
+		}
+	case corev1.ScopeSelectorOpExists, corev1.ScopeSelectorOpDoesNotExist:
+		if len(r.Values) > 0 {
+			errs = append(errs, field.Invalid(path.Child("values"), r.Values, "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"))
+		}
+	default:
+		errs = append(errs, field.Invalid(path.Child("operator"), r.Operator, "not a valid selector operator"))
+	}
+	return errs
+}
+
+// checkScopePairs: nothing is both of a kind and not of it.
+func checkScopePairs(path *field.Path, scopes []corev1.ResourceQuotaScope) field.ErrorList {
+	var errs field.ErrorList
 	for _, pair := range [][2]corev1.ResourceQuotaScope{
 		{corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort},
 		{corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating},
 	} {
-		if has[pair[0]] && has[pair[1]] {
-			errs = append(errs, field.Invalid(path, spec.Scopes, "conflicting scopes"))
-		}
-	}
-	if spec.ScopeSelector == nil {
-		return errs
-	}
-	for i, r := range spec.ScopeSelector.MatchExpressions {
-		p := field.NewPath("spec", "scopeSelector", "matchExpressions").Index(i)
-		if !slices.Contains(quotaScopes, r.ScopeName) {
-			errs = append(errs, field.Invalid(p.Child("scopeName"), r.ScopeName, "unsupported scope"))
-		}
-		switch r.Operator {
-		case corev1.ScopeSelectorOpIn, corev1.ScopeSelectorOpNotIn:
-			if len(r.Values) == 0 {
-				errs = append(errs, field.Required(p.Child("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"))
-			}
-			if r.ScopeName != corev1.ResourceQuotaScopePriorityClass && r.ScopeName != corev1.ResourceQuotaScopeVolumeAttributesClass {
-				errs = append(errs, field.Invalid(p.Child("operator"), r.Operator, "must be 'Exist' only operator when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"))
-			}
-		case corev1.ScopeSelectorOpExists, corev1.ScopeSelectorOpDoesNotExist:
-			if len(r.Values) > 0 {
-				errs = append(errs, field.Invalid(p.Child("values"), r.Values, "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector"))
-			}
-		default:
-			errs = append(errs, field.Invalid(p.Child("operator"), r.Operator, "not a valid selector operator"))
+		if slices.Contains(scopes, pair[0]) && slices.Contains(scopes, pair[1]) {
+			errs = append(errs, field.Invalid(path, scopes, "conflicting scopes"))
 		}
 	}
 	return errs
 }
 
-// checkScopeTracks: a scope of pods can bound only what pods use.
+// checkScopeTracks: a scope can bound only what has it.
 func checkScopeTracks(path *field.Path, s corev1.ResourceQuotaScope, spec *corev1.ResourceQuotaSpec) field.ErrorList {
-	for _, name := range sortedKeys(spec.Hard) {
-		ok := name == corev1.ResourcePods
-		if s != corev1.ResourceQuotaScopeBestEffort {
-			_, last, _ := strings.Cut(string(name), ".")
-			ok = ok || name == corev1.ResourceCPU || name == corev1.ResourceMemory || name == corev1.ResourceEphemeralStorage ||
-				last == "cpu" || last == "memory" || last == "ephemeral-storage" || strings.Contains(string(name), "/") || strings.Contains(string(name), "hugepages-")
+	tracked := []corev1.ResourceName{corev1.ResourcePods}
+	switch s {
+	case corev1.ResourceQuotaScopeBestEffort:
+	case corev1.ResourceQuotaScopeVolumeAttributesClass:
+		tracked = []corev1.ResourceName{corev1.ResourcePersistentVolumeClaims, corev1.ResourceRequestsStorage}
+	default:
+		if !slices.Contains(quotaScopes, s) {
+			return nil
 		}
-		if !ok && s != corev1.ResourceQuotaScopeVolumeAttributesClass {
-			return field.ErrorList{field.Invalid(path, spec.Scopes, "unsupported scope applied to resource")}
+		tracked = append(tracked, corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceRequestsCPU,
+			corev1.ResourceRequestsMemory, corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory)
+	}
+	var errs field.ErrorList
+	for _, name := range sortedKeys(spec.Hard) {
+		if quotaResource(name) && !slices.Contains(tracked, name) {
+			errs = append(errs, field.Invalid(path, spec.Scopes, "unsupported scope applied to resource"))
 		}
 	}
-	return nil
+	return errs
 }
 
 func quotaRow(q *corev1.ResourceQuota, now time.Time) []any {

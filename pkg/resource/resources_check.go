@@ -12,25 +12,30 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
-// checkResourceName wants a name that a container may ask for: one of the
+// checkContainerResource wants a name that a container may ask for: one of the
 // standard ones or an extended one ("example.com/thing").
 func checkContainerResource(path *field.Path, name corev1.ResourceName) field.ErrorList {
-	errs := invalid(path, name, utilvalidation.IsQualifiedName(string(name)))
-	if len(errs) > 0 {
-		return errs
-	}
+	errs := checkResourceName(path, name)
+	own := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
 	switch {
-	case isHugePages(name):
-		return nil
-	case slices.Contains([]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}, name):
-		return nil
 	case !strings.Contains(string(name), "/"):
-		if !standardResource(name) {
-			errs = append(errs, field.Invalid(path, name, "must be a standard resource type or fully qualified"))
+		if !isHugePages(name) && !slices.Contains(own, name) {
+			errs = append(errs, field.Invalid(path, name, "must be a standard resource for containers"))
 		}
-		return append(errs, field.Invalid(path, name, "must be a standard resource for containers"))
-	case !strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix) && !extendedResource(name):
-		return field.ErrorList{field.Invalid(path, name, "doesn't follow extended resource name standard")}
+	case !nativeResource(name) && !extendedResource(name):
+		errs = append(errs, field.Invalid(path, name, "doesn't follow extended resource name standard"))
+	}
+	return errs
+}
+
+// checkResourceName wants one of Kubernetes' own resources or a name with a
+// domain.
+func checkResourceName(path *field.Path, name corev1.ResourceName) field.ErrorList {
+	if msgs := utilvalidation.IsQualifiedName(string(name)); len(msgs) > 0 {
+		return invalid(path, name, msgs)
+	}
+	if !strings.Contains(string(name), "/") && !standardResource(name) {
+		return field.ErrorList{field.Invalid(path, name, "must be a standard resource type or fully qualified")}
 	}
 	return nil
 }

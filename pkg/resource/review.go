@@ -3,7 +3,6 @@ package resource
 import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -45,11 +44,4 @@ func selfSubjectAccessReviews() *Resource {
 func selfSubjectRulesReviews() *Resource {
 	return review[*authorizationv1.SelfSubjectRulesReview](authorizationv1.SchemeGroupVersion, "SelfSubjectRulesReview", "selfsubjectrulesreviews", false,
 		func() runtime.Object { return &authorizationv1.SelfSubjectRulesReview{} })
-}
-
-// bindings are pods/binding under a name of its own, as upstream still serves
-// it; creating one binds the pod of its name.
-func bindings() *Resource {
-	return review[*corev1.Binding](corev1.SchemeGroupVersion, "Binding", "bindings", true,
-		func() runtime.Object { return &corev1.Binding{} })
 }

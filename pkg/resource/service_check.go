@@ -11,9 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// kubeletPort must not be reachable through a load balancer.
-const kubeletPort = 10250
-
 func validateService(svc *corev1.Service) field.ErrorList {
 	path, spec := field.NewPath("spec"), &svc.Spec
 	headless := spec.ClusterIP == corev1.ClusterIPNone
@@ -32,7 +29,7 @@ func validateService(svc *corev1.Service) field.ErrorList {
 	errs = append(errs, checkLoadBalancer(path, spec)...)
 	errs = append(errs, checkClusterIPs(path, spec)...)
 	if d := spec.TrafficDistribution; d != nil {
-		errs = append(errs, checkSet(path.Child("trafficDistribution"), *d, corev1.ServiceTrafficDistributionPreferClose,
+		errs = append(errs, checkOptional(path.Child("trafficDistribution"), d, corev1.ServiceTrafficDistributionPreferClose,
 			corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode)...)
 	}
 	return errs
@@ -42,14 +39,7 @@ func checkServiceType(path *field.Path, spec *corev1.ServiceSpec) field.ErrorLis
 	errs := checkSet(path.Child("type"), spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName,
 		corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)
 	switch spec.Type {
-	case corev1.ServiceTypeLoadBalancer:
-		for i, p := range spec.Ports {
-			if p.Port == kubeletPort {
-				errs = append(errs, field.Invalid(path.Child("ports").Index(i), p.Port, "may not expose port 10250 externally since it is used by kubelet"))
-			}
-		}
-		fallthrough
-	case corev1.ServiceTypeNodePort:
+	case corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort:
 		if spec.ClusterIP == corev1.ClusterIPNone {
 			errs = append(errs, field.Invalid(path.Child("clusterIPs").Index(0), spec.ClusterIP,
 				fmt.Sprintf("may not be set to 'None' for %s services", spec.Type)))
@@ -103,9 +93,8 @@ func checkServicePorts(path *field.Path, spec *corev1.ServiceSpec) field.ErrorLi
 		if sp.NodePort == 0 {
 			continue
 		}
-		if spec.Type == corev1.ServiceTypeClusterIP || spec.Type == corev1.ServiceTypeExternalName {
-			errs = append(errs, field.Forbidden(p.Child("nodePort"), fmt.Sprintf("may not be used when `type` is '%s'", spec.Type)))
-			continue
+		if spec.Type == corev1.ServiceTypeClusterIP {
+			errs = append(errs, field.Forbidden(p.Child("nodePort"), "may not be used when `type` is 'ClusterIP'"))
 		}
 		if key := (number{sp.Protocol, sp.NodePort}); nodePorts[key] {
 			errs = append(errs, field.Duplicate(p.Child("nodePort"), sp.NodePort))
@@ -127,14 +116,29 @@ func checkSessionAffinity(path *field.Path, spec *corev1.ServiceSpec) field.Erro
 	case spec.SessionAffinity == corev1.ServiceAffinityNone && c != nil:
 		errs = append(errs, field.Forbidden(p, fmt.Sprintf("must not be set when session affinity is %s", corev1.ServiceAffinityNone)))
 	case spec.SessionAffinity == corev1.ServiceAffinityClientIP:
-		p = p.Child("clientIP", "timeoutSeconds")
-		if c == nil || c.ClientIP == nil || c.ClientIP.TimeoutSeconds == nil {
-			errs = append(errs, field.Required(p, ""))
-		} else if s := *c.ClientIP.TimeoutSeconds; s <= 0 || s > 86400 {
-			errs = append(errs, field.Invalid(p, s, fmt.Sprintf("must be greater than 0 and less than %d", 86400)))
-		}
+		errs = append(errs, checkClientIP(p, c)...)
 	}
 	return errs
+}
+
+// maxAffinitySeconds is a day.
+const maxAffinitySeconds = 86400
+
+func checkClientIP(path *field.Path, c *corev1.SessionAffinityConfig) field.ErrorList {
+	const when = "when session affinity type is ClientIP"
+	switch {
+	case c == nil:
+		return field.ErrorList{field.Required(path, when)}
+	case c.ClientIP == nil:
+		return field.ErrorList{field.Required(path.Child("clientIP"), when)}
+	}
+	path = path.Child("clientIP", "timeoutSeconds")
+	if s := c.ClientIP.TimeoutSeconds; s == nil {
+		return field.ErrorList{field.Required(path, when)}
+	} else if *s <= 0 || *s > maxAffinitySeconds {
+		return field.ErrorList{field.Invalid(path, *s, fmt.Sprintf("must be greater than 0 and less than %d", maxAffinitySeconds))}
+	}
+	return nil
 }
 
 func checkTrafficPolicies(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
@@ -149,8 +153,8 @@ func checkTrafficPolicies(path *field.Path, spec *corev1.ServiceSpec) field.Erro
 	p = path.Child("healthCheckNodePort")
 	if n := spec.HealthCheckNodePort; !needsHealthPort(spec) && n != 0 {
 		errs = append(errs, field.Invalid(p, n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"))
-	} else if n < 0 {
-		errs = append(errs, field.Invalid(p, n, "must be greater than or equal to 0"))
+	} else if n != 0 {
+		errs = append(errs, checkPortNumber(p, n)...)
 	}
 	return append(errs, checkOptional(path.Child("internalTrafficPolicy"), spec.InternalTrafficPolicy,
 		corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
@@ -158,10 +162,12 @@ func checkTrafficPolicies(path *field.Path, spec *corev1.ServiceSpec) field.Erro
 
 func checkLoadBalancer(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
 	var errs field.ErrorList
+	// The capital is upstream's.
+	ranges := path.Child("LoadBalancerSourceRanges")
 	for i, cidr := range spec.LoadBalancerSourceRanges {
-		errs = append(errs, utilvalidation.IsValidCIDRForLegacyField(path.Child("loadBalancerSourceRanges").Index(i), strings.TrimSpace(cidr), false, nil)...)
+		errs = append(errs, utilvalidation.IsValidCIDRForLegacyField(ranges.Index(i), strings.TrimSpace(cidr), false, nil)...)
 	}
-	if c := spec.LoadBalancerClass; c != nil {
+	if c := spec.LoadBalancerClass; c != nil && spec.Type == corev1.ServiceTypeLoadBalancer {
 		errs = append(errs, invalid(path.Child("loadBalancerClass"), *c, utilvalidation.IsQualifiedName(*c))...)
 	}
 	if spec.Type == corev1.ServiceTypeLoadBalancer {
@@ -174,7 +180,7 @@ func checkLoadBalancer(path *field.Path, spec *corev1.ServiceSpec) field.ErrorLi
 		name string
 		set  bool
 	}{
-		{"loadBalancerSourceRanges", len(spec.LoadBalancerSourceRanges) > 0},
+		{"LoadBalancerSourceRanges", len(spec.LoadBalancerSourceRanges) > 0},
 		{"loadBalancerClass", spec.LoadBalancerClass != nil},
 		{"allocateLoadBalancerNodePorts", spec.AllocateLoadBalancerNodePorts != nil},
 	} {
@@ -187,90 +193,57 @@ func checkLoadBalancer(path *field.Path, spec *corev1.ServiceSpec) field.ErrorLi
 
 func checkClusterIPs(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
 	var errs field.ErrorList
+	if spec.Type == corev1.ServiceTypeExternalName {
+		return nil // it has none of all this
+	}
 	p := path.Child("clusterIPs")
-	if spec.ClusterIP != "" && (len(spec.ClusterIPs) == 0 || spec.ClusterIPs[0] != spec.ClusterIP) {
+	switch {
+	case spec.ClusterIP == "" && len(spec.ClusterIPs) > 0:
+		errs = append(errs, field.Invalid(p, spec.ClusterIPs, "must be empty when `clusterIP` is not specified"))
+	case spec.ClusterIP != "" && len(spec.ClusterIPs) == 0:
+		errs = append(errs, field.Required(p, ""))
+	case spec.ClusterIP != "" && spec.ClusterIPs[0] != spec.ClusterIP:
 		errs = append(errs, field.Invalid(p, spec.ClusterIPs, "first value must match `clusterIP`"))
 	}
-	errs = append(errs, checkOptional(path.Child("ipFamilyPolicy"), spec.IPFamilyPolicy,
-		corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack)...)
 	for i, f := range spec.IPFamilies {
-		errs = append(errs, checkSet(path.Child("ipFamilies").Index(i), f, corev1.IPv4Protocol, corev1.IPv6Protocol)...)
+		errs = append(errs, checkOptional(path.Child("ipFamilies").Index(i), &f, corev1.IPv4Protocol, corev1.IPv6Protocol)...)
 		if slices.Index(spec.IPFamilies, f) < i {
 			errs = append(errs, field.Duplicate(path.Child("ipFamilies").Index(i), f))
 		}
 	}
-	if len(spec.ClusterIPs) > 2 {
-		errs = append(errs, field.Invalid(p, spec.ClusterIPs, "may only hold up to 2 values"))
-	}
+	errs = append(errs, checkOptional(path.Child("ipFamilyPolicy"), spec.IPFamilyPolicy,
+		corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack)...)
+	return append(errs, checkAddressList(p, spec)...)
+}
+
+// checkAddressList is about clusterIPs alone. Families are compared only once
+// every address is one.
+func checkAddressList(path *field.Path, spec *corev1.ServiceSpec) field.ErrorList {
+	var errs, bad field.ErrorList
+	families := map[bool]int{}
 	for i, ip := range spec.ClusterIPs {
-		if ip == corev1.ClusterIPNone {
+		if i == 0 && ip == corev1.ClusterIPNone {
 			if len(spec.ClusterIPs) > 1 {
-				errs = append(errs, field.Invalid(p, spec.ClusterIPs, "'None' must be the first and only value"))
+				bad = append(bad, field.Invalid(path, spec.ClusterIPs, "'None' must be the first and only value"))
 			}
 			continue
 		}
-		bad := utilvalidation.IsValidIPForLegacyField(p.Index(i), ip, false, nil)
-		errs = append(errs, bad...)
-		if len(bad) == 0 && i < len(spec.IPFamilies) && isIPv6(ip) != (spec.IPFamilies[i] == corev1.IPv6Protocol) {
-			errs = append(errs, field.Invalid(p.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", spec.IPFamilies[i], i)))
-		}
+		bad = append(bad, utilvalidation.IsValidIPForLegacyField(path.Index(i), ip, false, nil)...)
+		families[isIPv6(ip)]++
 	}
-	return errs
-}
-
-// validateServiceUpdate: an address of the service range stays for as long as
-// the type needs one; going to or from ExternalName gives it up or takes one.
-func validateServiceUpdate(svc, old *corev1.Service) field.ErrorList {
-	path := field.NewPath("spec")
-	is, was := &svc.Spec, &old.Spec
-	var errs field.ErrorList
-	p := path.Child("clusterIPs")
-	if is.Type != corev1.ServiceTypeExternalName && was.Type != corev1.ServiceTypeExternalName {
-		switch {
-		case len(was.ClusterIPs) > 0 && len(is.ClusterIPs) == 0:
-			errs = append(errs, field.Invalid(p.Index(0), is.ClusterIPs, "primary clusterIP can not be unset"))
-		case len(was.ClusterIPs) > 0 && is.ClusterIPs[0] != was.ClusterIPs[0]:
-			errs = append(errs, field.Invalid(p.Index(0), is.ClusterIPs, "may not change once set"))
-		case len(was.ClusterIPs) > 1 && len(is.ClusterIPs) > 1 && is.ClusterIPs[1] != was.ClusterIPs[1]:
-			errs = append(errs, field.Invalid(p.Index(1), is.ClusterIPs, "may not change once set"))
-		}
-		if len(was.IPFamilies) > 0 && len(is.IPFamilies) > 0 && is.IPFamilies[0] != was.IPFamilies[0] {
-			errs = append(errs, field.Invalid(path.Child("ipFamilies").Index(0), is.IPFamilies, "may not change once set"))
-		}
+	errs = append(errs, bad...)
+	if len(spec.ClusterIPs) > 2 {
+		errs = append(errs, field.Invalid(path, spec.ClusterIPs, "may only hold up to 2 values"))
 	}
-	// A load balancer that one implementation made is not handed to another.
-	if is.Type == corev1.ServiceTypeLoadBalancer && was.Type == corev1.ServiceTypeLoadBalancer {
-		errs = append(errs, checkSamePointer(path.Child("loadBalancerClass"), is.LoadBalancerClass, was.LoadBalancerClass)...)
+	if len(bad) > 0 {
+		return errs
 	}
-	return errs
-}
-
-func checkSamePointer(path *field.Path, is, was *string) field.ErrorList {
-	if (is == nil) != (was == nil) || (is != nil && *is != *was) {
-		return field.ErrorList{field.Invalid(path, is, "may not change once set")}
+	if families[true] > 1 || families[false] > 1 {
+		errs = append(errs, field.Invalid(path, spec.ClusterIPs, "may specify no more than one IP for each IP family"))
 	}
-	return nil
-}
-
-func validateServiceStatus(svc, _ *corev1.Service) field.ErrorList {
-	var errs field.ErrorList
-	path := field.NewPath("status", "loadBalancer", "ingress")
-	if len(svc.Status.LoadBalancer.Ingress) > 0 && svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		errs = append(errs, field.Forbidden(path, "may only be used when `spec.type` is \"LoadBalancer\""))
-	}
-	for i, in := range svc.Status.LoadBalancer.Ingress {
-		p := path.Index(i)
-		if in.IP != "" {
-			errs = append(errs, utilvalidation.IsValidIPForLegacyField(p.Child("ip"), in.IP, false, nil)...)
-			if in.IPMode == nil {
-				errs = append(errs, field.Required(p.Child("ipMode"), "must be specified when `ip` is set"))
-			}
-		} else if in.IPMode != nil {
-			errs = append(errs, field.Forbidden(p.Child("ipMode"), "may not be specified when `ip` is not set"))
-		}
-		errs = append(errs, checkOptional(p.Child("ipMode"), in.IPMode, corev1.LoadBalancerIPModeProxy, corev1.LoadBalancerIPModeVIP)...)
-		if in.Hostname != "" {
-			errs = append(errs, invalid(p.Child("hostname"), in.Hostname, utilvalidation.IsDNS1123Subdomain(in.Hostname))...)
+	for i, ip := range spec.ClusterIPs {
+		if ip != corev1.ClusterIPNone && i < len(spec.IPFamilies) && isIPv6(ip) != (spec.IPFamilies[i] == corev1.IPv6Protocol) {
+			errs = append(errs, field.Invalid(path.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", spec.IPFamilies[i], i)))
 		}
 	}
 	return errs

@@ -65,8 +65,9 @@ func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
 	if c.VolumeBindingMode == nil {
 		errs = append(errs, field.Required(field.NewPath("volumeBindingMode"), ""))
 	}
-	return append(errs, checkOptional(field.NewPath("volumeBindingMode"), c.VolumeBindingMode,
+	errs = append(errs, checkOptional(field.NewPath("volumeBindingMode"), c.VolumeBindingMode,
 		storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer)...)
+	return append(errs, checkTopologies(field.NewPath("allowedTopologies"), c.AllowedTopologies)...)
 }
 
 func checkParameters(path *field.Path, params map[string]string) field.ErrorList {
