@@ -1,16 +1,24 @@
 # Coracle: build, test, run. "make up" makes a cluster, "make test" proves
 # that the project works.
-.PHONY: all build test lint unit e2e bench bench-node bench-api up down packages clean generate
+.PHONY: all build clients test lint unit e2e bench bench-node bench-api up down packages clean generate
 
 GO ?= go
-# Without gRPC's tracing pages nothing in the kubelet calls methods by name, and
-# the linker can drop those that nobody uses: half of the program.
-TAGS ?= grpcnotrace
+# One set of flags for programs and tests, so that everything is compiled once.
+# Without cgo the programs need no library of the machine, in a node neither,
+# and the machine needs no C compiler. Without gRPC's tracing pages nothing in
+# the kubelet calls methods by name, and the linker can drop those that nobody
+# uses: half of the program.
+TAGS = grpcnotrace
+export CGO_ENABLED = 0
+export GOFLAGS = -trimpath -tags=$(TAGS)
+
+# The version that the stock kubectl calls itself: that of its module.
+KUBE = v1.$(subst v0.,,$(shell $(GO) -C hack/clients list -m -f '{{.Version}}' k8s.io/kubectl))
 
 all: build
 
 build: ## The programs, into bin/.
-	$(GO) build -tags $(TAGS) -o bin/ ./cmd/...
+	$(GO) build -ldflags "-s -w" -o bin/ ./cmd/...
 
 up: ## A three-node cluster named coracle (CLUSTER and NODES change that).
 	hack/cluster-up.sh
@@ -27,7 +35,8 @@ packages: ## What the node tests need from the distribution.
 lint: ## Formatting, vet and staticcheck.
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" >&2; echo "$$unformatted" >&2; exit 1; fi
-	$(GO) vet ./...
+	$(GO) vet -tags e2e,$(TAGS) ./...
+	$(GO) -C hack/clients vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) -C hack/bench vet ./...
 
@@ -35,14 +44,17 @@ unit: ## Tests of all packages: in process, on loopback, in own namespaces.
 	$(GO) test ./...
 	$(GO) -C hack/bench test ./...
 
-e2e: build ## The demo on a real cluster of three nodes with real containers.
+e2e: build clients ## The demo on a real cluster of three nodes with real containers.
 	$(GO) run ./hack/images --out bin/images
-	$(GO) test -tags e2e -count=1 -timeout 15m -v ./e2e
+	$(GO) test -tags e2e,$(TAGS) -count=1 -timeout 15m -v ./e2e
+
+clients: ## Stock kubectl and Helm of the pinned versions, for the end-to-end run.
+	$(GO) -C hack/clients build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(KUBE)" -o ../../bin/ ./kubectl helm.sh/helm/v3/cmd/helm
 
 bench: bench-api bench-node ## What was measured beside its reference.
 
 bench-api: ## The API server beside a reference and a floor; ARGS="-quick" takes a minute.
-	$(GO) build -tags $(TAGS) -o bin/ ./cmd/apiserver
+	$(GO) build -ldflags "-s -w" -o bin/ ./cmd/apiserver
 	$(GO) -C hack/bench build -o ../../bin/bench/ ./etcd ./floor ./reference
 	$(GO) -C hack/bench run . $(ARGS)
 

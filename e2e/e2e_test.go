@@ -37,6 +37,7 @@ type suite struct {
 	t          *testing.T
 	root       string // of the checkout
 	kubeconfig string
+	home       string // of the person who types, for what clients keep there
 	client     kubernetes.Interface
 }
 
@@ -48,7 +49,7 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &suite{t: t, root: root, kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
+	s := &suite{t: t, root: root, kubeconfig: filepath.Join(t.TempDir(), "kubeconfig"), home: t.TempDir()}
 	s.ctl("cluster", "delete", name, "--ignore-not-found")
 	s.noLeftovers()
 	t.Cleanup(func() {
@@ -58,9 +59,14 @@ func TestCluster(t *testing.T) {
 	})
 	s.create()
 	s.quickStart()
+	s.tour()
+	s.stockClients()
+	s.realRuntime()
 	s.demo()
 	s.survivesNodeKill()
+	s.survivesPartition()
 	s.survivesRestart()
+	s.survivesPowerCut()
 }
 
 // ctl runs the tool and returns what it printed; a failure ends the test.
@@ -74,9 +80,25 @@ func (s *suite) ctl(args ...string) string {
 }
 
 func (s *suite) tryCtl(args ...string) (string, error) {
-	cmd := exec.Command(filepath.Join(s.root, "bin", "ctl"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.kubeconfig)
+	return s.program("", "ctl", args...)
+}
+
+// commandLimit bounds every command that the run starts.
+const commandLimit = 3 * time.Minute
+
+// program runs one of the built programs as a person would, with input on its
+// standard input, and returns what it printed.
+func (s *suite) program(input, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+	defer cancel()
+	return s.start(ctx, input, filepath.Join(s.root, "bin", name), args...)
+}
+
+func (s *suite) start(ctx context.Context, input, path string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.kubeconfig, "HOME="+s.home)
 	cmd.Dir = s.root
+	cmd.Stdin = strings.NewReader(input)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -110,6 +132,7 @@ func (s *suite) create() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	config.QPS = -1 // what it measures is the cluster, not its own limit
 	s.client = kubernetes.NewForConfigOrDie(config)
 	s.run("first", "sleep", "1000000")
 	s.eventually("the first pod runs", time.Minute, s.running("default", "first"))

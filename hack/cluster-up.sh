@@ -19,7 +19,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 $as_root hack/install-packages
-go build -tags grpcnotrace -o bin/ ./cmd/...
+make -s build
 go run ./hack/images --out bin/images
 $as_root bin/ctl cluster create "$cluster" --nodes "${NODES:-3}" --images bin/images --ensure "$@"
 

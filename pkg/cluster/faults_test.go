@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -240,9 +241,57 @@ func TestEgress(t *testing.T) {
 	if on, err := os.ReadFile(forwardingFile); err != nil || string(on) != "1\n" {
 		t.Errorf("forwarding is %q, %v", on, err)
 	}
+	checkOutside(t, nodes[0])
 	must(t, m.Delete(t.Context(), "cl-open"))
 	if after, err := os.ReadFile(forwardingFile); err != nil || string(after) != string(before) {
 		t.Errorf("forwarding was %q and is %q, %v", before, after, err)
+	}
+}
+
+// checkOutside puts a server beyond the host, in a namespace of its own, which
+// knows no way back to the cluster: the node reaches it under the host's
+// address.
+func checkOutside(t *testing.T, node NodeInfo) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "outside")
+	outside, err := network.CreateNS(file)
+	must(t, err)
+	t.Cleanup(func() { must(t, network.DeleteNS(file)) })
+	defer outside.Close()
+	host, err := network.CurrentNS()
+	must(t, err)
+	defer host.Close()
+	const link, hostAddr, outsideAddr = "cl-outside", "198.51.100.1", "198.51.100.2"
+	must(t, network.EnsureVeth(network.VethEnd{NS: host, Name: link}, network.VethEnd{NS: outside, Name: "eth0"}, 1500))
+	must(t, host.EnsureAddr(link, netip.MustParsePrefix(hostAddr+"/30")))
+	must(t, host.SetUp(link))
+	must(t, outside.EnsureAddr("eth0", netip.MustParsePrefix(outsideAddr+"/30")))
+	must(t, outside.SetUp("eth0"))
+	var listener net.Listener
+	must(t, outside.Do(func() (err error) {
+		listener, err = net.Listen("tcp", outsideAddr+":0")
+		return err
+	}))
+	defer listener.Close()
+	seen := make(chan string, 1)
+	go func() {
+		if c, err := listener.Accept(); err == nil {
+			seen <- c.RemoteAddr().(*net.TCPAddr).IP.String()
+			c.Close()
+		}
+	}()
+	inside, err := network.PIDNS(node.PID)
+	must(t, err)
+	defer inside.Close()
+	must(t, inside.Do(func() error {
+		c, err := net.DialTimeout("tcp", listener.Addr().String(), 10*time.Second)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}))
+	if from := <-seen; from != hostAddr {
+		t.Errorf("the server outside saw %s, want the host's %s", from, hostAddr)
 	}
 }
 

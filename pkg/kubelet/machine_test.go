@@ -181,7 +181,7 @@ func machineCases() []machineCase {
 		{name: "success", script: "exit 0", phase: corev1.PodSucceeded, reason: "Completed"},
 		{name: "failure", script: "exit 3", phase: corev1.PodFailed, exit: 3, reason: "Error"},
 		{name: "message", script: "echo bye" + tell, phase: corev1.PodSucceeded, message: "bye\n"},
-		{name: "message-from-log", script: "echo out; echo err 1>&2; exit 1", phase: corev1.PodFailed, exit: 1, message: "out\nerr\n", real: true,
+		{name: "message-from-log", script: "echo out; sleep 0.2; echo err 1>&2; exit 1", phase: corev1.PodFailed, exit: 1, message: "out\nerr\n", real: true,
 			change: func(p *corev1.Pod) {
 				p.Spec.Containers[0].TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
 			}},
@@ -242,7 +242,7 @@ func machineCases() []machineCase {
 			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}
 			p.Spec.Containers[0].Resources.Requests = p.Spec.Containers[0].Resources.Limits
 		}},
-		{name: "shared-processes", script: "ps | grep -c '[s]leep infinity'" + tell, phase: corev1.PodSucceeded, message: "1\n", real: true,
+		{name: "shared-processes", script: "ps | grep -c ' [/]pause'" + tell, phase: corev1.PodSucceeded, message: "1\n", real: true,
 			change: func(p *corev1.Pod) { p.Spec.ShareProcessNamespace = &yes }},
 		{name: "host-network", script: "ls /sys/class/net | grep -c cni0" + tell, phase: corev1.PodSucceeded, message: "1\n", real: true,
 			change: func(p *corev1.Pod) { p.Spec.HostNetwork = true }},

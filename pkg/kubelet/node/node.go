@@ -22,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
@@ -222,6 +223,30 @@ func (m *Manager) register(ctx context.Context) error {
 	return nil
 }
 
+// refresh reads what others made of the Node: a controller that marked it
+// unreachable while it was cut off, a person who deleted it. Any cached version
+// will do that is not older than what was seen already.
+func (m *Manager) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	node, err := m.cfg.Client.CoreV1().Nodes().Get(ctx, m.cfg.Name, metav1.GetOptions{ResourceVersion: "0"})
+	switch {
+	case apierrors.IsNotFound(err):
+		err = m.register(ctx)
+	case err == nil && !older(node.ResourceVersion, m.Node().ResourceVersion):
+		m.remember(node)
+	}
+	if err != nil {
+		m.cfg.Log.Warn("the API server did not show the node, will try again", "error", err)
+	}
+}
+
+// older tells whether version a is known to come before b.
+func older(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	return err == nil && order < 0
+}
+
 func (m *Manager) remember(node *corev1.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -254,6 +279,9 @@ func (m *Manager) keepStatus(ctx context.Context) {
 	var written time.Time
 	for ctx.Err() == nil {
 		ready = m.look(ctx) || ready
+		if ready {
+			m.refresh(ctx)
+		}
 		now := m.cfg.Clock.Now()
 		late := now.Sub(written) >= reportAtLatest
 		if late || m.stale() {

@@ -152,9 +152,29 @@ func TestNodeDeletedIsRegisteredAgain(t *testing.T) {
 		if err := client.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(6 * time.Minute)
+		time.Sleep(checkEvery + time.Second)
 		synctest.Wait()
 		get(t, client)
+	})
+}
+
+// TestAVerdictOfOthersIsCorrected: a node that was cut off for a while was
+// marked unknown, and says itself that it is well as soon as it can.
+func TestAVerdictOfOthersIsCorrected(t *testing.T) {
+	inBubble(t, func(*fake.Clientset) {}, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
+		synctest.Wait()
+		node := get(t, client).DeepCopy()
+		for i := range node.Status.Conditions {
+			node.Status.Conditions[i].Status = corev1.ConditionUnknown
+		}
+		if _, err := client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(checkEvery + time.Second)
+		synctest.Wait()
+		if c := ready(get(t, client)); c.Status != corev1.ConditionTrue {
+			t.Errorf("Ready %+v", c)
+		}
 	})
 }
 
