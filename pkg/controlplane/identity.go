@@ -8,8 +8,10 @@ import (
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
@@ -102,10 +104,30 @@ func (cp *ControlPlane) nodeHandlers(config *tls.Config) map[string]apiserver.Ha
 			}
 			return registry.Shared(res, o)
 		},
+		Slices: cp.slices,
 		Admit: func(ctx context.Context, req registry.Request, options runtime.Object) error {
 			return cp.registry.Admit(ctx, admission.Connect, req, options, nil, registry.WriteOptions{})
 		},
 	}).Handlers()
+}
+
+// slices reads the endpoint slices of a service.
+func (cp *ControlPlane) slices(ctx context.Context, namespace, service string) ([]*discoveryv1.EndpointSlice, error) {
+	res := cp.resource(discoveryv1.SchemeGroupVersion.WithResource("endpointslices"))
+	page, err := cp.registry.List(ctx, registry.Request{Resource: res, Namespace: namespace},
+		registry.ListOptions{Labels: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: service})})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*discoveryv1.EndpointSlice, 0, len(page.Items))
+	for _, o := range page.Items {
+		obj, err := registry.Shared(res, o)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, obj.(*discoveryv1.EndpointSlice))
+	}
+	return out, nil
 }
 
 func (cp *ControlPlane) tokens(id *Identity) (tokens, error) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -40,8 +41,15 @@ type agent struct {
 	front  *httptest.Server // the API server's side
 	node   *corev1.Node
 	pod    *corev1.Pod
+	// service and slices are what services/proxy reads; may be nil.
+	service *corev1.Service
+	slices  []*discoveryv1.EndpointSlice
 
 	closed chan struct{} // one element for each connection that ended, up to its size
+
+	// ports are what listens in the pod, by number; nil echoes on every port.
+	// Set before the first request.
+	ports map[string]string
 
 	mu   sync.Mutex
 	seen []*http.Request // guarded by mu
@@ -86,11 +94,15 @@ func newAgent(t *testing.T, change ...func(*nodeproxy.Config)) *agent {
 		CheckAddress: func(netip.Addr) error { return nil },
 		Admit:        func(context.Context, registry.Request, runtime.Object) error { return nil },
 		Object: func(_ context.Context, gvr schema.GroupVersionResource, _, _ string) (runtime.Object, error) {
-			if gvr.Resource == "nodes" {
+			switch gvr.Resource {
+			case "nodes":
 				return a.node, nil
+			case "services":
+				return a.service, nil
 			}
 			return a.pod, nil
 		},
+		Slices: func(context.Context, string, string) ([]*discoveryv1.EndpointSlice, error) { return a.slices, nil },
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -105,7 +117,11 @@ func newAgent(t *testing.T, change ...func(*nodeproxy.Config)) *agent {
 			http.NotFound(w, r)
 			return
 		}
-		h(w, r, registry.Request{Namespace: "ns", Name: "pod"}, rest)
+		name := "pod"
+		if as := r.Header.Get("X-Test-Name"); as != "" {
+			name = as
+		}
+		h(w, r, registry.Request{Namespace: "ns", Name: name}, rest)
 	}))
 	t.Cleanup(a.front.Close)
 	return a
@@ -243,7 +259,8 @@ func (a *agent) spdyStreams(w http.ResponseWriter, r *http.Request) (httpstream.
 	return conn, streams
 }
 
-// portForward echoes what comes on every data stream, behind the port.
+// portForward connects to what listens in the pod, or echoes what comes on
+// every data stream, behind the port.
 func (a *agent) portForward(w http.ResponseWriter, r *http.Request) {
 	if _, err := httpstream.Handshake(r, w, []string{"portforward.k8s.io"}); err != nil {
 		return
@@ -252,6 +269,10 @@ func (a *agent) portForward(w http.ResponseWriter, r *http.Request) {
 	conn := spdy.NewResponseUpgrader().UpgradeResponse(w, r, func(s httpstream.Stream, replied <-chan struct{}) error {
 		wg.Go(func() {
 			<-replied
+			if a.ports != nil {
+				a.connect(s)
+				return
+			}
 			if s.Headers().Get("streamType") == "data" {
 				fmt.Fprint(s, s.Headers().Get("port")+":")
 				if _, err := io.Copy(s, s); err != nil {
@@ -266,6 +287,38 @@ func (a *agent) portForward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	<-conn.CloseChan()
+	wg.Wait()
+}
+
+// connect joins a stream with what listens on its port.
+func (a *agent) connect(s httpstream.Stream) {
+	defer closeIt(a.t, s)
+	address, ok := a.ports[s.Headers().Get("port")]
+	if s.Headers().Get("streamType") == "error" {
+		if !ok {
+			fmt.Fprint(s, "nobody listens there")
+		}
+		return
+	}
+	if !ok {
+		return
+	}
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		a.t.Error(err)
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer closeIt(a.t, conn)
+		if _, err := io.Copy(conn, s); err != nil {
+			a.t.Logf("to the pod: %v", err)
+		}
+	})
+	if _, err := io.Copy(s, conn); err != nil {
+		a.t.Logf("from the pod: %v", err)
+	}
+	closeIt(a.t, s)
 	wg.Wait()
 }
 

@@ -1,5 +1,6 @@
 // Package nodeproxy connects the API to the nodes' agents: logs, exec, attach,
-// port-forward and nodes/proxy.
+// port-forward and nodes/proxy, and through them to the ports of pods: pods/proxy
+// and services/proxy.
 //
 // Contract: the agent's serving certificate is verified against the cluster's
 // authority and it is shown a client certificate; an answer that is a redirect
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -35,10 +37,12 @@ import (
 
 // Config is what the handlers need. All fields but Log are required.
 type Config struct {
-	// Object reads an object consistently: a pod or a node.
+	// Object reads an object consistently: a pod, a node or a service.
 	Object func(ctx context.Context, gvr schema.GroupVersionResource, namespace, name string) (runtime.Object, error)
 	// Admit runs the admission chain for a connect (webhooks may refuse it).
 	Admit func(ctx context.Context, req registry.Request, options runtime.Object) error
+	// Slices reads the endpoint slices of a service.
+	Slices func(ctx context.Context, namespace, service string) ([]*discoveryv1.EndpointSlice, error)
 	// TLS has the client certificate and the authorities of agents.
 	TLS *tls.Config
 	// CheckAddress refuses addresses that are no node's; nil refuses those of
@@ -88,6 +92,8 @@ func (p *Proxy) Handlers() map[string]apiserver.Handler {
 		"pods/exec":        p.exec,
 		"pods/attach":      p.attach,
 		"pods/portforward": p.portForward,
+		"pods/proxy":       p.podProxy,
+		"services/proxy":   p.serviceProxy,
 		"nodes/proxy":      p.nodeProxy,
 	}
 }
