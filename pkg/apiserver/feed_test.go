@@ -161,11 +161,18 @@ func checkCompaction(t *testing.T) {
 			}
 		}
 		for n, w := range streams {
-			// Where the feed was overtaken, what was made and deleted meanwhile
-			// may be left out.
+			// Where the feed was overtaken, the watch ends with 410 and the list
+			// tells.
 			present := map[string]bool{}
-			for e := w.next(); e.Metadata.Name != "end"; e = w.next() {
+			e := w.next()
+			for ; e.Metadata.Name != "end" && e.Type != "ERROR"; e = w.next() {
 				present[e.Metadata.Name] = e.Type != "DELETED"
+			}
+			if e.Type == "ERROR" {
+				if e.Code != 410 {
+					t.Errorf("watch %d ended with %d", n, e.Code)
+				}
+				continue
 			}
 			for name, there := range present {
 				if there {

@@ -35,15 +35,13 @@ func (r *Registry) Delete(ctx context.Context, req Request, opts DeleteOptions) 
 	if err != nil {
 		return nil, false, err
 	}
-	read := cache.Read{}
 	for range maxConflictRetries {
-		current, err := r.cfg.Cache.Get(ctx, key, read)
+		current, err := r.cfg.Cache.Get(ctx, key, cache.Read{})
 		if err != nil {
 			return nil, false, storageError(err, req.Resource, req.Name)
 		}
 		o, gone, err := r.deleteOnce(ctx, req, key, current, opts)
-		if conflict, ok := errors.AsType[*storage.ConflictError](err); ok {
-			read = newer(conflict)
+		if _, lost := errors.AsType[*storage.ConflictError](err); lost {
 			continue
 		}
 		return o, gone, storageError(err, req.Resource, req.Name)

@@ -131,7 +131,7 @@ func (r *Registry) List(ctx context.Context, req Request, opts ListOptions) (*ca
 		q.Read = cache.Read{Exact: q.Read.AtLeast}
 	}
 	if name, ok := singleName(req, opts); ok {
-		if q.Only, err = Key(req.Resource, req.Namespace, name); err != nil {
+		if q.Key, err = Key(req.Resource, req.Namespace, name); err != nil {
 			return nil, err
 		}
 	}

@@ -78,28 +78,16 @@ func (r *Registry) Update(ctx context.Context, req Request, change Change, opts 
 		if err == nil && (wrote || confirmed) {
 			return o, false, nil
 		}
-		if conflict, ok := errors.AsType[*storage.ConflictError](err); ok {
-			read = newer(conflict)
-			continue
-		}
+		_, lost := errors.AsType[*storage.ConflictError](err)
 		// A write whose outcome is not known may have happened.
-		if _, unknown := errors.AsType[*storage.OutcomeUnknownError](err); !confirmed && !unknown {
-			read = cache.Read{}
+		_, unknown := errors.AsType[*storage.OutcomeUnknownError](err)
+		if lost || !confirmed && !unknown {
+			read = cache.Read{} // shows what the transaction saw, or newer
 			continue
 		}
 		return nil, false, storageError(err, req.Resource, req.Name)
 	}
 	return nil, false, errModified(req.Resource, req.Name)
-}
-
-// newer is the read after a lost race: not older than what the transaction
-// saw. A cache that has yet to apply the winner's commit would show the loser
-// the same object again, until its tries are used up.
-func newer(conflict *storage.ConflictError) cache.Read {
-	if conflict.Current != nil {
-		return cache.Read{AtLeast: conflict.Current.ModRevision}
-	}
-	return cache.Read{AtLeast: conflict.Revision}
 }
 
 func (r *Registry) createByUpdate(ctx context.Context, req Request, change Change, opts UpdateOptions) (*cache.Object, error) {

@@ -65,7 +65,7 @@ func (e *kindEdit) apply(ch *change) *event {
 		prev.retire()
 	}
 	e.last = ch.rev
-	ev := &event{key: ch.key, kind: e.kind, rev: ch.rev, label: ch.rev, obj: ch.obj, prev: prev}
+	ev := &event{key: ch.key, kind: e.kind, rev: ch.rev, obj: ch.obj, prev: prev}
 	switch {
 	case ch.obj != nil:
 		if ch.obj.CreateRevision == 0 {

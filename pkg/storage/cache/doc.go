@@ -16,7 +16,7 @@
 // compacted too.
 //
 // When the store's history was compacted past the feed, the cache lists again
-// and repairs itself with made-up events: deletions first, at the revision
-// before the gap, then the changed objects at their own revisions. A watch that
-// resumes inside such a gap gets *ExpiredError, so no deletion is ever lost.
+// and its rings begin anew. Nobody can know what happened in between, and a
+// watcher is told nothing that did not: one that had not passed the gap gets
+// *ExpiredError, and lists again.
 package cache

@@ -150,11 +150,15 @@ func (g *group) show(c *Cache, rev storage.Revision, limit int, now time.Time) {
 	}
 }
 
-// addGap notes a gap in all rings of the kind. c.mu is held.
-func (k *kind) addGap(g gap) {
-	k.all.ring.addGap(g)
-	for _, group := range k.groups {
-		group.ring.addGap(g)
+// forget empties all rings of the kind, which go on after rev. show lets the
+// watchers notice. c.mu is held.
+func (k *kind) forget(rev storage.Revision) {
+	k.all.ring.reset(rev)
+	k.touched = k.touched[:0]
+	for _, g := range k.groups {
+		g.ring.reset(rev)
+		g.touched = true
+		k.touched = append(k.touched, g)
 	}
 }
 

@@ -1,11 +1,9 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -155,8 +153,9 @@ func (c *Cache) load(ctx context.Context) error {
 }
 
 // repair reads everything again after the history between what has been applied
-// and now was compacted, and makes up the events that were missed. The own
-// commits that go on meanwhile may close the gap; then nothing is to be done.
+// and now was compacted. Nobody knows the events in between, so the rings begin
+// anew behind them. The own commits that go on meanwhile may close the gap;
+// then nothing is to be done.
 func (c *Cache) repair(ctx context.Context) error {
 	table := c.table()
 	from, all, err := c.readAll(ctx, table)
@@ -194,45 +193,13 @@ func (c *Cache) repairLocked(table kindTable, from storage.Revision, all []*cont
 	c.drainLocked()
 }
 
-// repairKind replaces the state of a kind and adds the events that lead from
-// the old state to the new: deletions first, as of the revision applied, since
-// the true one is somewhere after it; then the present objects by revision. A
-// client that stops anywhere in between and resumes, here or elsewhere, from
-// the last revision it saw, misses nothing. c.mu is held.
+// repairKind replaces the state of a kind, which had seen everything up to
+// applied, and empties its rings. c.mu is held.
 func (c *Cache) repairKind(k *kind, got *contents, applied storage.Revision) {
 	old := k.state.Load()
-	now := c.cfg.Clock.Now()
-	var deleted, changed []*event
-	lost := func(key string, prev *Object) {
-		fresh, there := got.objects.Get(key)
-		_, corrupt := got.corrupt.Get(key)
-		if corrupt || there && fresh.CreateRevision == prev.CreateRevision {
-			return
-		}
-		prev.retire()
-		deleted = append(deleted, &event{key: key, kind: k, rev: got.revision, label: applied, prev: prev})
-	}
 	for key, prev := range old.objects.From("") {
-		lost(key, prev)
-	}
-	for key, bad := range old.corrupt.From("") {
-		if bad.last != nil {
-			lost(key, bad.last)
-		}
-	}
-	for key, obj := range got.objects.From("") {
-		prev, _ := old.objects.Get(key)
-		if bad, was := old.corrupt.Get(key); was {
-			prev = bad.last
-		}
-		if prev != nil && prev.CreateRevision != obj.CreateRevision {
-			prev = nil
-		}
-		if prev == nil || prev.Revision != obj.Revision {
-			if prev != nil {
-				prev.retire()
-			}
-			changed = append(changed, &event{key: key, kind: k, rev: got.revision, label: obj.Revision, obj: obj, prev: prev})
+		if now, ok := got.objects.Get(key); !ok || now != prev {
+			prev.retire()
 		}
 	}
 	for key, bad := range got.corrupt.From("") {
@@ -242,13 +209,10 @@ func (c *Cache) repairKind(k *kind, got *contents, applied storage.Revision) {
 			bad.last = was.last
 		}
 	}
-	slices.SortFunc(changed, func(a, b *event) int { return cmp.Compare(a.label, b.label) })
-	for _, e := range append(deleted, changed...) {
-		k.add(e, now)
-	}
-	k.addGap(gap{from: applied, to: got.revision})
 	k.base = got.revision
+	k.lost.Store(int64(applied))
 	k.state.Store(&kindState{objects: got.objects, corrupt: got.corrupt, revision: got.revision})
+	k.forget(got.revision)
 }
 
 // backfill puts the store's history before the start of the rings, so that
@@ -326,7 +290,7 @@ func (b *backlog) add(k *kind, ev *storage.Event) error {
 // past makes an event out of one that the store remembers. The result is nil
 // for values that cannot be read.
 func (k *kind) past(ev *storage.Event) (*event, error) {
-	e := &event{key: strings.Clone(ev.KV.Key), kind: k, rev: ev.KV.ModRevision, label: ev.KV.ModRevision}
+	e := &event{key: strings.Clone(ev.KV.Key), kind: k, rev: ev.KV.ModRevision}
 	var err error
 	if p := ev.Prev; p != nil {
 		if e.prev, err = k.index(p.Key, p.Value, p.ModRevision, p.CreateRevision); err != nil {

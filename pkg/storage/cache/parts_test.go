@@ -134,9 +134,9 @@ func TestRing(t *testing.T) {
 	}
 	r.publish(1010)
 	for pos, n := storage.Revision(10), 0; pos < 1010; {
-		got, more, where := r.read(nil, pos, 7, 1<<20)
-		if where != inRing || len(got) != 8 && pos < 1006 || more != (pos < 1006) {
-			t.Fatalf("at %d: %d events, %v, %v", pos, len(got), more, where)
+		got, more, behind := r.read(nil, pos, 7, 1<<20)
+		if behind || len(got) != 8 && pos < 1006 || more != (pos < 1006) {
+			t.Fatalf("at %d: %d events, %v, %v", pos, len(got), more, behind)
 		}
 		for i, e := range got {
 			if want := pos + 1 + storage.Revision(i/2); e.rev != want {
@@ -154,11 +154,11 @@ func TestRing(t *testing.T) {
 		t.Errorf("trimmed to %d bytes", r.bytes.Load())
 	}
 	start := r.view.Load().start
-	if _, _, where := r.read(nil, start-1, 1, 1); where != behindRing {
-		t.Errorf("before the start: %v", where)
+	if _, _, behind := r.read(nil, start-1, 1, 1); !behind {
+		t.Errorf("before the start: %v", behind)
 	}
-	if got, _, where := r.read(nil, start, 1, 1); where != inRing || got[0].rev > start+1 {
-		t.Errorf("at the start %d: %v, %v", start, got[0].rev, where)
+	if got, _, behind := r.read(nil, start, 1, 1); behind || got[0].rev > start+1 {
+		t.Errorf("at the start %d: %v, %v", start, got[0].rev, behind)
 	}
 	r.trim(100_000, now.Add(time.Hour))
 	if n := r.len(); n > chunkEvents {
@@ -269,9 +269,9 @@ func TestTimeToLive(t *testing.T) {
 	})
 }
 
-// TestListOnly: a list of one key is at a revision like any other list, also
+// TestListKey: a list of one key is at a revision like any other list, also
 // of a state that has passed, and knows no other key.
-func TestListOnly(t *testing.T) {
+func TestListKey(t *testing.T) {
 	b := newMemory(t)
 	c := start(t, b, nil)
 	ctx := bounded(t)
@@ -300,7 +300,7 @@ func TestListOnly(t *testing.T) {
 			{Read{Exact: made.Revision}, nil, made.Revision, 1},
 			{Read{Exact: made.Revision}, labelled("out"), made.Revision, 0},
 		} {
-			list := c.mustList(t, pods+"ns1/", ListOptions{Read: test.read, Only: key, Match: test.match})
+			list := c.mustList(t, pods+"ns1/", ListOptions{Read: test.read, Key: key, Match: test.match})
 			if list.Revision != test.at || len(list.Items) != test.items || list.Remaining != -1 || list.Next != "" {
 				t.Errorf("%s, %+v: %d items at %d, %d remain; want %d at %d", name, test.read, len(list.Items), list.Revision, list.Remaining, test.items, test.at)
 			}

@@ -91,8 +91,8 @@ func (c *Cache) listExact(ctx context.Context, k *kind, prefix string, opts List
 
 // list makes a page out of a state that holds at rev.
 func (k *kind) list(st *kindState, rev storage.Revision, prefix string, opts ListOptions) (*List, error) {
-	if opts.Only != "" {
-		return k.listOnly(st, rev, opts)
+	if opts.Key != "" {
+		return k.listKey(st, rev, opts)
 	}
 	if err := st.corruptUnder(prefix); err != nil {
 		return nil, err
@@ -127,13 +127,13 @@ func (k *kind) list(st *kindState, rev storage.Revision, prefix string, opts Lis
 	return out, nil
 }
 
-// listOnly makes a list of one key out of a state that holds at rev.
-func (k *kind) listOnly(st *kindState, rev storage.Revision, opts ListOptions) (*List, error) {
-	if bad, ok := st.corrupt.Get(opts.Only); ok {
+// listKey makes a list of one key out of a state that holds at rev.
+func (k *kind) listKey(st *kindState, rev storage.Revision, opts ListOptions) (*List, error) {
+	if bad, ok := st.corrupt.Get(opts.Key); ok {
 		return nil, bad
 	}
 	out := &List{Revision: rev, Remaining: -1}
-	if o, ok := st.objects.Get(opts.Only); ok && (opts.Match == nil || opts.Match(o)) {
+	if o, ok := st.objects.Get(opts.Key); ok && (opts.Match == nil || opts.Match(o)) {
 		out.Items = []*Object{o}
 	}
 	return out, nil
@@ -146,8 +146,8 @@ const storePage = 2000
 func (c *Cache) listStore(ctx context.Context, k *kind, prefix string, rev storage.Revision, opts ListOptions) (*List, error) {
 	out := &List{Revision: rev, Remaining: -1}
 	after := opts.After
-	if opts.Only != "" {
-		prefix = opts.Only
+	if opts.Key != "" {
+		prefix = opts.Key
 	}
 	for {
 		page, err := c.cfg.Backend.Range(ctx, prefix, storage.RangeOptions{StartAfter: after, Limit: storePage, Revision: out.Revision})
@@ -158,7 +158,7 @@ func (c *Cache) listStore(ctx context.Context, k *kind, prefix string, rev stora
 			out.Revision = page.Revision
 		}
 		for i, kv := range page.Items {
-			if opts.Only != "" && kv.Key != opts.Only {
+			if opts.Key != "" && kv.Key != opts.Key {
 				continue
 			}
 			o, err := k.index(strings.Clone(kv.Key), kv.Value, kv.ModRevision, kv.CreateRevision)
@@ -182,7 +182,7 @@ func (c *Cache) listStore(ctx context.Context, k *kind, prefix string, rev stora
 		}
 		after = page.Items[len(page.Items)-1].Key
 	}
-	if opts.Match == nil && opts.Only == "" {
+	if opts.Match == nil && opts.Key == "" {
 		out.Remaining = 0
 	}
 	return out, nil

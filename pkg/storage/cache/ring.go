@@ -21,14 +21,9 @@ const (
 type event struct {
 	key  string
 	kind *kind
-	// rev orders the event in its ring. It is the revision of the change,
-	// except that repaired events all have the revision of the repair.
-	rev storage.Revision
-	// label is the resourceVersion under which the object's end is told: rev,
-	// except in a repair.
-	label storage.Revision
-	obj   *Object // nil for a deletion
-	prev  *Object // nil when there was none
+	rev  storage.Revision // of the change; orders the event in its ring
+	obj  *Object          // nil for a deletion
+	prev *Object          // nil when there was none
 
 	lastOnce sync.Once
 	lastObj  *Object
@@ -39,7 +34,7 @@ type event struct {
 // what a watcher gets as Deleted.
 func (e *event) last() (*Object, error) {
 	e.lastOnce.Do(func() {
-		e.lastObj, e.lastErr = e.kind.index(e.key, e.prev.Value, e.label, e.prev.CreateRevision)
+		e.lastObj, e.lastErr = e.kind.index(e.key, e.prev.Value, e.rev, e.prev.CreateRevision)
 	})
 	return e.lastObj, e.lastErr
 }
@@ -70,12 +65,7 @@ type ringView struct {
 	// start is the revision after which every event is here.
 	start  storage.Revision
 	chunks []*chunk
-	gaps   []gap
 }
-
-// gap is a piece of history that nobody knows exactly: a watch cannot begin
-// after from and before to.
-type gap struct{ from, to storage.Revision }
 
 type chunk struct {
 	n      atomic.Int32 // events filled in; written after the event itself
@@ -115,7 +105,7 @@ func (r *ring) add(e *event, now time.Time) {
 		last = &chunk{events: make([]*event, r.width)}
 		chunks := make([]*chunk, len(v.chunks), len(v.chunks)+1)
 		copy(chunks, v.chunks)
-		r.view.Store(&ringView{start: v.start, chunks: append(chunks, last), gaps: v.gaps})
+		r.view.Store(&ringView{start: v.start, chunks: append(chunks, last)})
 	}
 	n := last.n.Load()
 	last.events[n] = e
@@ -147,19 +137,13 @@ func (r *ring) trim(limit int, now time.Time) {
 		return
 	}
 	r.bytes.Store(int64(bytes))
-	next := &ringView{start: start, chunks: append([]*chunk(nil), v.chunks[drop:]...)}
-	for _, g := range v.gaps {
-		if g.to > start {
-			next.gaps = append(next.gaps, g)
-		}
-	}
-	r.view.Store(next)
+	r.view.Store(&ringView{start: start, chunks: append([]*chunk(nil), v.chunks[drop:]...)})
 }
 
 // prepend puts older events, which reach up to the ring's start, before it.
 func (r *ring) prepend(start storage.Revision, events []*event, now time.Time) {
 	v := r.view.Load()
-	next := &ringView{start: start, gaps: v.gaps}
+	next := &ringView{start: start}
 	var c *chunk
 	for _, e := range events {
 		if e.rev > v.start {
@@ -178,34 +162,15 @@ func (r *ring) prepend(start storage.Revision, events []*event, now time.Time) {
 	r.view.Store(next)
 }
 
-// addGap notes that the history between two revisions is not known.
-func (r *ring) addGap(g gap) {
-	v := r.view.Load()
-	r.view.Store(&ringView{start: v.start, chunks: v.chunks, gaps: append(append([]gap(nil), v.gaps...), g)})
-}
-
-// place says where a position stands.
-type place int
-
-const (
-	inRing place = iota
-	behindRing
-	inGap
-)
-
 // read appends to out, which is empty, visible events after pos: all, or with
 // more true the first ones until there are most or they have limit bytes, and
-// never a part of a revision.
-func (r *ring) read(out []*event, pos storage.Revision, most, limit int) (found []*event, more bool, where place) {
+// never a part of a revision. behind says that the ring does not reach back to
+// pos; then there are none.
+func (r *ring) read(out []*event, pos storage.Revision, most, limit int) (found []*event, more, behind bool) {
 	end := storage.Revision(r.end.Load())
 	v := r.view.Load()
 	if pos < v.start {
-		return out, false, behindRing
-	}
-	for _, g := range v.gaps {
-		if g.from < pos && pos < g.to {
-			return out, false, inGap
-		}
+		return out, false, true
 	}
 	first := sort.Search(len(v.chunks), func(i int) bool {
 		c := v.chunks[i]
@@ -220,15 +185,15 @@ func (r *ring) read(out []*event, pos storage.Revision, most, limit int) (found 
 			case e.rev <= pos:
 				continue
 			case e.rev > end:
-				return out, false, inRing
+				return out, false, false
 			case (len(out) >= most || size >= limit) && e.rev != out[len(out)-1].rev:
-				return out, true, inRing
+				return out, true, false
 			}
 			out = append(out, e)
 			size += e.bytes()
 		}
 	}
-	return out, false, inRing
+	return out, false, false
 }
 
 // find returns the event of a key at a revision, if the ring has it.

@@ -87,9 +87,9 @@ type ListOptions struct {
 	Limit int    // 0 = all; counts matching objects
 	After string // key of the last item of the previous page; wants Read.Exact
 	Match Predicate
-	// Only restricts the list to the object with this key, which begins with
+	// Key restricts the list to the object with this key, which begins with
 	// the prefix; finding it does not take a look at the others.
-	Only string
+	Key string
 }
 
 // List is one page of objects in key order, all as of Revision.

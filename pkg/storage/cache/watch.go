@@ -195,15 +195,15 @@ func (w *Watcher) nextInitial() ([]WatchEvent, error) {
 // told of it. more says that there is more to look at without waiting.
 func (w *Watcher) collect(ctx context.Context) (more bool, err error) {
 	upTo := storage.Revision(w.cache.shown.Load())
-	var where place
-	w.found, more, where = w.group.ring.read(w.found, w.pos, batchEvents, batchBytes)
-	if where == behindRing && w.group != w.kind.all {
-		w.found, more, where = w.kind.ring.read(w.found, w.pos, batchEvents, batchBytes)
+	var behind bool
+	w.found, more, behind = w.group.ring.read(w.found, w.pos, batchEvents, batchBytes)
+	if behind && w.group != w.kind.all {
+		w.found, more, behind = w.kind.ring.read(w.found, w.pos, batchEvents, batchBytes)
 	}
-	switch where {
-	case inGap:
-		return false, &ExpiredError{Revision: w.pos}
-	case behindRing:
+	if behind {
+		if w.pos <= storage.Revision(w.kind.lost.Load()) {
+			return false, &ExpiredError{Revision: w.pos}
+		}
 		if w.found, upTo, err = w.past(ctx); err != nil {
 			return false, err
 		}
@@ -211,12 +211,10 @@ func (w *Watcher) collect(ctx context.Context) (more bool, err error) {
 			upTo = w.found[n-1].rev
 		}
 		more = true
-	default:
-		if n := len(w.found); more {
-			upTo = w.found[n-1].rev
-		} else if n > 0 {
-			upTo = max(upTo, w.found[n-1].rev)
-		}
+	} else if n := len(w.found); more {
+		upTo = w.found[n-1].rev
+	} else if n > 0 {
+		upTo = max(upTo, w.found[n-1].rev)
 	}
 	for _, e := range w.found {
 		ev, send, err := w.filter(e)

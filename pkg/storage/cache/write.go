@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,7 +43,7 @@ func (c *Cache) put(ctx context.Context, key string, value []byte, expect storag
 	}
 	rev, err := c.cfg.Backend.Put(ctx, key, value, expect, ttl)
 	if err != nil {
-		return nil, err
+		return nil, c.refused(err)
 	}
 	ch := change{key: key, rev: rev, kind: k, stored: value}
 	if expect == 0 {
@@ -74,7 +75,7 @@ func (c *Cache) Delete(ctx context.Context, key string, expect storage.Revision)
 	prev, known := k.state.Load().objects.Get(key)
 	rev, err := c.cfg.Backend.Delete(ctx, key, expect)
 	if err != nil {
-		return nil, err
+		return nil, c.refused(err)
 	}
 	c.commit(ctx, change{key: key, rev: rev, kind: k})
 	if ev := k.ring.find(key, rev); ev != nil {
@@ -84,6 +85,21 @@ func (c *Cache) Delete(ctx context.Context, key string, expect storage.Revision)
 		return k.index(key, prev.Value, rev, prev.CreateRevision)
 	}
 	return &Object{Key: key, Revision: rev}, nil
+}
+
+// refused takes note of what a transaction saw that did not happen, and returns
+// its error. The caller tells of it, so that no consistent read afterwards may
+// show less, although the commit that won may still be on its way into the
+// cache.
+func (c *Cache) refused(err error) error {
+	if lost, ok := errors.AsType[*storage.ConflictError](err); ok {
+		saw := lost.Revision
+		if lost.Current != nil {
+			saw = lost.Current.ModRevision
+		}
+		raise(&c.floor, saw)
+	}
+	return err
 }
 
 // commit brings an own write into the cache: at once when everything before it
