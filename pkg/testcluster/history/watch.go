@@ -141,16 +141,14 @@ func (r *replayer) event(e *Event, rest []Event) {
 		r.missing(&r.due[r.next], e, rest)
 		r.next++
 	}
-	r.pos = e.Revision
-	if r.next == len(r.due) || r.due[r.next].Revision != e.Revision {
+	if r.next == len(r.due) || r.due[r.next].Revision != e.Revision || r.due[r.next].Key != e.Key {
 		r.foreign(e)
 		return
 	}
+	r.pos = e.Revision
 	want := &r.due[r.next]
 	r.next++
 	switch {
-	case want.Key != e.Key:
-		r.broken("RV-1", "%s %s, the store had %s at that revision", e.Type, e.Version, want.Key)
 	case want.Type != e.Type && r.w.Scope.Selective():
 		r.broken("W-3", "%s %s, it must be %s", e.Type, e.Version, want.Type)
 	case want.Type != e.Type:

@@ -67,6 +67,9 @@ func (f *informer) follow() error {
 		if f.random.IntN(2) == 0 {
 			client = srv.proto
 		}
+		if f.final == 0 && f.random.IntN(4) == 0 {
+			f.origin = "" // as a new client would
+		}
 		if f.origin == "" && !f.streams && !f.relist(srv, client) {
 			f.rest()
 			continue

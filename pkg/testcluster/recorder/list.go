@@ -147,7 +147,7 @@ func (w *worker) list() {
 	first := &history.List{Scope: all[w.random.IntN(len(all))]}
 	opts := options(first.Scope)
 	if w.random.IntN(2) == 0 {
-		first.Limit = 1 + w.random.IntN(4)
+		first.Limit = 1 + w.random.IntN(3)
 		opts.Limit = int64(first.Limit)
 	}
 	switch w.random.IntN(6) {

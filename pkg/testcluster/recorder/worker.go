@@ -45,8 +45,8 @@ func (w *worker) work(n int) {
 		weight int
 		act    func()
 	}{
-		{14, w.create}, {24, w.update}, {18, w.patch}, {4, w.patchNothing}, {8, w.apply}, {10, w.delete},
-		{12, w.get}, {10, w.list}, {8, w.release}, {2, w.deleteCollection},
+		{18, w.create}, {20, w.update}, {16, w.patch}, {4, w.patchNothing}, {8, w.apply}, {8, w.delete},
+		{12, w.get}, {14, w.list}, {6, w.release}, {1, w.deleteCollection},
 	}
 	total := 0
 	for _, a := range actions {
@@ -120,7 +120,12 @@ func (w *worker) client() (*server, rest.Interface) {
 
 // at points a request at an object.
 func at(r *rest.Request, key history.Key) *rest.Request {
-	r = r.Resource(key.Resource).Name(key.Name).MaxRetries(0)
+	return collection(r, key).Name(key.Name)
+}
+
+// collection points a request at what an object is in.
+func collection(r *rest.Request, key history.Key) *rest.Request {
+	r = r.Resource(key.Resource).MaxRetries(0)
 	if key.Namespace != "" {
 		r = r.Namespace(key.Namespace)
 	}
@@ -197,7 +202,7 @@ func (w *worker) create() {
 	}
 	srv, client := w.client()
 	w.send(srv, &history.Request{Op: history.Create, Key: key, Token: token, Effect: history.Effect{Replace: content}},
-		at(client.Post(), key).Name("").Body(obj))
+		collection(client.Post(), key).Body(obj))
 }
 
 // update puts an object as the worker last saw it, changed.

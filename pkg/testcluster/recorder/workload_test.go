@@ -64,6 +64,39 @@ func report(t *testing.T, h *history.History) {
 	}
 }
 
+// covered fails the test when the workload did not do something of everything:
+// a check of what never happens passes.
+func covered(t *testing.T, h *history.History) {
+	t.Helper()
+	done := map[string]int{}
+	for _, r := range h.Requests {
+		done[string(r.Op)+" "+string(r.Outcome)]++
+	}
+	for _, l := range h.Lists {
+		if l.Before != nil && l.Outcome == history.OK && len(l.Items) > 0 {
+			done["page"]++
+		}
+		if l.Read.Exact && l.Outcome == history.OK {
+			done["exact list"]++
+		}
+	}
+	for _, w := range h.Watches {
+		done["watch "+string(w.Origin)] += len(w.Events)
+		for _, e := range w.Events {
+			done[string(e.Type)]++
+		}
+	}
+	for _, what := range []string{
+		"create ok", "create already exists", "update ok", "update conflict", "patch ok", "patch not found", "apply ok",
+		"delete ok", "delete conflict", "get ok", "get not found", "page", "exact list",
+		"watch list", "watch initial", "ADDED", "MODIFIED", "DELETED", "BOOKMARK",
+	} {
+		if done[what] == 0 {
+			t.Errorf("the workload did not do everything: no %q", what)
+		}
+	}
+}
+
 // TestWorkload runs the same random work over each kind of store and each kind
 // of trouble; nothing that any client was told may break a rule.
 func TestWorkload(t *testing.T) {
@@ -74,17 +107,20 @@ func TestWorkload(t *testing.T) {
 	}{
 		{"memory", newMemory, Config{}},
 		{"memory, compacted and restarted", newMemory, Config{CompactEvery: 40, Restarts: 2}},
-		{"two servers on memory", newMemory, Config{Servers: 2, Restarts: 1}},
-		{"etcd", newEtcd, Config{Restarts: 1}},
+		{"two servers on memory", newMemory, Config{Servers: 2, Restarts: 1, CompactEvery: 60}},
+		{"etcd", newEtcd, Config{Restarts: 1, CompactEvery: 100}},
 		{"two servers on etcd", newEtcd, Config{Servers: 2, Restarts: 1}},
-		{"etcd, compacted", newEtcd, Config{Restarts: 1, CompactEvery: 40}},
+		{"two servers on etcd, compacted", newEtcd, Config{Servers: 2, Restarts: 1, CompactEvery: 40}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			for begin := time.Now(); ; {
 				c.cfg.Seed = newSeed()
 				t.Logf("again with: go test ./pkg/testcluster/recorder -run '%s' -seed %d", t.Name(), c.cfg.Seed)
 				c.cfg.Backend = c.backend(t)
-				report(t, Run(t, c.cfg))
+				h := Run(t, c.cfg)
+				report(t, h)
+				covered(t, h)
 				if time.Since(begin) >= *long || t.Failed() {
 					return
 				}
