@@ -144,7 +144,14 @@ func subresources(res *resource.Resource) []resource.Subresource {
 
 // storageHash tells clients when the stored version of a resource changes.
 func storageHash(res *resource.Resource) string {
-	sum := sha512.Sum512([]byte(res.Group + "/" + res.Version + "/" + res.Kind))
+	stored := res.GVK().GroupVersion().String()
+	if res.Group == "" {
+		stored = "/" + res.Version
+	}
+	if res.Custom != nil {
+		stored = res.Custom.StoredVersion
+	}
+	sum := sha512.Sum512([]byte(stored + "/" + res.Kind))
 	return encodeHash(sum[:8])
 }
 

@@ -40,6 +40,24 @@ func appendHead(dst []byte, gvk schema.GroupVersionKind) []byte {
 	return append(dst, '"')
 }
 
+func (s served) listGVK() schema.GroupVersionKind {
+	gvk := s.gvk()
+	if s.res.Custom != nil {
+		gvk.Kind = s.res.Custom.ListKind
+	} else {
+		gvk.Kind += "List"
+	}
+	return gvk
+}
+
+// appendWhole appends a single object made of an item of a list.
+func (s served) appendWhole(dst, item []byte) []byte {
+	if s.res.Custom != nil {
+		return append(dst, item...) // it has its type already
+	}
+	return appendTyped(dst, s.gvk(), item)
+}
+
 // appendTyped appends a bare JSON object with kind and apiVersion before its
 // fields.
 func appendTyped(dst []byte, gvk schema.GroupVersionKind, bare []byte) []byte {
@@ -75,7 +93,7 @@ func (s served) viewed(o *cache.Object) (runtime.Object, error) {
 // protobuf is the object in its envelope.
 func (s served) protobuf(o *cache.Object) ([]byte, error) {
 	if s.view == nil {
-		return o.Value, nil
+		return registry.ProtoValue(s.res, o)
 	}
 	return o.Encoding("proto/"+s.view.Group+"/"+s.view.Version, func() ([]byte, error) {
 		obj, err := s.viewed(o)
@@ -97,10 +115,10 @@ func (s served) appendSingle(dst []byte, o *cache.Object, media registry.MediaTy
 		return dst, err
 	}
 	if media == registry.YAML {
-		doc, err := yaml.JSONToYAML(appendTyped(nil, s.gvk(), bare))
+		doc, err := yaml.JSONToYAML(s.appendWhole(nil, bare))
 		return append(dst, doc...), err
 	}
-	return appendTyped(dst, s.gvk(), bare), nil
+	return s.appendWhole(dst, bare), nil
 }
 
 // sendObject answers with an object that is not in the cache (a review, a

@@ -28,8 +28,7 @@ type listForm struct {
 
 // listForm is the form of a page in the transformation and encoding asked for.
 func (s served) listForm(token string, page *cache.List, rep representation, now time.Time) (*listForm, error) {
-	gvk, item, raw := s.gvk(), s.bareJSON, s.rawProto
-	gvk.Kind += "List"
+	gvk, item, raw := s.listGVK(), s.bareJSON, s.rawProto
 	switch rep.as {
 	case asTable:
 		return s.tableForm(token, page, rep, now)

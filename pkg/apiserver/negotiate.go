@@ -29,9 +29,19 @@ type representation struct {
 	includeObject metav1.IncludeObjectPolicy
 }
 
+// negotiate chooses a representation of the resource: custom resources have no
+// protobuf, but for their metadata.
+func (s served) negotiate(r *http.Request) (rep representation, ok bool) {
+	return negotiateAmong(r, true, s.res.Custom != nil)
+}
+
 // negotiate chooses the first representation of the Accept header that the
 // server has. ok is false when there is none (406).
 func negotiate(r *http.Request, transforms bool) (rep representation, ok bool) {
+	return negotiateAmong(r, transforms, false)
+}
+
+func negotiateAmong(r *http.Request, transforms, untyped bool) (rep representation, ok bool) {
 	header := strings.Join(r.Header.Values("Accept"), ",")
 	if strings.TrimSpace(header) == "" {
 		header = "*/*"
@@ -51,7 +61,8 @@ func negotiate(r *http.Request, transforms bool) (rep representation, ok bool) {
 		if q <= bestQ {
 			continue
 		}
-		if rep, ok := represent(media, params, transforms); ok {
+		rep, ok := represent(media, params, transforms)
+		if ok && !(untyped && rep.media == registry.Protobuf && rep.as == "") {
 			best, bestQ = rep, q
 		}
 	}

@@ -95,7 +95,7 @@ func (s *Server) lookup(info *requestInfo) (served, bool) {
 }
 
 func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
+	rep, ok := sv.negotiate(r)
 	if !ok {
 		WriteError(w, notAcceptable())
 		return
@@ -124,7 +124,7 @@ func (s *Server) sendCached(w http.ResponseWriter, code int, rep representation,
 }
 
 func (s *Server) serveList(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
+	rep, ok := sv.negotiate(r)
 	if !ok {
 		WriteError(w, notAcceptable())
 		return
@@ -169,20 +169,21 @@ func (s *Server) decodeBody(w http.ResponseWriter, r *http.Request, sv served, v
 	if err != nil {
 		return nil, err
 	}
+	if sv.view == nil {
+		return s.decoder.DecodeFor(sv.res, data, media, validation, warner(r.Context()))
+	}
 	obj, err := s.decoder.Decode(data, media, sv.gvk(), validation, warner(r.Context()))
 	if err != nil {
 		return nil, err
 	}
-	if sv.view != nil {
-		if obj, err = sv.view.From(obj); err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
+	if obj, err = sv.view.From(obj); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	return obj, nil
 }
 
 func (s *Server) serveCreate(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
+	rep, ok := sv.negotiate(r)
 	if !ok {
 		WriteError(w, notAcceptable())
 		return
@@ -206,7 +207,7 @@ func (s *Server) serveCreate(w http.ResponseWriter, r *http.Request, sv served, 
 }
 
 func (s *Server) serveUpdate(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
+	rep, ok := sv.negotiate(r)
 	if !ok {
 		WriteError(w, notAcceptable())
 		return
@@ -240,7 +241,7 @@ func createdCode(created bool) int {
 }
 
 func (s *Server) servePatch(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
+	rep, ok := sv.negotiate(r)
 	if !ok {
 		WriteError(w, notAcceptable())
 		return
@@ -333,7 +334,7 @@ func (s *Server) decodeDeleteOptions(body []byte, media registry.MediaType, into
 }
 
 func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
+	rep, ok := sv.negotiate(r)
 	if !ok {
 		WriteError(w, notAcceptable())
 		return
@@ -359,7 +360,7 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, sv served, 
 }
 
 func (s *Server) serveDeleteCollection(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
+	rep, ok := sv.negotiate(r)
 	if !ok {
 		WriteError(w, notAcceptable())
 		return

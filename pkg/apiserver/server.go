@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -75,7 +76,7 @@ type Server struct {
 	decoder  *registry.Decoder // of the table's kinds
 	plain    *registry.Decoder // of kinds that subresources take
 	handlers map[string]Handler
-	disco    *discovery
+	disco    atomic.Pointer[discovery] // of the table that was served last
 	inflight *inflight
 	metrics  *serverMetrics
 	buffers  buffers
@@ -94,11 +95,9 @@ func New(cfg Config) (*Server, error) {
 		cfg.RequestTimeout = 60 * time.Second
 	}
 	s := &Server{
-		cfg:     cfg,
-		decoder: registry.NewDecoder(cfg.Registry.Table().Scheme()),
-		plain:   registry.NewDecoder(subresourceScheme()),
-		disco:   newDiscovery(cfg.Registry.Table()),
-
+		cfg:      cfg,
+		decoder:  registry.NewDecoder(cfg.Registry.Table().Scheme()),
+		plain:    registry.NewDecoder(subresourceScheme()),
 		inflight: newInflight(cfg.MaxReading, cfg.MaxMutating),
 	}
 	var err error
@@ -116,6 +115,17 @@ func New(cfg Config) (*Server, error) {
 }
 
 func (s *Server) now() time.Time { return s.cfg.Registry.Now() }
+
+// discovery describes the present table. It is made when it is asked for.
+func (s *Server) discovery() *discovery {
+	table := s.cfg.Registry.Table()
+	if d := s.disco.Load(); d != nil && d.table == table {
+		return d
+	}
+	d := newDiscovery(table)
+	s.disco.Store(d)
+	return d
+}
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -281,9 +291,9 @@ func (s *Server) servePath(w http.ResponseWriter, r *http.Request) {
 	case s.profiles != nil && profiled(path):
 		s.profiles.ServeHTTP(w, r)
 	case path == "" && r.Method == http.MethodGet:
-		writeJSON(w, map[string][]string{"paths": s.disco.paths(s.cfg.OpenAPI != nil)})
+		writeJSON(w, map[string][]string{"paths": s.discovery().paths(s.cfg.OpenAPI != nil)})
 	default:
-		if !s.disco.serve(w, r, path) {
+		if !s.discovery().serve(w, r, path) {
 			WriteError(w, notFoundPath())
 		}
 	}

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -106,7 +107,12 @@ func writeScale(w http.ResponseWriter, rep representation, req registry.Request,
 		WriteError(w, err)
 		return
 	}
-	sendObject(w, http.StatusOK, rep, scaleGVK, req.Resource.Scale(obj))
+	scale := req.Resource.Scale(obj)
+	if scale == nil { // a custom resource may lack the field that it is read from
+		WriteError(w, apierrors.NewInternalError(errors.New("the spec replicas field of the scale subresource does not exist in the object")))
+		return
+	}
+	sendObject(w, http.StatusOK, rep, scaleGVK, scale)
 }
 
 // applyScale is server-side apply of a Scale: its manager comes to own the

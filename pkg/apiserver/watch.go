@@ -25,7 +25,7 @@ const minWatch = 30 * time.Minute
 // serveWatch streams events until the client goes, the time is up or the
 // history is gone, which is the last event then.
 func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
+	rep, ok := sv.negotiate(r)
 	if !ok || rep.media == registry.YAML {
 		WriteError(w, notAcceptable())
 		return
@@ -257,7 +257,7 @@ func (s *watchStream) appendFrame(dst []byte, kind string, object []byte) []byte
 // fail ends the stream: silently when its time is up or the server stops,
 // with an ERROR event when the client has to list again.
 func (s *watchStream) fail(ctx context.Context, err error) {
-	if ctx.Err() != nil || errors.Is(err, storage.ErrClosed) {
+	if ctx.Err() != nil || errors.Is(err, storage.ErrClosed) || errors.Is(err, cache.ErrKindRemoved) {
 		s.timeUp = ctx.Err() != nil
 		return
 	}

@@ -20,9 +20,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
@@ -34,6 +34,7 @@ import (
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/allocator"
+	"coracle/pkg/registry/custom"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
@@ -91,6 +92,9 @@ type ControlPlane struct {
 	synced   []chan struct{} // closed as each projection is complete
 	ready    chan struct{}   // closed once the default objects are there
 	metrics  *partMetrics
+	// customsSynced is closed as the custom resources that were there at the
+	// start are served.
+	customsSynced chan struct{}
 }
 
 // maxServiceBits is the longest prefix of the service range: it leaves room for
@@ -119,13 +123,26 @@ func (c *Config) complete() error {
 	return nil
 }
 
+// table is that of the kinds that every cluster serves.
+func table() (*resource.Table, error) {
+	t := resource.Builtin()
+	definition, ok := t.ByGVR(apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions"))
+	if !ok {
+		return nil, errors.New("the table lacks CustomResourceDefinitions")
+	}
+	return t.Replace(custom.Validated(definition))
+}
+
 // New composes a control plane. Nothing runs yet.
 func New(cfg Config) (*ControlPlane, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	cp := &ControlPlane{cfg: cfg, roles: &rbac.Store{}, nodes: &node.Graph{}, ready: make(chan struct{})}
-	table := resource.Builtin()
+	cp := &ControlPlane{cfg: cfg, roles: &rbac.Store{}, nodes: &node.Graph{}, ready: make(chan struct{}), customsSynced: make(chan struct{})}
+	table, err := table()
+	if err != nil {
+		return nil, err
+	}
 	cp.metrics = newMetrics(table, cfg.Backend)
 	var kinds []cache.Kind
 	for _, res := range table.All() {
@@ -137,7 +154,6 @@ func New(cfg Config) (*ControlPlane, error) {
 	cp.cache = cache.New(cache.Config{
 		Backend: backend, Kinds: kinds, SoleWriter: cfg.SoleWriter, Clock: cfg.Clock, Log: cfg.Log,
 	})
-	var err error
 	cp.rbac = rbac.New(cp.roles)
 	cp.authz = auth.Union{auth.Masters{}, node.New(cp.nodes, policy.NodeRules()), cp.rbac}
 	chain, err := cp.admission()
@@ -146,7 +162,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	}
 	cp.registry = registry.New(registry.Config{
 		Table: table, Cache: cp.cache, Chain: chain.Observed(cp.metrics.admitted), Clock: cfg.Clock, Rand: cfg.Rand,
-		Types: func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(table.Scheme()) },
+		Types: func() managedfields.TypeConverter { return newTypes(table.Scheme()) },
 		Hooks: map[string]registry.Hook{"services": cp.serviceHook()},
 	})
 	cp.ips, err = allocator.New(allocator.Config{
@@ -156,7 +172,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		return nil, err
 	}
 	if cfg.OpenAPI == nil {
-		cfg.OpenAPI = openapi.New(table, Version())
+		cfg.OpenAPI = openapi.New(cp.registry.Table, Version())
 	}
 	serverConfig := apiserver.Config{
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
@@ -246,10 +262,12 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		}
 		// The authorizers begin with a state that has the default roles in it:
 		// nobody is refused because they have not come yet.
-		for _, p := range cp.views {
+		customs := cp.newDefinitions()
+		for _, p := range append(cp.views, customs.projection()) {
 			g.Go(func() error { return cp.registry.Project(ctx, p) })
 		}
 		g.Go(func() error { return cp.ips.Run(ctx) })
+		g.Go(func() error { return customs.run(ctx, cp.customsSynced) })
 		close(cp.ready)
 		if !cp.cfg.Roles {
 			return nil
@@ -276,7 +294,7 @@ func ended(ctx context.Context, err error) error {
 // WaitReady blocks until the default objects are there and RBAC has read them,
 // or ctx ends.
 func (cp *ControlPlane) WaitReady(ctx context.Context) error {
-	waits := append([]chan struct{}{cp.ready}, cp.synced...)
+	waits := append([]chan struct{}{cp.ready, cp.customsSynced}, cp.synced...)
 	for _, ch := range waits {
 		select {
 		case <-ch:

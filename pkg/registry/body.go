@@ -4,13 +4,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
+	jsonserializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"coracle/pkg/resource"
 )
 
 // Validation is the fieldValidation directive of a request (KEP-2885).
@@ -44,17 +50,17 @@ type Decoder struct {
 
 // NewDecoder makes a Decoder for the types of scheme.
 func NewDecoder(scheme *runtime.Scheme) *Decoder {
-	serializers := func(kinds kjson.MetaFactory, strict bool) map[MediaType]runtime.Serializer {
+	serializers := func(kinds jsonserializer.MetaFactory, strict bool) map[MediaType]runtime.Serializer {
 		return map[MediaType]runtime.Serializer{
-			JSON:     kjson.NewSerializerWithOptions(kinds, scheme, scheme, kjson.SerializerOptions{Strict: strict}),
-			YAML:     kjson.NewSerializerWithOptions(kinds, scheme, scheme, kjson.SerializerOptions{Yaml: true, Strict: strict}),
+			JSON:     jsonserializer.NewSerializerWithOptions(kinds, scheme, scheme, jsonserializer.SerializerOptions{Strict: strict}),
+			YAML:     jsonserializer.NewSerializerWithOptions(kinds, scheme, scheme, jsonserializer.SerializerOptions{Yaml: true, Strict: strict}),
 			Protobuf: protobuf.NewSerializer(scheme, scheme),
 		}
 	}
 	return &Decoder{
 		scheme: scheme,
 		strict: serializers(quickKind{}, true), lenient: serializers(quickKind{}, false),
-		exact: serializers(kjson.DefaultMetaFactory, false),
+		exact: serializers(jsonserializer.DefaultMetaFactory, false),
 	}
 }
 
@@ -94,6 +100,85 @@ func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionK
 		return nil, errWrongKind(want, got)
 	}
 	return obj, nil
+}
+
+// DecodeFor is Decode for a resource, which may be a custom one.
+func (d *Decoder) DecodeFor(res *resource.Resource, data []byte, media MediaType, validation Validation, warn func(string)) (runtime.Object, error) {
+	if res.Custom == nil {
+		return d.Decode(data, media, res.GVK(), validation, warn)
+	}
+	u, found, err := decodeMap(data, media)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkType(res, u); err != nil {
+		return nil, err
+	}
+	unknown, err := res.Custom.Accept(u, validation != Ignore)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	for _, field := range unknown {
+		found = append(found, fmt.Errorf("unknown field %q", field))
+	}
+	return u, report(found, validation, warn)
+}
+
+// decodeMap decodes JSON or YAML without a type. found is what strict decoding
+// finds: repeated fields.
+func decodeMap(data []byte, media MediaType) (u *unstructured.Unstructured, found []error, err error) {
+	switch media {
+	case JSON:
+	case YAML:
+		strict, strictErr := yaml.YAMLToJSONStrict(data)
+		if strictErr != nil {
+			if strict, err = yaml.YAMLToJSON(data); err != nil {
+				return nil, nil, apierrors.NewBadRequest("the body is not valid YAML: " + err.Error())
+			}
+			found = append(found, strictErr)
+		}
+		data = strict
+	default:
+		return nil, nil, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "", schema.GroupResource{}, "",
+			"the body of the request was in an unknown format - accepted media types include: application/json, application/yaml", 0, false)
+	}
+	u = &unstructured.Unstructured{}
+	strict, err := kjson.UnmarshalStrict(data, &u.Object)
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest("the body is not a JSON object: " + err.Error())
+	}
+	return u, append(found, strict...), nil
+}
+
+// checkType refuses a custom object without a type, or of another.
+func checkType(res *resource.Resource, u *unstructured.Unstructured) error {
+	for _, field := range []string{"kind", "apiVersion"} {
+		if s, ok := u.Object[field].(string); !ok || s == "" {
+			return apierrors.NewBadRequest(fmt.Sprintf("Object '%s' is missing in the body", strings.ToUpper(field[:1])+field[1:]))
+		}
+	}
+	if got := u.GroupVersionKind(); got != res.GVK() {
+		return errWrongKind(res.GVK(), &got)
+	}
+	if _, ok := u.Object["metadata"].(map[string]any); !ok && u.Object["metadata"] != nil {
+		return apierrors.NewBadRequest("metadata must be an object")
+	}
+	return nil
+}
+
+// report hands what strict decoding found to the client as fieldValidation
+// says.
+func report(found []error, validation Validation, warn func(string)) error {
+	switch {
+	case len(found) == 0 || validation == Ignore:
+		return nil
+	case validation == Strict:
+		return apierrors.NewBadRequest(runtime.NewStrictDecodingError(found).Error())
+	}
+	for _, e := range found {
+		warn(e.Error())
+	}
+	return nil
 }
 
 // DecodeInto decodes options, which clients send under many group versions,

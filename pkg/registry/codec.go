@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,23 +20,25 @@ type protoMessage interface {
 	Unmarshal([]byte) error
 }
 
-// Encode returns the stored form of obj: protobuf in the k8s\0 envelope,
-// without a resourceVersion, which the store's revision gives.
+// Encode returns the stored form of obj: protobuf in the k8s\0 envelope, or
+// JSON for the kinds that are stored as such, without a resourceVersion, which
+// the store's revision gives.
 func Encode(res *resource.Resource, obj runtime.Object) ([]byte, error) {
-	acc, err := meta.Accessor(obj)
+	raw, err := withoutVersion(obj, func() ([]byte, error) {
+		if res.StoredJSON {
+			return encodeJSON(res, obj)
+		}
+		msg, ok := obj.(protoMessage)
+		if !ok {
+			return nil, fmt.Errorf("type %T has no protobuf encoding", obj)
+		}
+		return msg.Marshal()
+	})
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", res.Kind, err)
 	}
-	msg, ok := obj.(protoMessage)
-	if !ok {
-		return nil, fmt.Errorf("encode %s: type %T has no protobuf encoding", res.Kind, obj)
-	}
-	rv := acc.GetResourceVersion()
-	acc.SetResourceVersion("")
-	raw, err := msg.Marshal()
-	acc.SetResourceVersion(rv)
-	if err != nil {
-		return nil, fmt.Errorf("encode %s %s: %w", res.Kind, acc.GetName(), err)
+	if res.StoredJSON {
+		return raw, nil
 	}
 	return sealEnvelope(res.GVK().GroupVersion().String(), res.Kind, raw), nil
 }
@@ -45,6 +46,13 @@ func Encode(res *resource.Resource, obj runtime.Object) ([]byte, error) {
 // Decode returns a fresh object from a stored or served value. The caller may
 // change it.
 func Decode(res *resource.Resource, value []byte) (runtime.Object, error) {
+	if res.StoredJSON {
+		obj, err := decodeJSON(res, value)
+		if err != nil {
+			return nil, fmt.Errorf("decode %s: %w", res.Kind, err)
+		}
+		return obj, nil
+	}
 	env, err := openEnvelope(value)
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", res.Kind, err)
@@ -63,16 +71,27 @@ func Decode(res *resource.Resource, value []byte) (runtime.Object, error) {
 // Shared returns the decoded form that all readers of o share. It must not be
 // changed.
 func Shared(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
-	v, err := o.Decoded(func() (any, error) { return Decode(res, o.Value) })
+	if res.Compact {
+		return Decode(res, o.Value)
+	}
+	id := "" // objects of one type have one decoded form
+	if res.Custom != nil {
+		id = "decoded/" + res.Version + "/" + res.Custom.ID
+	}
+	v, err := o.DecodedAs(id, func() (any, error) { return Decode(res, o.Value) })
 	if err != nil {
 		return nil, err
 	}
 	return v.(runtime.Object), nil
 }
 
-// ItemJSON returns the JSON of o as an item of a typed list: an object without
-// kind and apiVersion. It is made on first demand and kept.
+// ItemJSON returns the JSON of o as an item of a list: of a typed one, an object
+// without kind and apiVersion; a custom resource has both. It is made on first
+// demand and kept.
 func ItemJSON(res *resource.Resource, o *cache.Object) ([]byte, error) {
+	if res.StoredJSON {
+		return itemJSON(res, o)
+	}
 	return o.Encoding("json/"+res.Version, func() ([]byte, error) {
 		obj, err := Decode(res, o.Value)
 		if err != nil {
@@ -94,6 +113,9 @@ func KindOf(res *resource.Resource) cache.Kind {
 }
 
 func index(res *resource.Resource, key string, stored []byte, rev storage.Revision) (*cache.Object, error) {
+	if res.StoredJSON {
+		return indexJSON(res, key, stored, rev)
+	}
 	env, err := openEnvelope(stored)
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", key, err)
@@ -118,6 +140,18 @@ func index(res *resource.Resource, key string, stored []byte, rev storage.Revisi
 		o.Fields = res.Fields(obj)
 	}
 	return o, nil
+}
+
+// ProtoValue returns o as protobuf in its envelope.
+func ProtoValue(res *resource.Resource, o *cache.Object) ([]byte, error) {
+	if !res.StoredJSON {
+		return o.Value, nil
+	}
+	obj, err := Decode(res, o.Value)
+	if err != nil {
+		return nil, err
+	}
+	return Envelope(res.GVK(), obj)
 }
 
 // Envelope encodes an object that is not stored as protobuf in its envelope.

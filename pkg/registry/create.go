@@ -176,7 +176,10 @@ func (r *Registry) hookCreate(ctx context.Context, res *resource.Resource, obj r
 
 func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object, attrs *admission.Attributes, opts WriteOptions) (*cache.Object, error) {
 	res := req.Resource
-	if errs := res.CheckCreate(obj); len(errs) > 0 {
+	if res.Custom != nil && res.Custom.Terminating {
+		return nil, apierrors.NewForbidden(res.GroupResource(), req.Name, errors.New("create not allowed while custom resource definition is terminating"))
+	}
+	if errs := res.CheckCreate(ctx, obj); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(res.GVK().GroupKind(), req.Name, errs)
 	}
 	attrs.Object = obj

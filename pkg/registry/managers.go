@@ -45,6 +45,9 @@ func (r Request) gvk() schema.GroupVersionKind {
 // writes that our own cannot.
 func (r *Registry) manager(req Request) (*managedfields.FieldManager, error) {
 	res, gvk := req.Resource, req.gvk()
+	if res.Custom != nil {
+		return res.Custom.Manager(req.Subresource)
+	}
 	key := managerKey{gvk, req.Subresource}
 	if m, ok := r.managers.Load(key); ok {
 		return m.(*managedfields.FieldManager), nil
@@ -128,11 +131,7 @@ func (r *Registry) ownedKind(res *resource.Resource) *ownership.Kind {
 	obj.GetObjectKind().SetGroupVersionKind(res.GVK())
 	var kind *ownership.Kind
 	if tv, err := r.types().ObjectToTyped(obj, typed.AllowDuplicates); err == nil {
-		t := reflect.TypeOf(obj).Elem()
-		if _, ok := obj.(*unstructured.Unstructured); ok {
-			t = nil
-		}
-		if kind, err = ownership.New(tv, t, res.GVK().GroupVersion().String()); err != nil {
+		if kind, err = ownership.New(tv, reflect.TypeOf(obj).Elem(), res.GVK().GroupVersion().String()); err != nil {
 			kind = nil
 		}
 	}
@@ -144,6 +143,9 @@ func (r *Registry) ownedKind(res *resource.Resource) *ownership.Kind {
 // which is not changed, and obj. Ownership never fails a write: what cannot be
 // followed leaves the entries as they were.
 func (r *Registry) own(req Request, live, obj runtime.Object, manager string) runtime.Object {
+	if c := req.Resource.Custom; c != nil {
+		return r.ownCustom(req, c, live.(*unstructured.Unstructured), obj.(*unstructured.Unstructured), manager)
+	}
 	o := r.owned(req.Resource, req.Subresource)
 	// Our own walker knows the stored version alone.
 	if req.View == nil && o.kind != nil && o.kind.Update(live, obj, ownership.Write{
@@ -163,6 +165,18 @@ func (r *Registry) own(req Request, live, obj runtime.Object, manager string) ru
 	out := m.UpdateNoErrors(live, obj, manager)
 	out.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 	return out
+}
+
+// ownCustom is own for custom resources, whose schemas come and go.
+func (r *Registry) ownCustom(req Request, c *resource.Custom, live, obj *unstructured.Unstructured, manager string) runtime.Object {
+	if c.Own(live, obj, manager, req.Subresource, r.Now()) {
+		return obj
+	}
+	m, err := c.Manager(req.Subresource)
+	if err != nil {
+		return obj
+	}
+	return m.UpdateNoErrors(live.DeepCopy(), obj, manager)
 }
 
 // successor encodes obj as what follows current, which old is decoded from.

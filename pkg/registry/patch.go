@@ -92,6 +92,9 @@ func (p *patcher) change() Change {
 			return out, nil
 		})
 	case types.StrategicMergePatchType:
+		if p.req.Resource.Custom != nil {
+			return nil // it follows Go types, of which there are none
+		}
 		return p.strategic
 	case types.ApplyPatchType:
 		return p.apply
@@ -174,7 +177,7 @@ func (p *patcher) decode(doc []byte) (runtime.Object, error) {
 	if validation == Strict {
 		validation = Warn
 	}
-	obj, err := p.d.Decode(doc, JSON, p.req.Resource.GVK(), validation, func(text string) { found = append(found, errors.New(text)) })
+	obj, err := p.d.DecodeFor(p.req.Resource, doc, JSON, validation, func(text string) { found = append(found, errors.New(text)) })
 	if err != nil {
 		return nil, err
 	}
@@ -292,20 +295,21 @@ func (p *patcher) apply(current runtime.Object) (runtime.Object, error) {
 		}
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		if _, err := p.req.Resource.Custom.Accept(u, false); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		return u, nil
+	}
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 	return obj, nil
 }
 
 // applied decodes the applied configuration, checks it and its fields.
 func (p *patcher) applied() (*unstructured.Unstructured, error) {
-	// The typed decode finds unknown and repeated fields and wrong types; the
-	// merge itself works on just what the configuration says.
-	if _, err := p.d.Decode(p.patch, YAML, p.req.gvk(), p.opts.Validation, p.opts.warn); err != nil {
+	u, err := p.decodeApplied()
+	if err != nil {
 		return nil, err
-	}
-	u := &unstructured.Unstructured{Object: map[string]any{}}
-	if err := yaml.Unmarshal(p.patch, &u.Object); err != nil {
-		return nil, apierrors.NewBadRequest("the applied configuration is not valid YAML: " + err.Error())
 	}
 	if want := p.req.gvk(); u.GroupVersionKind() != want {
 		got := u.GroupVersionKind()
@@ -323,6 +327,28 @@ func (p *patcher) applied() (*unstructured.Unstructured, error) {
 	}
 	if p.req.Resource.Namespaced && u.GetNamespace() == "" {
 		u.SetNamespace(p.req.Namespace)
+	}
+	return u, nil
+}
+
+// decodeApplied decodes the applied configuration, of which the merge takes
+// just what it says.
+func (p *patcher) decodeApplied() (*unstructured.Unstructured, error) {
+	if p.req.Resource.Custom != nil {
+		// The merge itself refuses what the schema does not have.
+		u, found, err := decodeMap(p.patch, YAML)
+		if err != nil {
+			return nil, err
+		}
+		return u, report(found, p.opts.Validation, p.opts.warn)
+	}
+	// The typed decode finds unknown and repeated fields and wrong types.
+	if _, err := p.d.Decode(p.patch, YAML, p.req.gvk(), p.opts.Validation, p.opts.warn); err != nil {
+		return nil, err
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{}}
+	if err := yaml.Unmarshal(p.patch, &u.Object); err != nil {
+		return nil, apierrors.NewBadRequest("the applied configuration is not valid YAML: " + err.Error())
 	}
 	return u, nil
 }

@@ -19,6 +19,9 @@ type Projection struct {
 	// Set is called with each object that is there and each that changes. The
 	// object is shared and must not be changed.
 	Set func(obj runtime.Object)
+	// Raw is called instead of Set, where it is set, with the object as the
+	// cache holds it.
+	Raw func(o *cache.Object)
 	// Delete is called with the name of each object that went.
 	Delete func(namespace, name string)
 	// Synced is called once the first state is complete; may be nil.
@@ -75,11 +78,15 @@ func (r *Registry) projectOnce(ctx context.Context, p Projection, known map[stri
 				if initial != nil {
 					initial[e.Object.Key] = true
 				}
+				known[e.Object.Key] = e.Object
+				if p.Raw != nil {
+					p.Raw(e.Object)
+					continue
+				}
 				obj, err := Shared(p.Resource, e.Object)
 				if err != nil {
 					return err
 				}
-				known[e.Object.Key] = e.Object
 				p.Set(obj)
 			case e.Type == cache.Deleted:
 				delete(known, e.Object.Key)

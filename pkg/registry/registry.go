@@ -19,6 +19,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,6 +37,7 @@ import (
 
 // Config is what a Registry is made of. All fields but Hooks are required.
 type Config struct {
+	// Table is what is served at first.
 	Table *resource.Table
 	Cache *cache.Cache
 	// Chain admits writes.
@@ -69,6 +71,8 @@ type Registry struct {
 	cfg  Config
 	rand sync.Mutex // guards cfg.Rand
 
+	table atomic.Pointer[resource.Table]
+
 	typesOnce sync.Once
 	typeConv  managedfields.TypeConverter // set by types
 	managers  sync.Map                    // managerKey -> *managedfields.FieldManager
@@ -81,11 +85,17 @@ func New(cfg Config) *Registry {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
 	}
-	return &Registry{cfg: cfg}
+	r := &Registry{cfg: cfg}
+	r.table.Store(cfg.Table)
+	return r
 }
 
-// Table returns the resources the registry serves.
-func (r *Registry) Table() *resource.Table { return r.cfg.Table }
+// Table returns the resources the registry serves at the moment.
+func (r *Registry) Table() *resource.Table { return r.table.Load() }
+
+// SetTable replaces the resources that the registry serves. The literal kinds
+// stay; requests under way end with the resource that they began with.
+func (r *Registry) SetTable(t *resource.Table) { r.table.Store(t) }
 
 // Cache returns the cache that all reads go through.
 func (r *Registry) Cache() *cache.Cache { return r.cfg.Cache }

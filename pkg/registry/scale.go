@@ -22,6 +22,9 @@ func (r *Registry) SetScale(ctx context.Context, req Request, change func(scale 
 	res := req.Resource
 	o, _, err := r.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		scale := res.Scale(current)
+		if scale == nil {
+			scale = unscaled(current) // a custom resource that lacks the field gets it
+		}
 		next, err := change(scale)
 		if err != nil {
 			return nil, err
@@ -29,6 +32,16 @@ func (r *Registry) SetScale(ctx context.Context, req Request, change func(scale 
 		return current, setScale(res, req, current, next)
 	}, opts)
 	return o, err
+}
+
+// unscaled is the scale of an object that says nothing of replicas.
+func unscaled(obj runtime.Object) *autoscalingv1.Scale {
+	scale := &autoscalingv1.Scale{}
+	if acc, err := meta.Accessor(obj); err == nil {
+		scale.Name, scale.Namespace, scale.UID = acc.GetName(), acc.GetNamespace(), acc.GetUID()
+		scale.ResourceVersion = acc.GetResourceVersion()
+	}
+	return scale
 }
 
 func setScale(res *resource.Resource, req Request, obj, scale runtime.Object) error {
@@ -74,7 +87,13 @@ func ParentOfScale(d *Decoder, req Request, patch []byte, opts PatchOptions) ([]
 	parent.SetUID(u.GetUID())
 	parent.SetResourceVersion(u.GetResourceVersion())
 	if replicas, ok, err := unstructured.NestedFieldNoCopy(u.Object, "spec", "replicas"); err == nil && ok {
-		parent.Object["spec"] = map[string]any{"replicas": replicas}
+		path := []string{"spec", "replicas"}
+		if c := req.Resource.Custom; c != nil {
+			path = c.ReplicasPath
+		}
+		if err := unstructured.SetNestedField(parent.Object, replicas, path...); err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
 	}
 	out, err := json.Marshal(parent.Object)
 	if err != nil {

@@ -252,7 +252,7 @@ func (r *Registry) hookUpdate(ctx context.Context, res *resource.Resource, obj, 
 
 func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, current *cache.Object, obj, old runtime.Object, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
 	res := req.Resource
-	if errs := validateChange(req, obj, old, opts.Verbatim); len(errs) > 0 {
+	if errs := validateChange(ctx, req, obj, old, opts.Verbatim); len(errs) > 0 {
 		return nil, false, apierrors.NewInvalid(res.GVK().GroupKind(), req.Name, errs)
 	}
 	attrs := r.attributes(ctx, admission.Update, req, obj, old, opts.WriteOptions)
@@ -293,11 +293,11 @@ func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, cur
 	return o, true, nil
 }
 
-func validateChange(req Request, obj, old runtime.Object, verbatim bool) field.ErrorList {
+func validateChange(ctx context.Context, req Request, obj, old runtime.Object, verbatim bool) field.ErrorList {
 	if verbatim {
 		return req.Resource.CheckMetaUpdate(obj, old)
 	}
-	return req.Resource.CheckUpdate(req.Subresource, obj, old)
+	return req.Resource.CheckUpdate(ctx, req.Subresource, obj, old)
 }
 
 // mayGo says that obj is marked for deletion and nothing holds it any more.

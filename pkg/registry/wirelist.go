@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -46,6 +47,13 @@ func Raw(value []byte) ([]byte, error) {
 // RawMetadata returns the metadata field of a served value, which by itself is
 // a PartialObjectMetadata in protobuf. It aliases the value.
 func RawMetadata(value []byte) ([]byte, error) {
+	if !bytes.HasPrefix(value, protoPrefix) {
+		meta, err := jsonMetadata(value)
+		if err != nil {
+			return nil, err
+		}
+		return (&metav1.PartialObjectMetadata{ObjectMeta: *meta}).Marshal()
+	}
 	raw, err := Raw(value)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@
 package resource
 
 import (
+	"context"
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -35,6 +36,15 @@ type Resource struct {
 	// StoragePath is the path below /registry/ that kube-apiserver uses,
 	// without slashes at the ends; it defaults to Plural.
 	StoragePath string
+	// StoredJSON says that objects are stored as JSON and not as protobuf, as
+	// kube-apiserver stores custom resources and their definitions.
+	StoredJSON bool
+	// Compact says that the watch cache holds objects compressed and remembers
+	// no other form of them: they are large and seldom read.
+	Compact bool
+	// Custom is set for kinds that a CustomResourceDefinition declares, whose
+	// objects are *unstructured.Unstructured.
+	Custom *Custom
 	// Verbs are the verbs of the resource itself. Nil means all eight.
 	// Resources that are only created (reviews) list just "create" and are
 	// never stored.
@@ -97,6 +107,10 @@ type Resource struct {
 	// ValidateStatus is ValidateUpdate for an update of /status; Validate is
 	// not called then.
 	ValidateStatus func(obj, old runtime.Object) field.ErrorList
+	// Check takes the place of the Validate hooks for kinds whose validation
+	// compares the objects all the way down or may take long: old is nil on
+	// create, subresource says what is written.
+	Check func(ctx context.Context, obj, old runtime.Object, subresource string) field.ErrorList
 	// Warnings returns texts for the client's Warning headers; old is nil on
 	// create.
 	Warnings func(obj, old runtime.Object) []string

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,9 @@ type Table struct {
 	byGVR  map[schema.GroupVersionResource]*Resource
 	byGVK  map[schema.GroupVersionKind]*Resource
 	scheme *runtime.Scheme
+	// base is the table that this one adds custom resources to, nil for one of
+	// literal kinds only; list holds base's too, the maps do not.
+	base *Table
 }
 
 // Builtin returns the kinds that every cluster serves. A new kind adds its
@@ -94,6 +98,7 @@ func Builtin() *Table {
 		componentStatuses(),
 		workloads(),
 		podGroups(),
+		customResourceDefinitions(),
 	)
 }
 
@@ -150,13 +155,64 @@ func (t *Table) Scheme() *runtime.Scheme { return t.scheme }
 // ByGVR finds a resource by the name in its URL, under any of its views.
 func (t *Table) ByGVR(gvr schema.GroupVersionResource) (*Resource, bool) {
 	r, ok := t.byGVR[gvr]
+	if !ok && t.base != nil {
+		return t.base.ByGVR(gvr)
+	}
 	return r, ok
 }
 
 // ByGVK finds a resource by its kind.
 func (t *Table) ByGVK(gvk schema.GroupVersionKind) (*Resource, bool) {
 	r, ok := t.byGVK[gvk]
+	if !ok && t.base != nil {
+		return t.base.ByGVK(gvk)
+	}
 	return r, ok
+}
+
+// Base returns the table without the custom resources that were added to it.
+func (t *Table) Base() *Table {
+	if t.base != nil {
+		return t.base
+	}
+	return t
+}
+
+// With returns a table of t's literal kinds and the given custom resources. A
+// custom resource that has the name of a literal one, or of one before it, is
+// left out: what every cluster has wins.
+func (t *Table) With(custom []*Resource) *Table {
+	base := t.Base()
+	next := &Table{
+		list:   slices.Clone(base.list),
+		byGVR:  make(map[schema.GroupVersionResource]*Resource, len(custom)),
+		byGVK:  make(map[schema.GroupVersionKind]*Resource, len(custom)),
+		scheme: base.scheme,
+		base:   base,
+	}
+	for _, r := range custom {
+		if _, taken := next.ByGVR(r.GVR()); taken {
+			continue
+		}
+		next.list = append(next.list, r)
+		next.byGVR[r.GVR()] = r
+		next.byGVK[r.GVK()] = r
+	}
+	return next
+}
+
+// Replace returns a table in which kinds of t stand as they are given here: a
+// kind whose hooks need more than this package may link gets them that way.
+func (t *Table) Replace(kinds ...*Resource) (*Table, error) {
+	list := slices.Clone(t.list)
+	for _, r := range kinds {
+		i := slices.IndexFunc(list, func(other *Resource) bool { return other.GVR() == r.GVR() })
+		if i < 0 {
+			return nil, fmt.Errorf("resource %s is not in the table", r.GVR())
+		}
+		list[i] = r
+	}
+	return NewTable(list...)
 }
 
 // Groups returns the API groups with their versions, core first, then by
@@ -164,11 +220,13 @@ func (t *Table) ByGVK(gvk schema.GroupVersionKind) (*Resource, bool) {
 func (t *Table) Groups() []GroupVersions {
 	seen := map[schema.GroupVersion]bool{}
 	byGroup := map[string][]string{}
-	for gvr := range t.byGVR {
-		gv := gvr.GroupVersion()
-		if !seen[gv] {
-			seen[gv] = true
-			byGroup[gv.Group] = append(byGroup[gv.Group], gv.Version)
+	for table := t; table != nil; table = table.base {
+		for gvr := range table.byGVR {
+			gv := gvr.GroupVersion()
+			if !seen[gv] {
+				seen[gv] = true
+				byGroup[gv.Group] = append(byGroup[gv.Group], gv.Version)
+			}
 		}
 	}
 	out := make([]GroupVersions, 0, len(byGroup))

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"context"
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -69,13 +70,16 @@ func structField(obj runtime.Object, name string) reflect.Value {
 }
 
 // CheckCreate returns all that is wrong with a new, prepared object.
-func (r *Resource) CheckCreate(obj runtime.Object) field.ErrorList {
+func (r *Resource) CheckCreate(ctx context.Context, obj runtime.Object) field.ErrorList {
 	path := field.NewPath("metadata")
 	acc, err := meta.Accessor(obj)
 	if err != nil {
 		return field.ErrorList{field.InternalError(path, err)}
 	}
 	errs := validation.ValidateObjectMetaAccessor(acc, r.Namespaced, r.nameRule(), path)
+	if r.Check != nil {
+		return append(errs, r.Check(ctx, obj, nil, "")...)
+	}
 	if r.Validate != nil {
 		errs = append(errs, r.Validate(obj)...)
 	}
@@ -84,8 +88,11 @@ func (r *Resource) CheckCreate(obj runtime.Object) field.ErrorList {
 
 // CheckUpdate returns all that is wrong with a prepared update of old through
 // subresource ("" is the object itself).
-func (r *Resource) CheckUpdate(subresource string, obj, old runtime.Object) field.ErrorList {
+func (r *Resource) CheckUpdate(ctx context.Context, subresource string, obj, old runtime.Object) field.ErrorList {
 	errs := r.CheckMetaUpdate(obj, old)
+	if r.Check != nil {
+		return append(errs, r.Check(ctx, obj, old, subresource)...)
+	}
 	switch subresource {
 	case "", "scale":
 		if r.Validate != nil {

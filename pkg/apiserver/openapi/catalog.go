@@ -59,6 +59,8 @@ func WriteCatalog(w io.Writer, defs []Definition) error {
 type catalog struct {
 	byName map[string]*Definition
 	byKind map[schema.GroupVersionKind]string
+	// custom are the definitions of custom resources, see with.
+	custom map[string]customType
 }
 
 // loadCatalog decodes what WriteCatalog wrote.

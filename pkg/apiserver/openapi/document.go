@@ -1,7 +1,7 @@
 package openapi
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -55,12 +55,12 @@ func (c *catalog) closure(names []string) ([]string, error) {
 		if seen[name] {
 			continue
 		}
-		d, ok := c.byName[name]
-		if !ok {
-			return nil, missing(name)
+		refs, err := c.refs(name)
+		if err != nil {
+			return nil, err
 		}
 		seen[name] = true
-		todo = append(todo, d.Refs...)
+		todo = append(todo, refs...)
 	}
 	out := make([]string, 0, len(seen))
 	for name := range seen {
@@ -83,19 +83,26 @@ func (c *catalog) definitions(sections ...section) ([]string, error) {
 }
 
 // kindsOf are the kinds of a definition. Those that every group version has
-// are named under each that is served.
-func (c *catalog) kindsOf(d *Definition, table *resource.Table) []gvkJSON {
+// are named under each literal one that is served.
+func (c *catalog) kindsOf(name string, table *resource.Table) []gvkJSON {
 	var out []gvkJSON
-	switch d.Name {
+	if t, ok := c.custom[name]; ok {
+		kind := t.res.Kind
+		if t.item != "" {
+			kind = t.res.Custom.ListKind
+		}
+		return []gvkJSON{{Group: t.res.Group, Version: t.res.Version, Kind: kind}}
+	}
+	switch name {
 	case deleteName, watchName:
-		kind := strings.TrimPrefix(d.Name, metaPrefix)
-		for _, g := range table.Groups() {
+		kind := strings.TrimPrefix(name, metaPrefix)
+		for _, g := range table.Base().Groups() {
 			for _, v := range g.Versions {
 				out = append(out, gvkJSON{Group: g.Group, Version: v, Kind: kind})
 			}
 		}
 	default:
-		for _, k := range d.Kinds {
+		for _, k := range c.byName[name].Kinds {
 			out = append(out, gvkJSON{Group: k.Group, Version: k.Version, Kind: k.Kind})
 		}
 	}
@@ -103,32 +110,35 @@ func (c *catalog) kindsOf(d *Definition, table *resource.Table) []gvkJSON {
 }
 
 // writeJSON appends the definitions as a JSON object.
-func (c *catalog) writeJSON(buf *bytes.Buffer, table *resource.Table, names []string, v3 bool) error {
-	buf.WriteByte('{')
+func (c *catalog) writeJSON(buf *bufio.Writer, table *resource.Table, names []string, v3 bool) error {
 	for i, name := range names {
-		if i > 0 {
-			buf.WriteByte(',')
+		between := ","
+		if i == 0 {
+			between = "{"
 		}
-		d := c.byName[name]
-		text := d.V2
-		if v3 {
-			text = d.V3
+		fmt.Fprintf(buf, "%s%q:", between, name)
+		text, err := c.text(name, v3)
+		if err != nil {
+			return err
 		}
-		fmt.Fprintf(buf, "%q:", name)
-		kinds := c.kindsOf(d, table)
+		kinds := c.kindsOf(name, table)
 		if len(kinds) == 0 {
-			buf.Write(text)
+			if _, err := buf.Write(text); err != nil {
+				return err
+			}
 			continue
 		}
 		ext, err := json.Marshal(kinds)
 		if err != nil {
 			return fmt.Errorf("encode the kinds of %s: %w", name, err)
 		}
-		buf.Write(text[:len(text)-1]) // types with kinds have fields before
-		fmt.Fprintf(buf, ",%q:%s}", gvkExtension, ext)
+		// Types with kinds have fields before.
+		if _, err := fmt.Fprintf(buf, "%s,%q:%s}", text[:len(text)-1], gvkExtension, ext); err != nil {
+			return err
+		}
 	}
-	buf.WriteByte('}')
-	return nil
+	_, err := buf.WriteString("}")
+	return err
 }
 
 // Field numbers of gnostic's messages.
@@ -146,24 +156,28 @@ const (
 
 // proto returns the definitions as a fragment of gnostic's Document message:
 // to append it to an encoded document is to merge the two.
-func (c *catalog) proto(table *resource.Table, names []string, v3 bool) []byte {
+func (c *catalog) proto(table *resource.Table, names []string, v3 bool) ([]byte, error) {
 	var all, one []byte
 	for _, name := range names {
-		d := c.byName[name]
+		text, err := c.protoText(name, v3)
+		if err != nil {
+			return nil, err
+		}
+		kinds := c.kindsOf(name, table)
 		one = one[:0]
 		if v3 {
-			one = append(append(one, d.V3Proto...), kindsProto(c.kindsOf(d, table), v3SchemaExtension)...)
+			one = append(append(one, text...), kindsProto(kinds, v3SchemaExtension)...)
 			one = message(nil, v3OrReferenceSchema, one)
 		} else {
-			one = append(append(one, d.V2Proto...), kindsProto(c.kindsOf(d, table), v2SchemaExtension)...)
+			one = append(append(one, text...), kindsProto(kinds, v2SchemaExtension)...)
 		}
 		entry := message(message(nil, namedName, []byte(name)), namedValue, one)
 		all = message(all, mapEntries, entry)
 	}
 	if v3 {
-		return message(nil, v3DocumentComponents, message(nil, v3ComponentsSchemas, all))
+		return message(nil, v3DocumentComponents, message(nil, v3ComponentsSchemas, all)), nil
 	}
-	return message(nil, v2DocumentDefinitions, all)
+	return message(nil, v2DocumentDefinitions, all), nil
 }
 
 // message appends a length-delimited field.

@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -95,14 +96,14 @@ func TestProtobufIsJSON(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		text, err := d.encodeJSON(c, table, v3)
-		if err != nil {
+		var jsonText, protoText bytes.Buffer
+		if err := d.encodeJSON(&jsonText, c, table, v3); err != nil {
 			t.Fatal(err)
 		}
-		wire, err := d.encodeProto(c, table, v3)
-		if err != nil {
+		if err := d.encodeProto(&protoText, c, table, v3); err != nil {
 			t.Fatal(err)
 		}
+		text, wire := jsonText.Bytes(), protoText.Bytes()
 		var want, got proto.Message = &openapi_v2.Document{}, &openapi_v2.Document{}
 		if v3 {
 			got = &openapi_v3.Document{}
@@ -229,7 +230,7 @@ func TestQueries(t *testing.T) {
 
 func TestSameTableSameHash(t *testing.T) {
 	hash := func(table *resource.Table, v string) string {
-		b, err := New(table, version.Info{GitVersion: v}).body("apis/apps/v1", false)
+		b, err := New(func() *resource.Table { return table }, version.Info{GitVersion: v}).body("apis/apps/v1", false)
 		if err != nil {
 			t.Fatal(err)
 		}

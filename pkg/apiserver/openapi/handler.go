@@ -1,12 +1,15 @@
 package openapi
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"sync"
 	"weak"
@@ -21,14 +24,18 @@ import (
 
 // Handler serves /openapi/v2 and /openapi/v3.
 type Handler struct {
-	table   *resource.Table
+	tables  func() *resource.Table
 	version string
 	data    []byte // the compressed catalog
 	digest  [sha256.Size]byte
+
+	mu sync.Mutex
+	// table is what all below describes. Guarded by mu, as is all below.
+	table *resource.Table
 	// sections are the names of the v3 documents.
 	sections map[string]bool
-
-	mu      sync.Mutex
+	// kept is the size of the bodies that describe custom resources.
+	kept    int
 	catalog weak.Pointer[catalog] // guarded by mu; kept while the collector lets it
 	hashes  map[string]string     // guarded by mu; by section, "" is v2
 	bodies  map[bodyKey]*body     // guarded by mu
@@ -47,30 +54,61 @@ type body struct {
 	hash    string
 }
 
-// New makes a handler for the kinds of table. info is what the documents give
-// as their version. Nothing is built yet.
-func New(table *resource.Table, info version.Info) *Handler {
-	h := &Handler{
-		table: table, version: info.GitVersion, data: embedded, digest: sha256.Sum256(embedded),
-		sections: map[string]bool{}, hashes: map[string]string{}, bodies: map[bodyKey]*body{},
+// maxKept bounds the bodies that are kept of documents with custom resources;
+// beyond, such a document is made anew for each client that does not have it.
+const maxKept = 4 << 20
+
+// New makes a handler for the kinds of the table that tables returns at the
+// moment. info is what the documents give as their version. Nothing is built
+// yet.
+func New(tables func() *resource.Table, info version.Info) *Handler {
+	return &Handler{
+		tables: tables, version: info.GitVersion, data: embedded, digest: sha256.Sum256(embedded),
+		hashes: map[string]string{}, bodies: map[bodyKey]*body{},
 	}
+}
+
+// follow makes the handler describe the present table: what is not about its
+// literal kinds is forgotten. h.mu is held.
+func (h *Handler) follow() {
+	table := h.tables()
+	if h.table == table {
+		return
+	}
+	var base map[string]bool
+	if h.table != nil {
+		base = map[string]bool{}
+		for _, name := range sectionNames(table.Base()) {
+			base[name] = len(customsOf(table, name)) == 0 && len(customsOf(h.table, name)) == 0
+		}
+	}
+	maps.DeleteFunc(h.hashes, func(section string, _ string) bool { return !base[section] })
+	maps.DeleteFunc(h.bodies, func(key bodyKey, _ *body) bool { return !base[key.section] })
+	h.table, h.index, h.kept, h.sections = table, nil, 0, map[string]bool{}
 	for _, name := range sectionNames(table) {
 		h.sections[name] = true
 	}
-	return h
+}
+
+// has says whether there is a document of this name.
+func (h *Handler) has(section string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.follow()
+	return h.sections[section]
 }
 
 // load returns the catalog. h.mu is held.
 func (h *Handler) load() (*catalog, error) {
-	if c := h.catalog.Value(); c != nil {
-		return c, nil
+	c := h.catalog.Value()
+	if c == nil {
+		var err error
+		if c, err = loadCatalog(h.data); err != nil {
+			return nil, err
+		}
+		h.catalog = weak.Make(c)
 	}
-	c, err := loadCatalog(h.data)
-	if err != nil {
-		return nil, err
-	}
-	h.catalog = weak.Make(c)
-	return c, nil
+	return c.with(h.table), nil
 }
 
 // document makes a document without its definitions. h.mu is held.
@@ -86,10 +124,14 @@ func (h *Handler) document(c *catalog, section string) (*document, error) {
 		return nil, err
 	}
 	if _, ok := h.hashes[section]; !ok {
-		// The catalog and the head decide on all of the document.
+		// The catalog, the head and the generations of definitions decide on all
+		// of the document.
 		sum := sha256.New()
 		sum.Write(h.digest[:])
 		sum.Write(d.head)
+		for _, res := range customsOf(h.table, section) {
+			fmt.Fprintf(sum, "\n%s", res.Custom.ID)
+		}
 		h.hashes[section] = hex.EncodeToString(sum.Sum(nil))
 	}
 	return d, nil
@@ -99,6 +141,7 @@ func (h *Handler) document(c *catalog, section string) (*document, error) {
 func (h *Handler) body(section string, asProto bool) (*body, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.follow()
 	key := bodyKey{section, asProto}
 	if b, ok := h.bodies[key]; ok {
 		return b, nil
@@ -111,19 +154,20 @@ func (h *Handler) body(section string, asProto bool) (*body, error) {
 	if err != nil {
 		return nil, err
 	}
-	var text []byte
-	switch v3 := section != ""; {
-	case asProto:
-		text, err = d.encodeProto(c, h.table, v3)
-	default:
-		text, err = d.encodeJSON(c, h.table, v3)
-	}
+	b, err := pack(h.hashes[section], func(w io.Writer) error {
+		if asProto {
+			return d.encodeProto(w, c, h.table, section != "")
+		}
+		return d.encodeJSON(w, c, h.table, section != "")
+	})
 	if err != nil {
 		return nil, err
 	}
-	b, err := pack(text, h.hashes[section])
-	if err != nil {
-		return nil, err
+	if len(customsOf(h.table, section)) > 0 {
+		if h.kept+len(b.gzipped) > maxKept {
+			return b, nil
+		}
+		h.kept += len(b.gzipped)
 	}
 	h.bodies[key] = b
 	return b, nil
@@ -133,6 +177,7 @@ func (h *Handler) body(section string, asProto bool) (*body, error) {
 func (h *Handler) list() (*body, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.follow()
 	if h.index != nil {
 		return h.index, nil
 	}
@@ -157,7 +202,10 @@ func (h *Handler) list() (*body, error) {
 		return nil, fmt.Errorf("encode the list of documents: %w", err)
 	}
 	sum := sha256.Sum256(text)
-	h.index, err = pack(text, hex.EncodeToString(sum[:]))
+	h.index, err = pack(hex.EncodeToString(sum[:]), func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
 	return h.index, err
 }
 
@@ -165,39 +213,55 @@ func hashedURL(section, hash string) string {
 	return "/openapi/v3/" + section + "?hash=" + hash
 }
 
-func pack(text []byte, hash string) (*body, error) {
+// pack compresses what write writes: a document may be far larger than its
+// compressed form, which alone is kept.
+func pack(hash string, write func(io.Writer) error) (*body, error) {
 	var buf bytes.Buffer
 	z := gzip.NewWriter(&buf)
-	if _, err := z.Write(text); err != nil {
-		return nil, fmt.Errorf("compress a document: %w", err)
+	counted := &counter{w: z}
+	if err := write(counted); err != nil {
+		return nil, fmt.Errorf("make a document: %w", err)
 	}
 	if err := z.Close(); err != nil {
 		return nil, fmt.Errorf("compress a document: %w", err)
 	}
-	return &body{gzipped: bytes.Clone(buf.Bytes()), size: len(text), hash: hash}, nil
+	return &body{gzipped: bytes.Clone(buf.Bytes()), size: counted.n, hash: hash}, nil
 }
 
-func (d *document) encodeJSON(c *catalog, table *resource.Table, v3 bool) ([]byte, error) {
-	var buf bytes.Buffer
-	buf.Write(d.head[:len(d.head)-1])
+// counter counts what passes through.
+type counter struct {
+	w io.Writer
+	n int
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += n
+	return n, err
+}
+
+func (d *document) encodeJSON(w io.Writer, c *catalog, table *resource.Table, v3 bool) error {
+	buf := bufio.NewWriter(w)
+	before, after := []byte(`,"definitions":`), "}"
 	if v3 {
 		schemes, err := v3Security()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		buf.Write(schemes)
-		buf.WriteString(`,"schemas":`)
-	} else {
-		buf.WriteString(`,"definitions":`)
+		before, after = append(schemes, `,"schemas":`...), "}}"
 	}
-	if err := c.writeJSON(&buf, table, d.names, v3); err != nil {
-		return nil, err
+	for _, part := range [][]byte{d.head[:len(d.head)-1], before} {
+		if _, err := buf.Write(part); err != nil {
+			return err
+		}
 	}
-	if v3 {
-		buf.WriteByte('}')
+	if err := c.writeJSON(buf, table, d.names, v3); err != nil {
+		return err
 	}
-	buf.WriteByte('}')
-	return buf.Bytes(), nil
+	if _, err := buf.WriteString(after); err != nil {
+		return err
+	}
+	return buf.Flush()
 }
 
 // v3Security begins the components of a v3 document.
@@ -209,24 +273,29 @@ func v3Security() ([]byte, error) {
 	return fmt.Appendf(nil, `,"components":{"securitySchemes":%s`, schemes), nil
 }
 
-func (d *document) encodeProto(c *catalog, table *resource.Table, v3 bool) ([]byte, error) {
+func (d *document) encodeProto(w io.Writer, c *catalog, table *resource.Table, v3 bool) error {
 	var doc proto.Message
 	var err error
 	if v3 {
 		schemes, schemesErr := v3Security()
 		if schemesErr != nil {
-			return nil, schemesErr
+			return schemesErr
 		}
 		doc, err = openapi_v3.ParseDocument(slices.Concat(d.head[:len(d.head)-1], schemes, []byte("}}")))
 	} else {
 		doc, err = openapi_v2.ParseDocument(d.head)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("turn the paths into protobuf: %w", err)
+		return fmt.Errorf("turn the paths into protobuf: %w", err)
 	}
 	text, err := proto.Marshal(doc)
 	if err != nil {
-		return nil, fmt.Errorf("encode the paths as protobuf: %w", err)
+		return fmt.Errorf("encode the paths as protobuf: %w", err)
 	}
-	return append(text, c.proto(table, d.names, v3)...), nil
+	definitions, err := c.proto(table, d.names, v3)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(text, definitions...))
+	return err
 }

@@ -170,7 +170,11 @@ func (b *builder) resource(res *resource.Resource, kind string) error {
 		return err
 	}
 	if res.HasVerb("list") {
-		if s.many, err = b.define(b.gv.WithKind(kind + "List")); err != nil {
+		list := kind + "List"
+		if res.Custom != nil {
+			list = res.Custom.ListKind
+		}
+		if s.many, err = b.define(b.gv.WithKind(list)); err != nil {
 			return err
 		}
 	}
@@ -201,6 +205,9 @@ func (b *builder) op(method, action string, s *served, id string, params ...[]pa
 	o := operation{
 		method: method, action: action, id: id, tag: b.tag, kind: s.gvk,
 		consumes: []string{anyType}, produces: objectTypes(), codes: []string{"200"},
+	}
+	if s.Custom != nil {
+		o.consumes, o.produces = untyped(), untyped()
 	}
 	if action != "connect" {
 		o.params = append(o.params, pretty)

@@ -85,12 +85,21 @@ const (
 
 func objectTypes() []string { return []string{typeJSON, typeYAML, typeProtobuf} }
 
+// untyped are the types of custom resources, which have no protobuf.
+func untyped() []string { return []string{typeJSON, typeYAML} }
+
 // watchTypes are objectTypes and the streams of a watch.
-func watchTypes() []string {
+func (s *served) watchTypes() []string {
+	if s.Custom != nil {
+		return append(untyped(), typeJSON+";stream=watch")
+	}
 	return append(objectTypes(), typeJSON+";stream=watch", typeProtobuf+";stream=watch")
 }
 
-func patchTypes() []string {
+func (s *served) patchTypes() []string {
+	if s.Custom != nil {
+		return []string{"application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"}
+	}
 	return []string{
 		"application/json-patch+json", "application/merge-patch+json",
 		"application/strategic-merge-patch+json", "application/apply-patch+yaml",

@@ -38,7 +38,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		send(w, r, b, "application/json")
-	case isV3 && h.sections[section]:
+	case isV3 && h.has(section):
 		h.serveDocument(w, r, section, v3ProtoType)
 	default:
 		http.NotFound(w, r)

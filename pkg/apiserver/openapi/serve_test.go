@@ -29,7 +29,7 @@ func do(h http.Handler, method, path string, headers ...string) *httptest.Respon
 }
 
 func TestNegotiation(t *testing.T) {
-	h := New(resource.Builtin(), version.Info{GitVersion: "v1"})
+	h := New(resource.Builtin, version.Info{GitVersion: "v1"})
 	for _, x := range []struct {
 		path, accept string
 		code         int
@@ -67,7 +67,7 @@ func TestNegotiation(t *testing.T) {
 }
 
 func TestCaching(t *testing.T) {
-	h := New(resource.Builtin(), version.Info{GitVersion: "v1"})
+	h := New(resource.Builtin, version.Info{GitVersion: "v1"})
 	var index struct {
 		Paths map[string]struct{ ServerRelativeURL string }
 	}
@@ -104,7 +104,7 @@ func TestCaching(t *testing.T) {
 }
 
 func TestCompression(t *testing.T) {
-	h := New(resource.Builtin(), version.Info{GitVersion: "v1"})
+	h := New(resource.Builtin, version.Info{GitVersion: "v1"})
 	plain := get(h, "/openapi/v2")
 	packed := get(h, "/openapi/v2", "Accept-Encoding", "deflate, gzip;q=0.5")
 	if packed.Header().Get("Content-Encoding") != "gzip" {
@@ -144,7 +144,7 @@ func FuzzNegotiate(f *testing.F) {
 
 func BenchmarkBuildV2(b *testing.B) {
 	for b.Loop() {
-		if _, err := New(resource.Builtin(), version.Info{}).body("", false); err != nil {
+		if _, err := New(resource.Builtin, version.Info{}).body("", false); err != nil {
 			b.Fatal(err)
 		}
 	}

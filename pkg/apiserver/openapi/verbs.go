@@ -15,12 +15,12 @@ func (b *builder) collection(s *served) {
 	if s.HasVerb("list") {
 		o := b.op("get", "list", s, "list"+b.id+s.scope+kind, s.within, b.queries.list)
 		o.description = "list or watch objects of kind " + kind
-		o.result, o.produces = s.many, watchTypes()
+		o.result, o.produces = s.many, s.watchTypes()
 		ops = append(ops, o)
 		if s.Namespaced {
 			all := b.op("get", "list", s, "list"+b.id+kind+"ForAllNamespaces", b.queries.list)
 			all.description = o.description
-			all.result, all.produces = s.many, watchTypes()
+			all.result, all.produces = s.many, s.watchTypes()
 			b.add(newRoute(b.prefix+"/"+s.Plural, all))
 		}
 	}
@@ -77,7 +77,7 @@ func (b *builder) readWrite(s *served, verbs []string, body, name, what string) 
 		case "patch":
 			o := b.op("patch", "patch", s, "patch"+b.id+s.scope+name, s.params, b.queries.patch)
 			o.description, o.body, o.result = "partially update "+what, patchName, body
-			o.consumes, o.codes = patchTypes(), []string{"200", "201"}
+			o.consumes, o.codes = s.patchTypes(), []string{"200", "201"}
 			ops = append(ops, o)
 		}
 	}
@@ -93,7 +93,7 @@ func (b *builder) watches(s *served) {
 	watch := func(path, action, id string, params []parameter, use string) {
 		o := b.op("get", action, s, "watch"+b.id+id, params, b.queries.list)
 		o.description = "watch " + use + " (deprecated: use the 'watch' parameter of a list instead)"
-		o.result, o.produces = watchName, watchTypes()
+		o.result, o.produces = watchName, s.watchTypes()
 		b.add(newRoute(b.prefix+"/watch"+strings.TrimPrefix(path, b.prefix), o))
 	}
 	if s.Namespaced {

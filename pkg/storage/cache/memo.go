@@ -70,8 +70,12 @@ func (o *Object) Encoding(id string, make func() ([]byte, error)) ([]byte, error
 // Decoded returns the one decoded form of the object, calling make when there
 // is none. The value is shared and must not be changed. It is forgotten like an
 // encoding.
-func (o *Object) Decoded(make func() (any, error)) (any, error) {
-	m := o.remember("")
+func (o *Object) Decoded(make func() (any, error)) (any, error) { return o.DecodedAs("", make) }
+
+// DecodedAs is Decoded for objects that have several decoded forms, each under
+// an id that no encoding has.
+func (o *Object) DecodedAs(id string, make func() (any, error)) (any, error) {
+	m := o.remember(id)
 	m.once.Do(func() {
 		m.value, m.err = make()
 		// Decoded Kubernetes objects take a few times their encoded size.

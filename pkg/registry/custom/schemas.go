@@ -1,0 +1,246 @@
+package custom
+
+import (
+	"container/list"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"weak"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+
+	"coracle/pkg/registry/ownership"
+)
+
+// Schemas keeps compiled schemas, those that were used last, within a bound.
+// What it let go is found again for as long as somebody holds it. The zero
+// value keeps nothing.
+type Schemas struct {
+	// Limit bounds the estimated bytes of what is kept.
+	Limit int
+
+	mu      sync.Mutex
+	entries map[schemaKey]*entry // guarded by mu
+	recent  list.List            // of *entry, the last used first; guarded by mu
+	used    int                  // guarded by mu
+}
+
+type schemaKey struct {
+	definition *Definition
+	version    string
+}
+
+// entry is a schema that somebody asked for.
+type entry struct {
+	key  schemaKey
+	weak weak.Pointer[compiled]
+	kept *compiled     // nil when let go
+	elem *list.Element // in recent while kept
+}
+
+// perByte is what a byte of a schema's JSON costs compiled, as measured; rules
+// cost more, since each is a program.
+const (
+	perByte    = 14
+	perVersion = 8 << 10
+	perRule    = 64 << 10
+)
+
+// compiled is what objects of one version are processed with.
+type compiled struct {
+	// structural is nil for a version without a (structural) schema.
+	structural *structuralschema.Structural
+	// whole validates objects, status what /status writes.
+	whole, status validation.SchemaValidator
+	// rules are the x-kubernetes-validations, nil when there are none.
+	rules *cel.Validator
+	size  int // estimated bytes
+
+	mu       sync.Mutex
+	managers map[string]*managedfields.FieldManager // by subresource; guarded by mu
+	types    managedfields.TypeConverter            // nil until asked for; guarded by mu
+
+	ownOnce sync.Once
+	own     *ownership.Kind // nil when the schema cannot be followed; set by ownOnce
+}
+
+// get returns the compiled schema of a version.
+func (s *Schemas) get(d *Definition, version string) (*compiled, error) {
+	key := schemaKey{d, version}
+	s.mu.Lock()
+	if c := s.find(key); c != nil {
+		s.mu.Unlock()
+		return c, nil
+	}
+	s.mu.Unlock()
+	// Two callers may compile at once; one of the results is kept.
+	crd, err := d.src.Load()
+	if err != nil {
+		return nil, fmt.Errorf("read the schema of %s: %w", d.name, err)
+	}
+	c, err := compile(crd, version)
+	if err != nil {
+		return nil, fmt.Errorf("compile the schema of %s, version %s: %w", d.name, version, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other := s.find(key); other != nil {
+		return other, nil
+	}
+	s.keep(key, c)
+	return c, nil
+}
+
+// find returns a schema that is still there and marks it as used. s.mu is held.
+func (s *Schemas) find(key schemaKey) *compiled {
+	e := s.entries[key]
+	if e == nil {
+		return nil
+	}
+	if e.kept != nil {
+		s.recent.MoveToFront(e.elem)
+		return e.kept
+	}
+	c := e.weak.Value()
+	if c == nil {
+		delete(s.entries, key)
+		return nil
+	}
+	s.keep(key, c)
+	return c
+}
+
+// keep puts a schema first and lets go of the last ones. s.mu is held.
+func (s *Schemas) keep(key schemaKey, c *compiled) {
+	if s.entries == nil {
+		s.entries = map[schemaKey]*entry{}
+	}
+	e := &entry{key: key, weak: weak.Make(c), kept: c}
+	e.elem = s.recent.PushFront(e)
+	s.entries[key] = e
+	s.used += c.size
+	for s.used > s.Limit && s.recent.Len() > 1 {
+		s.letGo(s.recent.Back().Value.(*entry))
+	}
+}
+
+// letGo leaves a schema to the garbage collector. s.mu is held.
+func (s *Schemas) letGo(e *entry) {
+	s.recent.Remove(e.elem)
+	s.used -= e.kept.size
+	e.kept, e.elem = nil, nil
+}
+
+// Forget drops the schemas of a definition that is served no more.
+func (s *Schemas) Forget(d *Definition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, version := range d.versions {
+		if e := s.entries[schemaKey{d, version}]; e != nil {
+			if e.kept != nil {
+				s.letGo(e)
+			}
+			delete(s.entries, e.key)
+		}
+	}
+}
+
+func compile(crd *apiextensionsv1.CustomResourceDefinition, version string) (*compiled, error) {
+	v := versionOf(crd, version)
+	if v == nil {
+		return nil, errNoSchema
+	}
+	props, structural, err := structuralOf(crd, v)
+	if err != nil {
+		return nil, err
+	}
+	c := &compiled{structural: structural, managers: map[string]*managedfields.FieldManager{}}
+	if c.whole, _, err = validation.NewSchemaValidator(props); err != nil {
+		return nil, err
+	}
+	if props != nil {
+		if status, ok := props.Properties["status"]; ok && v.Subresources != nil && v.Subresources.Status != nil {
+			if c.status, _, err = validation.NewSchemaValidator(&status); err != nil {
+				return nil, err
+			}
+		}
+		text, err := json.Marshal(v.Schema)
+		if err != nil {
+			return nil, err
+		}
+		c.size = perByte * len(text)
+	}
+	c.size += perVersion
+	if n := ruleCount(structural); n > 0 {
+		c.rules = cel.NewValidator(structural, true, celconfig.PerCallLimit)
+		c.size += n * perRule
+	}
+	return c, nil
+}
+
+func versionOf(crd *apiextensionsv1.CustomResourceDefinition, name string) *apiextensionsv1.CustomResourceDefinitionVersion {
+	for i := range crd.Spec.Versions {
+		if crd.Spec.Versions[i].Name == name {
+			return &crd.Spec.Versions[i]
+		}
+	}
+	return nil
+}
+
+// structuralOf returns the version's schema in the library's forms; both are
+// nil without a schema.
+func structuralOf(crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion) (*apiextensions.JSONSchemaProps, *structuralschema.Structural, error) {
+	props, err := propsOf(v)
+	if props == nil {
+		return nil, nil, err
+	}
+	s, err := structuralschema.NewStructural(props)
+	if crd.Spec.PreserveUnknownFields {
+		if err != nil {
+			s = nil // old definitions need not be structural
+		}
+		return props, s, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	s = s.DeepCopy() // the library shares defaults with its input
+	return props, s, defaulting.PruneDefaults(s)
+}
+
+// propsOf is the version's schema in the library's internal form, nil when it
+// has none.
+func propsOf(v *apiextensionsv1.CustomResourceDefinitionVersion) (*apiextensions.JSONSchemaProps, error) {
+	if v.Schema == nil || v.Schema.OpenAPIV3Schema == nil {
+		return nil, nil
+	}
+	in := &apiextensions.CustomResourceValidation{}
+	if err := apiextensionsv1.Convert_v1_CustomResourceValidation_To_apiextensions_CustomResourceValidation(v.Schema, in, nil); err != nil {
+		return nil, err
+	}
+	return in.OpenAPIV3Schema, nil
+}
+
+// ruleCount counts the validation rules of a schema.
+func ruleCount(s *structuralschema.Structural) int {
+	if s == nil {
+		return 0
+	}
+	n := 0
+	visitor := structuralschema.Visitor{
+		Structural: func(s *structuralschema.Structural) bool { n += len(s.XValidations); return false },
+		NestedValueValidation: func(s *structuralschema.NestedValueValidation) bool {
+			n += len(s.ValidationExtensions.XValidations)
+			return false
+		},
+	}
+	visitor.Visit(s)
+	return n
+}

@@ -1,0 +1,336 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+)
+
+var errJSON = errors.New("malformed JSON")
+
+// maxJSONDepth bounds the nesting of a stored object.
+const maxJSONDepth = 10000
+
+// jsonMeta is what one pass over a stored JSON object finds. The slices alias
+// the object.
+type jsonMeta struct {
+	apiVersion, kind     string
+	name, namespace, uid string
+	labels               map[string]string
+	deleting             bool
+
+	// metadata is the span of the metadata object, braces included.
+	metadata span
+	// version is the span of the value of metadata.resourceVersion, quotes
+	// included; empty when there is none.
+	version span
+}
+
+type span struct{ start, end int }
+
+func (s span) of(data []byte) []byte { return data[s.start:s.end] }
+
+// scanJSON reads a JSON object's type and metadata, and makes sure that all of
+// it is valid.
+func scanJSON(data []byte) (jsonMeta, error) {
+	var m jsonMeta
+	s := jsonScanner{data: data}
+	err := s.object(0, func(key []byte, value span) error {
+		var err error
+		switch string(key) {
+		case "apiVersion":
+			m.apiVersion, err = text(value.of(data))
+		case "kind":
+			m.kind, err = text(value.of(data))
+		case "metadata":
+			m.metadata = value
+		}
+		return err
+	})
+	if err != nil {
+		return m, err
+	}
+	if s.space(); s.pos != len(data) {
+		return m, s.fail("something follows the object")
+	}
+	if m.metadata.end == 0 || data[m.metadata.start] != '{' {
+		return m, fmt.Errorf("the object has no metadata: %w", errJSON)
+	}
+	return m, m.scan(data)
+}
+
+// scan reads the metadata object.
+func (m *jsonMeta) scan(data []byte) error {
+	s := jsonScanner{data: data, pos: m.metadata.start}
+	return s.object(0, func(key []byte, value span) error {
+		var err error
+		switch string(key) {
+		case "name":
+			m.name, err = text(value.of(data))
+		case "namespace":
+			m.namespace, err = text(value.of(data))
+		case "uid":
+			m.uid, err = text(value.of(data))
+		case "resourceVersion":
+			m.version = value
+		case "deletionTimestamp":
+			m.deleting = data[value.start] != 'n'
+		case "labels":
+			if data[value.start] == '{' {
+				err = json.Unmarshal(value.of(data), &m.labels)
+			}
+		}
+		return err
+	})
+}
+
+// text is the value of a JSON string.
+func text(quoted []byte) (string, error) {
+	if len(quoted) < 2 || quoted[0] != '"' {
+		return "", fmt.Errorf("a string is needed, not %.20q: %w", quoted, errJSON)
+	}
+	if inner := quoted[1 : len(quoted)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+		return string(inner), nil
+	}
+	var s string
+	err := json.Unmarshal(quoted, &s)
+	return s, err
+}
+
+// spliceJSON returns data with metadata.resourceVersion set to rev, whatever it
+// was before.
+func spliceJSON(data []byte, m jsonMeta, rev int64) []byte {
+	var number [20]byte
+	version := strconv.AppendInt(number[:0], rev, 10)
+	const field = `"resourceVersion":`
+	out := make([]byte, 0, len(data)+len(field)+len(version)+3)
+	if m.version.end > 0 {
+		out = append(out, data[:m.version.start]...)
+		out = append(append(append(out, '"'), version...), '"')
+		return append(out, data[m.version.end:]...)
+	}
+	start := m.metadata.start + 1
+	out = append(append(out, data[:start]...), field...)
+	out = append(append(append(out, '"'), version...), '"')
+	if rest := bytes.TrimLeft(data[start:], " \t\r\n"); rest[0] != '}' {
+		out = append(out, ',')
+	}
+	return append(out, data[start:]...)
+}
+
+// jsonScanner checks JSON from left to right (RFC 8259).
+type jsonScanner struct {
+	data []byte
+	pos  int
+}
+
+func (s *jsonScanner) fail(what string) error {
+	return fmt.Errorf("%s at offset %d: %w", what, s.pos, errJSON)
+}
+
+func (s *jsonScanner) space() {
+	for s.pos < len(s.data) {
+		switch s.data[s.pos] {
+		case ' ', '\t', '\r', '\n':
+			s.pos++
+		default:
+			return
+		}
+	}
+}
+
+// next is the next byte that is no space, 0 at the end.
+func (s *jsonScanner) next() byte {
+	s.space()
+	if s.pos == len(s.data) {
+		return 0
+	}
+	return s.data[s.pos]
+}
+
+// object reads an object and tells field of each of its members, the name
+// without quotes and as it is written.
+func (s *jsonScanner) object(depth int, field func(key []byte, value span) error) error {
+	if s.next() != '{' {
+		return s.fail("an object is needed")
+	}
+	s.pos++
+	if s.next() == '}' {
+		s.pos++
+		return nil
+	}
+	for {
+		s.space()
+		start := s.pos
+		if err := s.string(); err != nil {
+			return err
+		}
+		key := s.data[start+1 : s.pos-1]
+		if s.next() != ':' {
+			return s.fail("a colon is missing")
+		}
+		s.pos++
+		s.space()
+		start = s.pos
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+		if field != nil {
+			if err := field(key, span{start, s.pos}); err != nil {
+				return err
+			}
+		}
+		switch s.next() {
+		case ',':
+			s.pos++
+		case '}':
+			s.pos++
+			return nil
+		default:
+			return s.fail("the object does not end")
+		}
+	}
+}
+
+func (s *jsonScanner) array(depth int) error {
+	s.pos++ // the bracket
+	if s.next() == ']' {
+		s.pos++
+		return nil
+	}
+	for {
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+		switch s.next() {
+		case ',':
+			s.pos++
+		case ']':
+			s.pos++
+			return nil
+		default:
+			return s.fail("the array does not end")
+		}
+	}
+}
+
+func (s *jsonScanner) value(depth int) error {
+	if depth > maxJSONDepth {
+		return s.fail("the nesting is too deep")
+	}
+	switch c := s.next(); {
+	case c == '{':
+		return s.object(depth, nil)
+	case c == '[':
+		return s.array(depth)
+	case c == '"':
+		return s.string()
+	case c == 't':
+		return s.word("true")
+	case c == 'f':
+		return s.word("false")
+	case c == 'n':
+		return s.word("null")
+	default:
+		return s.number()
+	}
+}
+
+func (s *jsonScanner) word(word string) error {
+	if !bytes.HasPrefix(s.data[s.pos:], []byte(word)) {
+		return s.fail("a value is needed")
+	}
+	s.pos += len(word)
+	return nil
+}
+
+func (s *jsonScanner) string() error {
+	if s.pos == len(s.data) || s.data[s.pos] != '"' {
+		return s.fail("a string is needed")
+	}
+	for s.pos++; s.pos < len(s.data); s.pos++ {
+		switch c := s.data[s.pos]; {
+		case c == '"':
+			s.pos++
+			return nil
+		case c < ' ':
+			return s.fail("a control character in a string")
+		case c == '\\':
+			if err := s.escape(); err != nil {
+				return err
+			}
+		}
+	}
+	return s.fail("the string does not end")
+}
+
+// escape reads what follows a backslash, up to its last character.
+func (s *jsonScanner) escape() error {
+	s.pos++
+	if s.pos == len(s.data) {
+		return s.fail("the string does not end")
+	}
+	switch s.data[s.pos] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return nil
+	case 'u':
+		for range 4 {
+			s.pos++
+			if s.pos == len(s.data) || !hex(s.data[s.pos]) {
+				return s.fail("four digits must follow \\u")
+			}
+		}
+		return nil
+	}
+	return s.fail("an unknown escape")
+}
+
+func hex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+func (s *jsonScanner) number() error {
+	if s.peek() == '-' {
+		s.pos++
+	}
+	if s.peek() == '0' {
+		s.pos++
+	} else if err := s.digits(); err != nil {
+		return err
+	}
+	if s.peek() == '.' {
+		s.pos++
+		if err := s.digits(); err != nil {
+			return err
+		}
+	}
+	if c := s.peek(); c == 'e' || c == 'E' {
+		s.pos++
+		if c := s.peek(); c == '+' || c == '-' {
+			s.pos++
+		}
+		return s.digits()
+	}
+	return nil
+}
+
+func (s *jsonScanner) peek() byte {
+	if s.pos == len(s.data) {
+		return 0
+	}
+	return s.data[s.pos]
+}
+
+func (s *jsonScanner) digits() error {
+	start := s.pos
+	for c := s.peek(); c >= '0' && c <= '9'; c = s.peek() {
+		s.pos++
+	}
+	if s.pos == start {
+		return s.fail("a value is needed")
+	}
+	return nil
+}
