@@ -3,6 +3,7 @@ package ownership_test
 import (
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -170,4 +171,22 @@ func TestExamplesEqualLibrary(t *testing.T) {
 			t.Errorf("%s: the entries are\n%s, not the library's\n%s", c.name, got, want)
 		}
 	}
+}
+
+// TestConcurrent has several goroutines follow writes over the same live
+// objects: the race detector sees what they share.
+func TestConcurrent(t *testing.T) {
+	all := changes(t)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for _, c := range all {
+				s, obj := find(t, c.plural), c.obj.DeepCopyObject()
+				if !s.kind.Update(c.live, obj, ownership.Write{Manager: c.manager, Subresource: c.subresource, Reset: s.reset(c.subresource), Now: time.Now()}) {
+					t.Errorf("%s cannot be followed", c.name)
+				}
+			}
+		})
+	}
+	group.Wait()
 }
