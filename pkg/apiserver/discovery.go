@@ -10,7 +10,9 @@ import (
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/registry"
 	"coracle/pkg/resource"
@@ -186,7 +188,7 @@ func (d *discovery) serve(w http.ResponseWriter, r *http.Request, path string) b
 		return false
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		WriteError(w, methodNotSupported(schema.GroupResource{}, strings.ToLower(r.Method)))
+		WriteError(w, pathMethodNotSupported())
 		return true
 	}
 	if agg, ok := d.aggregated[path]; ok && wantsAggregated(r) {
@@ -200,15 +202,45 @@ func (d *discovery) serve(w http.ResponseWriter, r *http.Request, path string) b
 		writeAll(w, agg.body)
 		return true
 	}
-	body, err := json.Marshal(doc)
+	sendDocument(w, r, doc)
+	return true
+}
+
+// sendDocument answers with a discovery document in the encoding asked for.
+func sendDocument(w http.ResponseWriter, r *http.Request, doc any) {
+	rep, ok := negotiate(r, false)
+	if !ok {
+		WriteError(w, notAcceptable())
+		return
+	}
+	obj, isObject := doc.(runtime.Object)
+	if !isObject {
+		WriteError(w, fmt.Errorf("a discovery document is a %T", doc))
+		return
+	}
+	gvk := schema.FromAPIVersionAndKind("v1", obj.GetObjectKind().GroupVersionKind().Kind)
+	body, err := encodeDocument(rep.media, gvk, obj)
 	if err != nil {
 		WriteError(w, err)
-		return true
+		return
 	}
-	rep, _ := negotiate(r, false)
-	rep.media = registry.JSON
-	send(w, http.StatusOK, rep, append(body, '\n'))
-	return true
+	send(w, http.StatusOK, rep, body)
+}
+
+// encodeDocument is encodeObject of a document that all requests share, which
+// already says what it is.
+func encodeDocument(media registry.MediaType, gvk schema.GroupVersionKind, doc runtime.Object) ([]byte, error) {
+	if media == registry.Protobuf {
+		return registry.Envelope(gvk, doc)
+	}
+	body, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	if media == registry.YAML {
+		return yaml.JSONToYAML(body)
+	}
+	return append(body, '\n'), nil
 }
 
 // wantsAggregated says that the client asked for the aggregated form before

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -18,10 +19,15 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	var lines strings.Builder
 	failed, found := false, only == ""
 	for _, c := range append([]Check{{Name: "ping", Live: true}}, s.cfg.Checks...) {
-		if endpoint == "livez" && !c.Live || only != "" && c.Name != only || slices.Contains(exclude, c.Name) {
+		if endpoint == "livez" && !c.Live || only != "" && c.Name != only {
 			continue
 		}
 		found = true
+		if i := slices.Index(exclude, c.Name); i >= 0 {
+			exclude = slices.Delete(exclude, i, i+1)
+			fmt.Fprintf(&lines, "[+]%s excluded: ok\n", c.Name)
+			continue
+		}
 		if c.Check != nil {
 			if err := c.Check(r.Context()); err != nil {
 				failed = true
@@ -31,6 +37,9 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		fmt.Fprintf(&lines, "[+]%s ok\n", c.Name)
+	}
+	if len(exclude) > 0 {
+		fmt.Fprintf(&lines, "warn: some health checks cannot be excluded: no matches for %s\n", quotedList(exclude))
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	switch {
@@ -44,4 +53,13 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeAll(w, []byte("ok"))
 	}
+}
+
+// quotedList shows names that a client made up.
+func quotedList(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(name)
+	}
+	return strings.Join(quoted, ",")
 }

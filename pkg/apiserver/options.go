@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -54,15 +55,9 @@ func listOptions(r *http.Request, sv served, _ time.Time) (readOptions, error) {
 		}
 		out.timeout = min(time.Duration(seconds)*time.Second, maxTimeout)
 	}
-	if out.Bookmarks, err = boolParam(q, "allowWatchBookmarks"); err != nil {
-		return out, err
-	}
+	out.Bookmarks = boolParam(q, "allowWatchBookmarks")
 	if q.Has("sendInitialEvents") {
-		send, err := boolParam(q, "sendInitialEvents")
-		if err != nil {
-			return out, err
-		}
-		out.SendInitialEvents = &send
+		out.SendInitialEvents = ptr(boolParam(q, "sendInitialEvents"))
 	}
 	return out, nil
 }
@@ -82,16 +77,11 @@ func (s served) parseFields(text string) (fields.Selector, error) {
 	})
 }
 
-func boolParam(q url.Values, name string) (bool, error) {
+// boolParam reads a parameter as upstream does: anything but "false", "0" and
+// its absence is true.
+func boolParam(q url.Values, name string) bool {
 	s := q.Get(name)
-	if s == "" {
-		return false, nil
-	}
-	b, err := strconv.ParseBool(s)
-	if err != nil {
-		return false, apierrors.NewBadRequest(name + ": Invalid value: " + strconv.Quote(s) + ": it must be true or false")
-	}
-	return b, nil
+	return q.Has(name) && s != "0" && !strings.EqualFold(s, "false")
 }
 
 // writeOptions reads the query of a create, an update or a patch.

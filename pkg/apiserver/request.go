@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"net/http"
+	"path"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/fields"
@@ -48,7 +49,8 @@ func parseRequest(r *http.Request) requestInfo {
 	if deprecatedWatch {
 		parts = parts[1:]
 	}
-	if parts[0] == "" {
+	// An empty namespace is not all of them: there is no such resource.
+	if parts[0] == "" || parts[0] == "namespaces" && len(parts) > 2 && parts[1] == "" {
 		return info
 	}
 	info.resource = true
@@ -93,8 +95,7 @@ func apiVerb(r *http.Request, info *requestInfo, deprecatedWatch bool) string {
 		}
 		return "delete"
 	case http.MethodGet, http.MethodHead:
-		watch := r.URL.Query().Get("watch")
-		if deprecatedWatch || watch == "true" || watch == "1" {
+		if deprecatedWatch || boolParam(r.URL.Query(), "watch") {
 			return "watch"
 		}
 		if info.name == "" {
@@ -128,6 +129,26 @@ func (i *requestInfo) attributes(u *auth.User, r *http.Request) auth.Attributes 
 		a.LabelSelector, _ = sel.Requirements()
 	}
 	return a
+}
+
+// opensStream says that a request that reads by its verb runs a command or
+// opens a connection to a container, itself or by a path of the node's agent.
+// Who may only read is not to do that: it takes the right to create as well.
+func (i *requestInfo) opensStream() bool {
+	if i.verb != "get" || i.gvr.Group != "" {
+		return false
+	}
+	switch i.gvr.Resource + "/" + i.subresource {
+	case "pods/exec", "pods/attach", "pods/portforward":
+		return true
+	case "nodes/proxy":
+		first, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+i.rest), "/"), "/")
+		switch strings.ToLower(first) {
+		case "exec", "attach", "portforward", "run", "cri":
+			return true
+		}
+	}
+	return false
 }
 
 // contextKey is the type of this package's context keys.

@@ -276,9 +276,7 @@ func (s *Server) patchOptions(w http.ResponseWriter, r *http.Request) (registry.
 	if opts.Type == types.ApplyPatchType {
 		opts.Manager = r.URL.Query().Get("fieldManager")
 	}
-	if opts.Force, err = boolParam(r.URL.Query(), "force"); err != nil {
-		return opts, nil, err
-	}
+	opts.Force = boolParam(r.URL.Query(), "force")
 	patch, err := readBody(w, r)
 	return opts, patch, err
 }

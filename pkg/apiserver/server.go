@@ -153,8 +153,13 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 	info.series = counted
 	ctx := withInfo(withWarnings(r.Context(), h), &info)
 	if !stream {
+		timeout, err := s.timeout(r)
+		if err != nil {
+			WriteError(w, err)
+			return
+		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.cfg.RequestTimeout)
+		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
 	ctx, err := s.identify(r.WithContext(ctx), &info, authenticate)
@@ -168,6 +173,23 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 // maxAuditID bounds an identifier that a client gives its request.
 const maxAuditID = 128
 
+// timeout is how long a request may take: what it asks for, within the
+// server's own bound.
+func (s *Server) timeout(r *http.Request) (time.Duration, error) {
+	asked := r.URL.Query().Get("timeout")
+	if asked == "" {
+		return s.cfg.RequestTimeout, nil
+	}
+	d, err := time.ParseDuration(asked)
+	if err != nil {
+		return 0, apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
+	}
+	if d <= 0 {
+		return s.cfg.RequestTimeout, nil
+	}
+	return min(d, s.cfg.RequestTimeout), nil
+}
+
 // identify finds out who sent a request and whether they may; the context
 // returned knows the user.
 func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(*http.Request) (*auth.User, error)) (context.Context, error) {
@@ -179,7 +201,15 @@ func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(
 		return nil, err
 	}
 	ctx := auth.WithUser(r.Context(), user)
-	return ctx, s.authorize(ctx, info.attributes(user, r))
+	asked := info.attributes(user, r)
+	if err := s.authorize(ctx, asked); err != nil {
+		return ctx, err
+	}
+	if info.opensStream() {
+		asked.Verb = "create"
+		return ctx, s.authorize(ctx, asked)
+	}
+	return ctx, nil
 }
 
 // dispatch serves a request that is allowed, when there is a place for it.
@@ -279,6 +309,8 @@ func (s *Server) servePath(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case path == "/version" && r.Method != http.MethodGet && r.Method != http.MethodHead:
+		WriteError(w, pathMethodNotSupported())
 	case path == "/version":
 		writeJSON(w, s.cfg.Version)
 	case path == "/healthz" || path == "/livez" || path == "/readyz" ||

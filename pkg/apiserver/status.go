@@ -71,6 +71,12 @@ func methodNotSupported(gr schema.GroupResource, verb string) error {
 	return apierrors.NewMethodNotSupported(gr, verb)
 }
 
+// pathMethodNotSupported is the answer to a method that a path outside the
+// resources does not have.
+func pathMethodNotSupported() error {
+	return apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false)
+}
+
 func notAcceptable() error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,

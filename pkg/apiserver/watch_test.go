@@ -135,7 +135,7 @@ func checkInitialEvents(t *testing.T) {
 				t.Errorf("%s: %v", bad, status)
 			}
 		}
-		s.must(t, 400, "GET", configMaps("?watch=1&sendInitialEvents=maybe"), "")
+		s.must(t, 422, "GET", configMaps("?watch=1&sendInitialEvents=maybe"), "") // that is a yes
 	})
 }
 

@@ -191,6 +191,12 @@ func New(cfg Config) (*ControlPlane, error) {
 // checks are the conditions of /readyz and /livez.
 func (cp *ControlPlane) checks() []apiserver.Check {
 	return []apiserver.Check{
+		{Name: "etcd", Live: true, Check: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, storeAnswer)
+			defer cancel()
+			_, err := cp.cache.Current(ctx)
+			return err
+		}},
 		{Name: "poststarthook/bootstrap", Check: func(context.Context) error {
 			select {
 			case <-cp.ready:
@@ -207,6 +213,9 @@ func (cp *ControlPlane) checks() []apiserver.Check {
 		}},
 	}
 }
+
+// storeAnswer is how long the store may take to answer a health check.
+const storeAnswer = 2 * time.Second
 
 // Handler is the API over HTTP, for the caller's listeners.
 func (cp *ControlPlane) Handler() http.Handler { return cp.server }
