@@ -19,7 +19,6 @@ import (
 // with the warning that it is deprecated.
 func TestComponentStatuses(t *testing.T) {
 	s := newServer(t, testcluster.WithRoles())
-	//lint:ignore SA1019 it is served all the same
 	list := &corev1.ComponentStatusList{}
 	a := s.must(t, 200, "GET", "/api/v1/componentstatuses", "")
 	a.decode(t, list)

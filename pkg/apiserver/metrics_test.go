@@ -97,3 +97,12 @@ func TestMetricNames(t *testing.T) {
 		return strings.Contains(string(s.must(t, 200, "GET", "/metrics", "").body), `rest_client_requests_total{code="200",host="coracle.invalid",method="GET"} `), nil
 	})
 }
+
+// TestStorageSize: etcd tells how large its file is.
+func TestStorageSize(t *testing.T) {
+	s := newServer(t, testcluster.WithBackend(startEtcd(t)))
+	text := string(s.must(t, 200, "GET", "/metrics", "").body)
+	if line := grep(text, "apiserver_storage_size_bytes{"); !strings.HasPrefix(line, `apiserver_storage_size_bytes{storage_cluster_id="etcd-0"} `) || strings.HasSuffix(line, " 0\n") {
+		t.Errorf("the store's size is %q", line)
+	}
+}

@@ -29,6 +29,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"coracle/pkg/apiserver"
 	"coracle/pkg/auth"
@@ -228,14 +229,27 @@ func copyFlushing(w http.ResponseWriter, r io.Reader) {
 	}
 }
 
-// nodeProxy passes any request on to a node's agent.
+// nodeProxy passes any request on to a node: to its agent, or to the port that
+// the request names ([SCHEME:]NODE[:PORT]).
 func (p *Proxy) nodeProxy(w http.ResponseWriter, r *http.Request, req registry.Request, rest string) {
-	target, err := p.agent(r.Context(), req.Name)
+	scheme, name, port, ok := utilnet.SplitSchemeNamePort(req.Name)
+	if !ok {
+		apiserver.WriteError(w, apierrors.NewBadRequest(fmt.Sprintf("invalid node request %q", req.Name)))
+		return
+	}
+	target, err := p.agent(r.Context(), name)
 	if err == nil {
 		err = p.cfg.Admit(r.Context(), req, &corev1.NodeProxyOptions{Path: rest})
 	}
 	if err != nil {
 		apiserver.WriteError(w, err)
+		return
+	}
+	if port != "" && port != target.Port() {
+		if scheme == "" {
+			scheme = "http"
+		}
+		p.proxy(w, r, &backend{scheme: scheme, host: net.JoinHostPort(target.Hostname(), port)}, rest)
 		return
 	}
 	target.Path, target.RawQuery = "/"+rest, r.URL.RawQuery

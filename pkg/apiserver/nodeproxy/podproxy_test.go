@@ -3,6 +3,7 @@ package nodeproxy_test
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -180,5 +181,30 @@ func TestProxyUpgrades(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 		closeIt(t, conn)
+	}
+}
+
+// TestProxyToNodes: the agent by default and by the number of its port, what
+// else listens on the node by that of its own.
+func TestProxyToNodes(t *testing.T) {
+	a := withWeb(t)
+	_, port, err := net.SplitHostPort(a.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other, err := net.SplitHostPort(a.ports["8080"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"n": "GET /stats?x=1", "n:" + port: "GET /stats?x=1", "https:n:" + port: "GET /stats?x=1",
+		"n:" + other: `GET /stats?x=1 [] "" "yes"`, "http:n:" + other: `GET /stats?x=1 [] "" "yes"`,
+	} {
+		if got := text(t, a.ask("GET", "/nodes/proxy/stats?x=1", name, "")); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	if resp := a.ask("GET", "/nodes/proxy/", "a:b:c:d", ""); resp.StatusCode != 400 {
+		t.Errorf("a name of four parts: %d, want 400", resp.StatusCode)
 	}
 }
