@@ -82,6 +82,7 @@ func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
 	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
 		errs = append(errs, field.Forbidden(path.Child("externalID"), "may not be updated"))
 	}
+	//lint:ignore SA1019 nobody reads it any more, but what is there is checked as it always was
 	if s := n.Spec.ConfigSource; s != nil {
 		errs = append(errs, checkConfigSource(path.Child("configSource"), s, false)...)
 	}

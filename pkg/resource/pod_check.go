@@ -26,13 +26,14 @@ func validatePod(pod *corev1.Pod) field.ErrorList {
 	if len(pod.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(spec.Child("ephemeralContainers"), "cannot be set on create"))
 	}
-	return errs
+	return append(errs, checkProfilesMatch(spec, pod.Annotations, &pod.Spec)...)
 }
 
 // checkPod is what holds for every pod, new or not.
 func checkPod(pod *corev1.Pod) field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := checkPodSpec(spec, &pod.Spec, true)
+	errs := checkPodAnnotations(field.NewPath("metadata", "annotations"), pod.Annotations, &pod.Spec)
+	errs = append(errs, checkPodSpec(spec, &pod.Spec, true)...)
 	if pod.Spec.ServiceAccountName == "" {
 		errs = append(errs, checkNoTokens(spec.Child("volumes"), pod.Spec.Volumes)...)
 	}
@@ -85,13 +86,14 @@ var updatableInPod = strings.Join([]string{
 // differs then may not.
 func validatePodUpdate(pod, old *corev1.Pod) field.ErrorList {
 	path := field.NewPath("spec")
+	errs := checkPodAnnotationUpdate(field.NewPath("metadata", "annotations"), pod.Annotations, old.Annotations)
 	if len(pod.Spec.Containers) != len(old.Spec.Containers) {
-		return field.ErrorList{field.Forbidden(path.Child("containers"), "pod updates may not add or remove containers")}
+		return append(errs, field.Forbidden(path.Child("containers"), "pod updates may not add or remove containers"))
 	}
 	if len(pod.Spec.InitContainers) != len(old.Spec.InitContainers) {
-		return field.ErrorList{field.Forbidden(path.Child("initContainers"), "pod updates may not add or remove containers")}
+		return append(errs, field.Forbidden(path.Child("initContainers"), "pod updates may not add or remove containers"))
 	}
-	errs := checkDeadlineUpdate(path.Child("activeDeadlineSeconds"), pod.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds)
+	errs = append(errs, checkDeadlineUpdate(path.Child("activeDeadlineSeconds"), pod.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds)...)
 	errs = append(errs, checkGateRemoval(path.Child("schedulingGates"), pod.Spec.SchedulingGates, old.Spec.SchedulingGates)...)
 	errs = append(errs, checkTolerationUpdate(path.Child("tolerations"), pod.Spec.Tolerations, old.Spec.Tolerations)...)
 	if equality.Semantic.DeepEqual(pod.Spec, old.Spec) {

@@ -10,7 +10,7 @@ import (
 
 func validatePodStatus(pod, old *corev1.Pod) field.ErrorList {
 	path, status := field.NewPath("status"), &pod.Status
-	var errs field.ErrorList
+	errs := checkPodAnnotationUpdate(field.NewPath("metadata", "annotations"), pod.Annotations, old.Annotations)
 	system := []corev1.PodConditionType{corev1.PodScheduled, corev1.PodReady, corev1.PodInitialized}
 	for i, c := range status.Conditions {
 		if !slices.Contains(system, c.Type) {

@@ -249,7 +249,9 @@ func checkHostAliases(path *field.Path, aliases []corev1.HostAlias) field.ErrorL
 func checkPodTemplate(path *field.Path, t *corev1.PodTemplateSpec) field.ErrorList {
 	errs := metav1validation.ValidateLabels(t.Labels, path.Child("labels"))
 	errs = append(errs, validation.ValidateAnnotations(t.Annotations, path.Child("annotations"))...)
+	errs = append(errs, checkPodAnnotations(path.Child("annotations"), t.Annotations, &t.Spec)...)
 	errs = append(errs, checkPodSpec(path.Child("spec"), &t.Spec, false)...)
+	errs = append(errs, checkProfilesMatch(path.Child("spec"), t.Annotations, &t.Spec)...)
 	if len(t.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(path.Child("spec", "ephemeralContainers"),
 			"ephemeral containers not allowed in pod template"))

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -136,6 +137,7 @@ func checkClasses(t *testing.T, typ *ruleType, passed map[string]bool) {
 // ruleRunner makes the objects of examples.
 type ruleRunner struct {
 	table *Table
+	kinds map[string]*ruleKind // by name, as find knows it
 	// valid are the places whose objects were found valid before any patch.
 	valid map[rulePlace]error
 	// passed are the fields ("core/v1.Pod.spec") that lead to a place.
@@ -143,7 +145,7 @@ type ruleRunner struct {
 }
 
 func newRuleRunner() *ruleRunner {
-	return &ruleRunner{table: Builtin(), valid: map[rulePlace]error{}, passed: map[string]bool{}}
+	return &ruleRunner{table: Builtin(), kinds: map[string]*ruleKind{}, valid: map[rulePlace]error{}, passed: map[string]bool{}}
 }
 
 func (rr *ruleRunner) run(typ string, e *ruleExample) error {
@@ -236,23 +238,34 @@ func compareErrors(e *ruleExample, errs field.ErrorList) error {
 
 // ruleKind is a kind or a view of one, with its example.
 type ruleKind struct {
-	res  *Resource
-	view *View
+	res     *Resource
+	view    *View
+	example runtime.Object
 }
 
 // find knows a kind as "deployments.apps", a view with its version as
 // "events.v1.events.k8s.io".
 func (rr *ruleRunner) find(name string) (*ruleKind, error) {
+	if k, known := rr.kinds[name]; known {
+		return k, nil
+	}
 	gvr, gr := schema.ParseResourceArg(name)
 	for _, r := range rr.table.All() {
-		if r.GroupResource() == gr {
-			return &ruleKind{res: r}, nil
-		}
+		k := &ruleKind{res: r, example: r.New()}
 		for i := range r.Views {
 			if v := &r.Views[i]; gvr != nil && *gvr == (schema.GroupVersionResource{Group: v.Group, Version: v.Version, Resource: r.Plural}) {
-				return &ruleKind{res: r, view: v}, nil
+				k.view = v
 			}
 		}
+		if k.view == nil && r.GroupResource() != gr {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join("testdata", "kinds", r.GroupResource().String()+".yaml"))
+		if err != nil {
+			return nil, err
+		}
+		rr.kinds[name] = k
+		return k, yaml.UnmarshalStrict(data, k.example)
 	}
 	return nil, fmt.Errorf("there is no kind %q; write plural.group", name)
 }
@@ -266,14 +279,8 @@ func (k *ruleKind) empty() runtime.Object {
 
 // try makes the example's object, does what it does, and returns the errors.
 func (k *ruleKind) try(e *ruleExample) (field.ErrorList, error) {
-	data, err := os.ReadFile(filepath.Join("testdata", "kinds", k.res.GroupResource().String()+".yaml"))
-	if err != nil {
-		return nil, err
-	}
-	obj := k.res.New()
-	if err := yaml.UnmarshalStrict(data, obj); err != nil {
-		return nil, err
-	}
+	obj := k.example.DeepCopyObject()
+	var err error
 	ground := []string{e.at.with, e.setup}
 	if e.op == "create" {
 		if obj, err = k.changed(obj, e.at.position, append(ground, e.patch)...); err != nil {
@@ -338,7 +345,9 @@ func (k *ruleKind) changed(obj runtime.Object, position string, patches ...strin
 	if data, err = json.Marshal(node); err != nil {
 		return nil, err
 	}
-	if err := yaml.UnmarshalStrict(data, out); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(out); err != nil {
 		return nil, fmt.Errorf("after {%s}: %w", strings.Join(patches, ", "), err)
 	}
 	if k.view != nil {

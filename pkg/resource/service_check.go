@@ -14,7 +14,7 @@ import (
 func validateService(svc *corev1.Service) field.ErrorList {
 	path, spec := field.NewPath("spec"), &svc.Spec
 	headless := spec.ClusterIP == corev1.ClusterIPNone
-	var errs field.ErrorList
+	errs := checkServiceAnnotations(field.NewPath("metadata", "annotations"), svc)
 	if len(spec.Ports) == 0 && !headless && spec.Type != corev1.ServiceTypeExternalName {
 		errs = append(errs, field.Required(path.Child("ports"), ""))
 	}
@@ -31,6 +31,33 @@ func validateService(svc *corev1.Service) field.ErrorList {
 	if d := spec.TrafficDistribution; d != nil {
 		errs = append(errs, checkOptional(path.Child("trafficDistribution"), d, corev1.ServiceTrafficDistributionPreferClose,
 			corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode)...)
+	}
+	return errs
+}
+
+// checkServiceAnnotations: fields that were annotations once, where nobody has
+// set the field.
+func checkServiceAnnotations(path *field.Path, svc *corev1.Service) field.ErrorList {
+	var errs field.ErrorList
+	hints, old := svc.Annotations[corev1.DeprecatedAnnotationTopologyAwareHints]
+	mode, now := svc.Annotations[corev1.AnnotationTopologyMode]
+	if old && now && hints != mode {
+		errs = append(errs, field.Invalid(path.Key(corev1.AnnotationTopologyMode), mode,
+			fmt.Sprintf("must match annotations[%s] when both are specified", corev1.DeprecatedAnnotationTopologyAwareHints)))
+	}
+	ranges, noted := svc.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]
+	if !noted || len(svc.Spec.LoadBalancerSourceRanges) > 0 {
+		return errs
+	}
+	p := path.Key(corev1.AnnotationLoadBalancerSourceRangesKey)
+	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		errs = append(errs, field.Forbidden(p, "may only be used when `type` is 'LoadBalancer'"))
+	}
+	if ranges = strings.TrimSpace(ranges); ranges == "" {
+		return errs
+	}
+	for _, cidr := range strings.Split(ranges, ",") {
+		errs = append(errs, utilvalidation.IsValidCIDRForLegacyField(p, strings.TrimSpace(cidr), false, nil)...)
 	}
 	return errs
 }
