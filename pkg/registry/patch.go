@@ -61,10 +61,33 @@ func (r *Registry) Patch(ctx context.Context, d *Decoder, req Request, patch []b
 	if req.View != nil && !apply {
 		change = p.through(req.View)
 	}
-	return r.Update(ctx, req, change, UpdateOptions{
-		WriteOptions: opts.WriteOptions, AllowCreate: apply && req.Subresource == "", KeepManagers: apply,
-	})
+	update := UpdateOptions{WriteOptions: opts.WriteOptions, AllowCreate: apply && req.Subresource == "", KeepManagers: apply}
+	if onDocument := p.onDocument(); onDocument != nil && req.View == nil {
+		update.onStored = func(o *cache.Object) (runtime.Object, error) { return p.patchStored(o, onDocument) }
+	}
+	return r.Update(ctx, req, change, update)
 }
+
+// patchStored patches the JSON that o has ready, or will be asked for anyway.
+func (p *patcher) patchStored(o *cache.Object, onDocument documentChange) (runtime.Object, error) {
+	bare, err := ItemJSON(p.req.Resource, o)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	gvk := p.req.Resource.GVK()
+	doc := fmt.Appendf(make([]byte, 0, len(bare)+96), `{"kind":%q,"apiVersion":%q`, gvk.Kind, gvk.GroupVersion().String())
+	if len(bare) > len("{}") {
+		doc = append(doc, ',')
+	}
+	out, err := onDocument(append(doc, bare[1:]...))
+	if err != nil {
+		return nil, err
+	}
+	return p.decode(out)
+}
+
+// documentChange patches an object's JSON.
+type documentChange func(doc []byte) ([]byte, error)
 
 // patcher carries one patch request through the retries of an update.
 type patcher struct {
@@ -81,16 +104,8 @@ type patcher struct {
 // that is not known.
 func (p *patcher) change() Change {
 	switch p.opts.Type {
-	case types.JSONPatchType:
-		return p.onJSON(p.applyJSONPatch)
-	case types.MergePatchType:
-		return p.onJSON(func(doc []byte) ([]byte, error) {
-			out, err := jsonpatch.MergePatch(doc, p.patch)
-			if err != nil {
-				return nil, apierrors.NewBadRequest("the merge patch cannot be applied: " + err.Error())
-			}
-			return out, nil
-		})
+	case types.JSONPatchType, types.MergePatchType:
+		return p.onJSON(p.onDocument())
 	case types.StrategicMergePatchType:
 		if p.req.Resource.Custom != nil {
 			return nil // it follows Go types, of which there are none
@@ -98,6 +113,24 @@ func (p *patcher) change() Change {
 		return p.strategic
 	case types.ApplyPatchType:
 		return p.apply
+	}
+	return nil
+}
+
+// onDocument returns how a patch's type changes an object's JSON, or nil for
+// one that does not work on JSON.
+func (p *patcher) onDocument() documentChange {
+	switch p.opts.Type {
+	case types.JSONPatchType:
+		return p.applyJSONPatch
+	case types.MergePatchType:
+		return func(doc []byte) ([]byte, error) {
+			out, err := mergePatch(doc, p.patch)
+			if err != nil {
+				return nil, apierrors.NewBadRequest("the merge patch cannot be applied: " + err.Error())
+			}
+			return out, nil
+		}
 	}
 	return nil
 }
@@ -192,7 +225,7 @@ func (p *patcher) decode(doc []byte) (runtime.Object, error) {
 }
 
 // onJSON runs a patch over the object's JSON document and decodes the result.
-func (p *patcher) onJSON(f func(doc []byte) ([]byte, error)) Change {
+func (p *patcher) onJSON(f documentChange) Change {
 	return func(current runtime.Object) (runtime.Object, error) {
 		current.GetObjectKind().SetGroupVersionKind(p.req.Resource.GVK())
 		doc, err := json.Marshal(current)

@@ -40,6 +40,9 @@ type UpdateOptions struct {
 	// Verbatim skips the resource's own preparation, for internal writes that
 	// move fields no client may (binding sets spec.nodeName).
 	Verbatim bool
+	// onStored replaces the change where there is an object: it works on the
+	// bytes that are kept of it, and spares making and decoding them again.
+	onStored func(current *cache.Object) (runtime.Object, error)
 }
 
 // Update replaces the object by what change makes of it and returns the
@@ -137,11 +140,13 @@ func (r *Registry) updateOnce(ctx context.Context, req Request, key string, curr
 // validated.
 func (r *Registry) wanted(ctx context.Context, req Request, current *cache.Object, old runtime.Object, change Change, opts UpdateOptions) (runtime.Object, error) {
 	res := req.Resource
-	mine, err := Decode(res, current.Value)
-	if err != nil {
-		return nil, apierrors.NewInternalError(err)
+	var obj runtime.Object
+	var err error
+	if opts.onStored != nil {
+		obj, err = opts.onStored(current)
+	} else {
+		obj, err = change(old.DeepCopyObject())
 	}
-	obj, err := change(mine)
 	if err != nil {
 		return nil, err
 	}
