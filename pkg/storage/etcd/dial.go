@@ -20,6 +20,11 @@ const (
 	// maxMessage bounds what one answer of etcd may hold; a page of large
 	// objects is far below.
 	maxMessage = 1 << 30
+	// streamWindow and connWindow are how much etcd may send ahead. Fixed ones
+	// spare the pings with which gRPC would look for better ones, on every
+	// answer.
+	streamWindow = 4 << 20
+	connWindow   = 16 << 20
 )
 
 // External describes an etcd reached over the network.
@@ -47,8 +52,10 @@ func Dial(ctx context.Context, cfg External) (*Store, error) {
 		DialKeepAliveTime:    keepAlive,
 		DialKeepAliveTimeout: keepAliveTimeout,
 		MaxCallRecvMsgSize:   maxMessage,
-		DialOptions:          []grpc.DialOption{grpc.WithDisableServiceConfig()},
-		Logger:               zapToSlog(cfg.Log),
+		DialOptions: []grpc.DialOption{
+			grpc.WithDisableServiceConfig(), grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connWindow),
+		},
+		Logger: zapToSlog(cfg.Log),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd at %v: %w", cfg.Endpoints, err)
