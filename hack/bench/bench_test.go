@@ -176,7 +176,7 @@ func TestRows(t *testing.T) {
 	if !all.wants(rowList) || !one.wants(rowList, rowGet) || one.wants(rowList) {
 		t.Error("-only is not obeyed")
 	}
-	if err := run(t.Context(), options{rounds: 1, only: "gets"}, nil, nil); err == nil || !strings.Contains(err.Error(), "choose one of create") {
+	if err := run(t.Context(), options{rounds: 1, ops: 100, only: "gets"}, nil, nil); err == nil || !strings.Contains(err.Error(), "choose one of create") {
 		t.Errorf("an unknown row: %v", err)
 	}
 	if err := run(t.Context(), options{}, nil, nil); err == nil {

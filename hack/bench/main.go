@@ -58,6 +58,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "folder on the disk to measure with; the system's for temporary files when empty")
 	flag.StringVar(&o.only, "only", "", "measure one row: "+strings.Join(rowNames(), ", "))
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds")
+	flag.IntVar(&o.ops, "ops", o.ops, "creates, patches and deletes in a round; gets are four times as many")
 	flag.BoolVar(&o.quick, "quick", false, "fewer and shorter measurements: two minutes, enough to see that everything can be measured")
 	flag.BoolVar(&o.noReference, "no-reference", false, "leave the reference out")
 	flag.BoolVar(&o.noEmbedded, "no-embedded", false, "leave the column of embedded etcd out")
@@ -79,8 +80,8 @@ func main() {
 
 // run measures everything and prints the tables on out; progress goes to log.
 func run(ctx context.Context, o options, out, log io.Writer) (err error) {
-	if o.rounds < 1 {
-		return errors.New("-rounds must be at least 1")
+	if o.rounds < 1 || o.ops < workers {
+		return fmt.Errorf("-rounds must be at least 1 and -ops at least %d", workers)
 	}
 	if o.only != "" && !slices.Contains(rowNames(), o.only) {
 		return fmt.Errorf("-only %s is no row: choose one of %s", o.only, strings.Join(rowNames(), ", "))
