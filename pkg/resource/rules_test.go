@@ -49,7 +49,9 @@ func TestEveryFieldHasRules(t *testing.T) {
 		case described != nil && open:
 			t.Errorf("type %s is described in %s: take it off %s", name, described.file, list)
 		case described != nil:
-			compareFields(t, typ, described)
+			for _, difference := range fieldDifferences(typ, described) {
+				t.Error(difference)
+			}
 		}
 	})
 	for name, typ := range all.types {
@@ -64,7 +66,10 @@ func TestEveryFieldHasRules(t *testing.T) {
 	}
 }
 
-func compareFields(t *testing.T, typ reflect.Type, described *ruleType) {
+// fieldDifferences says which fields of a type have no row and which rows no
+// field.
+func fieldDifferences(typ reflect.Type, described *ruleType) []string {
+	var out []string
 	has := map[string]bool{}
 	for i := range typ.NumField() {
 		name, inline := jsonField(typ.Field(i))
@@ -73,14 +78,15 @@ func compareFields(t *testing.T, typ reflect.Type, described *ruleType) {
 		}
 		has[name] = true
 		if !slices.ContainsFunc(described.rows, func(r ruleRow) bool { return r.field == name }) {
-			t.Errorf("%s: %s has no row for the field %s", described.file, described.name, name)
+			out = append(out, fmt.Sprintf("%s: %s has no row for the field %s", described.file, described.name, name))
 		}
 	}
 	for _, row := range described.rows {
 		if !has[row.field] {
-			t.Errorf("%s: %s has no field %q", row.where, described.name, row.field)
+			out = append(out, fmt.Sprintf("%s: %s has no field %q", row.where, described.name, row.field))
 		}
 	}
+	return out
 }
 
 // TestRules runs every row's example: it must fail with exactly the path and

@@ -17,7 +17,10 @@ func storageVersionMigrations() *Resource {
 		Columns:   columns("Name", "Resource", "Age"),
 	}, hooks[*migrationv1.StorageVersionMigration]{
 		Validate: func(m *migrationv1.StorageVersionMigration) field.ErrorList {
-			return required(field.NewPath("spec", "resource", "resource"), m.Spec.Resource.Resource)
+			if m.Spec.Resource.Resource == "" {
+				return field.ErrorList{field.Required(field.NewPath("spec", "resource", "resource"), "resource is required")}
+			}
+			return nil
 		},
 		ValidateUpdate: func(m, old *migrationv1.StorageVersionMigration) field.ErrorList {
 			return checkImmutable(field.NewPath("spec"), m.Spec, old.Spec)
