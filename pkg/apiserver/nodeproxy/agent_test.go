@@ -275,11 +275,9 @@ func (a *agent) portForward(w http.ResponseWriter, r *http.Request) {
 			}
 			if s.Headers().Get("streamType") == "data" {
 				fmt.Fprint(s, s.Headers().Get("port")+":")
-				if _, err := io.Copy(s, s); err != nil {
-					a.t.Logf("echo: %v", err)
-				}
+				pipe(s, s)
 			}
-			closeIt(a.t, s)
+			end(s)
 		})
 		return nil
 	})
@@ -292,7 +290,7 @@ func (a *agent) portForward(w http.ResponseWriter, r *http.Request) {
 
 // connect joins a stream with what listens on its port.
 func (a *agent) connect(s httpstream.Stream) {
-	defer closeIt(a.t, s)
+	defer end(s)
 	address, ok := a.ports[s.Headers().Get("port")]
 	if s.Headers().Get("streamType") == "error" {
 		if !ok {
@@ -310,16 +308,27 @@ func (a *agent) connect(s httpstream.Stream) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		defer closeIt(a.t, conn)
-		if _, err := io.Copy(conn, s); err != nil {
-			a.t.Logf("to the pod: %v", err)
-		}
+		defer end(conn)
+		pipe(conn, s)
 	})
-	if _, err := io.Copy(s, conn); err != nil {
-		a.t.Logf("from the pod: %v", err)
-	}
-	closeIt(a.t, s)
+	pipe(s, conn)
+	end(s)
 	wg.Wait()
+}
+
+// pipe copies until either side ends. Streams may outlive their test, so that
+// nothing is logged of their ends.
+func pipe(dst io.Writer, src io.Reader) {
+	if _, err := io.Copy(dst, src); err != nil {
+		return
+	}
+}
+
+// end closes a stream that may outlive its test.
+func end(c io.Closer) {
+	if err := c.Close(); err != nil {
+		return
+	}
 }
 
 func closeIt(t *testing.T, c io.Closer) {
