@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -143,13 +144,26 @@ func checkBombs(t *testing.T) {
 		{"deep strategic patch", "PATCH", configMaps("/a"), "application/strategic-merge-patch+json", strings.Repeat(`{"a":`, 1<<18)},
 		{"many operations", "PATCH", configMaps("/a"), "application/json-patch+json", operations},
 		{"doubling copies", "PATCH", configMaps("/a"), "application/json-patch+json", doubling + "]"},
+		{"wide YAML", "POST", configMaps(""), yamlBody, "data: [" + strings.Repeat("a,", 3<<19-8) + "]"},
+		{"wide YAML applied", "PATCH", configMaps("/a?fieldManager=m"), applyBody, "{" + strings.Repeat("a,", 3<<19-8) + "}"},
+		{"many documents in YAML", "POST", configMaps(""), yamlBody, strings.Repeat("- - -\n", 3<<18)[:3<<20-8]},
+		{"wide JSON", "POST", configMaps(""), jsonBody, `{"data":[` + strings.Repeat("[],", 1<<20-8) + `[]]}`},
+		{"wide merge patch", "PATCH", configMaps("/a"), "application/merge-patch+json", `{"data":[` + strings.Repeat("{},", 1<<20-8) + `{}]}`},
+		{"wide delete options", "DELETE", configMaps("/a"), yamlBody, "{" + strings.Repeat("a,", 3<<19-8) + "}"},
 		{"delete options", "DELETE", configMaps("/a"), yamlBody, alias},
 	}
 	for _, d := range doors {
 		t.Run(d.name, func(t *testing.T) {
+			before, after := runtime.MemStats{}, runtime.MemStats{}
+			runtime.ReadMemStats(&before)
 			began := time.Now()
 			a := s.do(t, d.method, d.path, d.body, contentType(d.content))
-			t.Logf("%d after %s: %.200s", a.code, time.Since(began), a.body)
+			runtime.ReadMemStats(&after)
+			made := after.TotalAlloc - before.TotalAlloc
+			t.Logf("%d after %s and %d KiB: %.200s", a.code, time.Since(began), made>>10, a.body)
+			if made > 64<<20 {
+				t.Errorf("the refusal took %d MiB", made>>20)
+			}
 			if took := time.Since(began); a.code < 400 || a.code >= 500 || took > 5*time.Second {
 				t.Errorf("%d after %s: %.300s", a.code, took, a.body)
 			}

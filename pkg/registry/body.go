@@ -79,6 +79,9 @@ func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionK
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("bodies of type %s cannot be decoded", media))
 	}
+	if err := checkWidth(data, media); err != nil {
+		return nil, err
+	}
 	obj, got, err := s.Decode(data, &want, nil)
 	strict, isStrict := runtime.AsStrictDecodingError(err)
 	if err != nil && !isStrict {
@@ -187,6 +190,9 @@ func (d *Decoder) DecodeInto(data []byte, media MediaType, into runtime.Object) 
 	s, ok := d.exact[media]
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("bodies of type %s cannot be decoded", media))
+	}
+	if err := checkWidth(data, media); err != nil {
+		return nil, err
 	}
 	obj, _, err := s.Decode(data, nil, into)
 	return obj, err

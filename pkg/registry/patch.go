@@ -31,8 +31,8 @@ const maxPatchOperations = 10000
 // the document (the store takes no larger object anyway), and the sum of the
 // documents they result in, which is what they cost.
 const (
-	maxCopyGrowth = 3 << 19
-	maxCopyWork   = 16 << 20
+	maxCopyGrowth = 512 << 10
+	maxCopyWork   = 4 << 20
 )
 
 // PatchOptions are those of a patch.
@@ -163,6 +163,9 @@ func (p *patcher) check() error {
 			return apierrors.NewBadRequest("fieldManager is required for apply patch")
 		}
 		return nil
+	}
+	if err := checkPatchWidth(p.patch); err != nil {
+		return err
 	}
 	if p.opts.Force {
 		return apierrors.NewBadRequest("force may only be set for apply patches")
