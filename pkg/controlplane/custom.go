@@ -32,14 +32,15 @@ const schemaMemory = 24 << 20
 // the deletion of objects, by name, so that everything is decided on the state
 // of the moment.
 type definitions struct {
-	cp      *ControlPlane
-	kind    *resource.Resource // CustomResourceDefinition
-	schemas *custom.Schemas
-	queue   workqueue.TypedRateLimitingInterface[string] // names; "" marks the end of the first state
-	records map[string]*record
-	synced  bool          // the first state is served
-	ending  chan struct{} // a place for each definition whose objects are being deleted
-	enders  sync.WaitGroup
+	cp       *ControlPlane
+	kind     *resource.Resource // CustomResourceDefinition
+	schemas  *custom.Schemas
+	webhooks *custom.HTTPWebhooks                         // convert between versions
+	queue    workqueue.TypedRateLimitingInterface[string] // names; "" marks the end of the first state
+	records  map[string]*record
+	synced   bool          // the first state is served
+	ending   chan struct{} // a place for each definition whose objects are being deleted
+	enders   sync.WaitGroup
 }
 
 // record is what is known of one definition.
@@ -61,7 +62,7 @@ type record struct {
 func (cp *ControlPlane) newDefinitions() *definitions {
 	return &definitions{
 		cp: cp, kind: cp.resource(apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")),
-		schemas: &custom.Schemas{Limit: schemaMemory}, records: map[string]*record{}, ending: make(chan struct{}, maxEnding),
+		webhooks: &custom.HTTPWebhooks{Resolve: cp.endpoint}, schemas: &custom.Schemas{Limit: schemaMemory}, records: map[string]*record{}, ending: make(chan struct{}, maxEnding),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
 	}
 }
@@ -86,6 +87,7 @@ func (d *definitions) run(ctx context.Context, synced chan struct{}) error {
 		name, down := d.queue.Get()
 		if down {
 			d.enders.Wait()
+			d.webhooks.Close()
 			return nil
 		}
 		if name == "" {
@@ -204,7 +206,7 @@ func (d *definitions) serve(ctx context.Context, r *record, crd *apiextensionsv1
 	}
 	next, err := custom.New(crd, custom.Source{
 		Load:  func() (*apiextensionsv1.CustomResourceDefinition, error) { return d.decode(r.current.Load()) },
-		Since: r.since, Schemas: d.schemas,
+		Since: r.since, Schemas: d.schemas, Webhooks: d.webhooks,
 	})
 	if err != nil {
 		return err

@@ -49,10 +49,12 @@ func checkDefinition(ctx context.Context, obj, old runtime.Object, subresource s
 }
 
 // withoutMetadata drops what the registry says as well: the library checks all
-// of the metadata.
+// of the metadata, of which only the name and the approval of a group are
+// about definitions.
 func withoutMetadata(errs field.ErrorList) field.ErrorList {
 	return slices.DeleteFunc(errs, func(e *field.Error) bool {
-		return strings.HasPrefix(e.Field, "metadata") && e.Field != "metadata.name"
+		about := e.Field == "metadata.name" || strings.Contains(e.Field, apiextensionsv1.KubeAPIApprovedAnnotation)
+		return strings.HasPrefix(e.Field, "metadata") && !about
 	})
 }
 

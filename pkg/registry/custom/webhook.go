@@ -1,0 +1,278 @@
+package custom
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
+)
+
+// Bounds of a call to a conversion webhook, which may hang, lie or send without
+// end: it harms its own objects only.
+const (
+	webhookTimeout  = 30 * time.Second
+	maxWebhookBody  = 16 << 20
+	maxWebhookHosts = 64
+)
+
+// HTTPWebhooks calls conversion webhooks over TLS. It follows no redirects.
+type HTTPWebhooks struct {
+	// Resolve returns a host and port at which the port of a Service answers.
+	Resolve func(ctx context.Context, namespace, name string, port int32) (string, error)
+
+	mu      sync.Mutex
+	clients map[[sha256.Size]byte]*http.Client // by host and authority; guarded by mu
+}
+
+// Convert implements Webhooks.
+func (w *HTTPWebhooks) Convert(hook *apiextensionsv1.WebhookConversion, object *unstructured.Unstructured, apiVersion string) (*unstructured.Unstructured, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), webhookTimeout)
+	defer cancel()
+	out, err := w.convert(ctx, hook, object, apiVersion)
+	if err != nil {
+		return nil, fmt.Errorf("conversion webhook for %s failed: %w", object.GroupVersionKind(), err)
+	}
+	return out, nil
+}
+
+func (w *HTTPWebhooks) convert(ctx context.Context, hook *apiextensionsv1.WebhookConversion, object *unstructured.Unstructured, apiVersion string) (*unstructured.Unstructured, error) {
+	request, uid, err := newReview(hook, object, apiVersion)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := w.post(ctx, hook.ClientConfig, request)
+	if err != nil {
+		return nil, err
+	}
+	out, err := readReview(answer, uid)
+	if err != nil {
+		return nil, err
+	}
+	if got := out.GetAPIVersion(); got != apiVersion {
+		return nil, fmt.Errorf("it returned an object of apiVersion %s, %s was asked for", got, apiVersion)
+	}
+	return out, keepMetadata(object, out)
+}
+
+// newReview is the body of a request.
+func newReview(hook *apiextensionsv1.WebhookConversion, object *unstructured.Unstructured, apiVersion string) (body []byte, uid string, err error) {
+	version := ""
+	for _, v := range hook.ConversionReviewVersions {
+		if v == "v1" || v == "v1beta1" {
+			version = v
+			break
+		}
+	}
+	if version == "" {
+		return nil, "", fmt.Errorf("it understands %v only, and this server v1 and v1beta1", hook.ConversionReviewVersions)
+	}
+	raw, err := json.Marshal(object.Object)
+	if err != nil {
+		return nil, "", err
+	}
+	id := uuid.NewUUID()
+	review := apiextensionsv1.ConversionReview{Request: &apiextensionsv1.ConversionRequest{
+		UID: id, DesiredAPIVersion: apiVersion, Objects: []runtime.RawExtension{{Raw: raw}},
+	}}
+	review.Kind, review.APIVersion = "ConversionReview", "apiextensions.k8s.io/"+version
+	body, err = json.Marshal(review)
+	return body, string(id), err
+}
+
+// readReview returns the object of an answer.
+func readReview(answer []byte, uid string) (*unstructured.Unstructured, error) {
+	var review apiextensionsv1.ConversionReview
+	if err := json.Unmarshal(answer, &review); err != nil {
+		return nil, fmt.Errorf("its answer is no ConversionReview: %w", err)
+	}
+	r := review.Response
+	switch {
+	case r == nil:
+		return nil, errors.New("its answer has no response")
+	case string(r.UID) != uid:
+		return nil, fmt.Errorf("it answered request %q, not %q", r.UID, uid)
+	case r.Result.Status != "Success":
+		return nil, fmt.Errorf("it says: %s", r.Result.Message)
+	case len(r.ConvertedObjects) != 1:
+		return nil, fmt.Errorf("it returned %d objects, expected 1", len(r.ConvertedObjects))
+	}
+	u := &unstructured.Unstructured{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(r.ConvertedObjects[0].Raw, &u.Object); err != nil || u.Object == nil {
+		return nil, fmt.Errorf("what it returned is no object: %w", err)
+	}
+	return u, nil
+}
+
+// keepMetadata gives out the metadata of in, of which a webhook may change
+// labels and annotations only.
+func keepMetadata(in, out *unstructured.Unstructured) error {
+	for _, c := range []struct {
+		what     string
+		was, got any
+	}{
+		{"kind", in.GetKind(), out.GetKind()}, {"name", in.GetName(), out.GetName()},
+		{"namespace", in.GetNamespace(), out.GetNamespace()}, {"UID", in.GetUID(), out.GetUID()},
+	} {
+		if c.was != c.got {
+			return fmt.Errorf("it changed the %s: %v is now %v", c.what, c.was, c.got)
+		}
+	}
+	returned, ok := out.Object["metadata"].(map[string]any)
+	if !ok {
+		return errors.New("it returned an object without metadata")
+	}
+	kept, _ := runtime.DeepCopyJSONValue(in.Object["metadata"]).(map[string]any)
+	for _, name := range []string{"labels", "annotations"} {
+		delete(kept, name)
+		if returned[name] == nil {
+			continue
+		}
+		texts, found, err := unstructured.NestedStringMap(returned, name)
+		if err != nil || !found {
+			return fmt.Errorf("it returned metadata.%s that is no map of strings", name)
+		}
+		var errs field.ErrorList
+		if name == "labels" {
+			errs = metavalidation.ValidateLabels(texts, field.NewPath("metadata", name))
+		} else {
+			errs = validation.ValidateAnnotations(texts, field.NewPath("metadata", name))
+		}
+		if len(errs) > 0 {
+			return errs.ToAggregate()
+		}
+		kept[name] = returned[name]
+	}
+	out.Object["metadata"] = kept
+	return nil
+}
+
+// post sends a request and reads the answer, of which it takes no more than the
+// bound.
+func (w *HTTPWebhooks) post(ctx context.Context, config *apiextensionsv1.WebhookClientConfig, body []byte) ([]byte, error) {
+	if config == nil {
+		return nil, errors.New("the definition does not say where it is")
+	}
+	target, name, err := w.target(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	client, err := w.client(name, config.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxWebhookBody+1))
+	err = errors.Join(err, resp.Body.Close())
+	switch {
+	case err != nil:
+		return nil, err
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("it answered %s", resp.Status)
+	case len(answer) > maxWebhookBody:
+		return nil, fmt.Errorf("its answer is longer than %d bytes", maxWebhookBody)
+	}
+	return answer, nil
+}
+
+// target is the URL of a webhook and the name that its certificate must have.
+func (w *HTTPWebhooks) target(ctx context.Context, config *apiextensionsv1.WebhookClientConfig) (target, name string, err error) {
+	if config.URL != nil {
+		u, err := url.Parse(*config.URL)
+		if err != nil {
+			return "", "", err
+		}
+		return u.String(), u.Hostname(), nil
+	}
+	s := config.Service
+	if s == nil || w.Resolve == nil {
+		return "", "", errors.New("the definition gives neither a URL nor a Service that can be reached")
+	}
+	port := int32(443)
+	if s.Port != nil {
+		port = *s.Port
+	}
+	host, err := w.Resolve(ctx, s.Namespace, s.Name, port)
+	if err != nil {
+		return "", "", fmt.Errorf("find service %s/%s, port %s: %w", s.Namespace, s.Name, strconv.Itoa(int(port)), err)
+	}
+	u := url.URL{Scheme: "https", Host: host}
+	if s.Path != nil {
+		u.Path = *s.Path
+	}
+	return u.String(), s.Name + "." + s.Namespace + ".svc", nil
+}
+
+// client returns the client that trusts an authority for a name.
+func (w *HTTPWebhooks) client(name string, authority []byte) (*http.Client, error) {
+	key := sha256.Sum256(append([]byte(name+"\n"), authority...))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c := w.clients[key]; c != nil {
+		return c, nil
+	}
+	config := &tls.Config{ServerName: name, MinVersion: tls.VersionTLS12}
+	if len(authority) > 0 {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(authority) {
+			return nil, errors.New("its caBundle holds no certificate")
+		}
+	}
+	if len(w.clients) >= maxWebhookHosts {
+		for _, c := range w.clients {
+			c.CloseIdleConnections()
+		}
+		w.clients = nil
+	}
+	if w.clients == nil {
+		w.clients = map[[sha256.Size]byte]*http.Client{}
+	}
+	c := &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig: config, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
+			DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, TLSHandshakeTimeout: 10 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	w.clients[key] = c
+	return c, nil
+}
+
+// Close ends idle connections.
+func (w *HTTPWebhooks) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.clients {
+		c.CloseIdleConnections()
+	}
+	w.clients = nil
+}
