@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 
 // assets makes a folder with the programs that envtest looks for. kubectl is
 // only asked for when users are provisioned by it, so it is not there.
-func assets(t *testing.T) string {
+func assets(t testing.TB) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
