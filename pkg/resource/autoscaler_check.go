@@ -2,11 +2,17 @@ package resource
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// Longest times of a scaling rule, in seconds.
 const (
 	maxStabilization = 3600
 	maxPolicyPeriod  = 1800
@@ -24,9 +30,7 @@ func validateAutoscaler(h *autoscalingv2.HorizontalPodAutoscaler) field.ErrorLis
 	if spec.MinReplicas != nil && spec.MaxReplicas < *spec.MinReplicas {
 		errs = append(errs, field.Invalid(path.Child("maxReplicas"), spec.MaxReplicas, "must be greater than or equal to `minReplicas`"))
 	}
-	p := path.Child("scaleTargetRef")
-	errs = append(errs, required(p.Child("kind"), spec.ScaleTargetRef.Kind)...)
-	errs = append(errs, required(p.Child("name"), spec.ScaleTargetRef.Name)...)
+	errs = append(errs, checkScaled(path.Child("scaleTargetRef"), &spec.ScaleTargetRef)...)
 	for i := range spec.Metrics {
 		errs = append(errs, checkMetric(path.Child("metrics").Index(i), &spec.Metrics[i])...)
 	}
@@ -37,55 +41,117 @@ func validateAutoscaler(h *autoscalingv2.HorizontalPodAutoscaler) field.ErrorLis
 	return errs
 }
 
-// checkMetric wants the one source that the type names.
+// checkScaled wants a reference whose parts can stand in a URL.
+func checkScaled(path *field.Path, ref *autoscalingv2.CrossVersionObjectReference) field.ErrorList {
+	return append(checkName(path.Child("kind"), ref.Kind, content.IsPathSegmentName),
+		checkName(path.Child("name"), ref.Name, content.IsPathSegmentName)...)
+}
+
+// checkMetric wants the one source that the type names. Of several sources the
+// first is looked into.
 func checkMetric(path *field.Path, m *autoscalingv2.MetricSpec) field.ErrorList {
-	errs := checkSet(path.Child("type"), m.Type, autoscalingv2.ContainerResourceMetricSourceType, autoscalingv2.ExternalMetricSourceType,
-		autoscalingv2.ObjectMetricSourceType, autoscalingv2.PodsMetricSourceType, autoscalingv2.ResourceMetricSourceType)
-	fields := map[autoscalingv2.MetricSourceType]string{
+	var errs field.ErrorList
+	if m.Type == "" {
+		errs = append(errs, field.Required(path.Child("type"), "must specify a metric source type"))
+	}
+	known := map[autoscalingv2.MetricSourceType]string{
 		autoscalingv2.ContainerResourceMetricSourceType: "containerResource", autoscalingv2.ExternalMetricSourceType: "external",
 		autoscalingv2.ObjectMetricSourceType: "object", autoscalingv2.PodsMetricSourceType: "pods",
 		autoscalingv2.ResourceMetricSourceType: "resource",
 	}
+	want, ok := known[m.Type]
+	if !ok {
+		errs = append(errs, field.NotSupported(path.Child("type"), m.Type, slices.Sorted(maps.Keys(known))))
+	}
+	errs = append(errs, checkMetricSource(path, m)...)
 	set := setFields(m)
-	want, known := fields[m.Type]
-	found := false
+	if ok && !slices.Contains(set, want) {
+		errs = append(errs, field.Required(path.Child(want), "must populate information for the given metric source"))
+	}
+	if len(set) == 1 {
+		return errs
+	}
 	for _, name := range set {
-		if name == want {
-			found = true
-		} else {
+		if name != want {
 			errs = append(errs, field.Forbidden(path.Child(name), "must populate the given metric source only"))
 		}
-	}
-	if known && !found {
-		return append(errs, field.Required(path.Child(want), "must populate information for the given metric source"))
-	}
-	switch {
-	case m.Resource != nil:
-		errs = append(errs, required(path.Child("resource", "name"), string(m.Resource.Name))...)
-		errs = append(errs, checkTarget(path.Child("resource", "target"), &m.Resource.Target)...)
-	case m.ContainerResource != nil:
-		errs = append(errs, required(path.Child("containerResource", "name"), string(m.ContainerResource.Name))...)
-		errs = append(errs, required(path.Child("containerResource", "container"), m.ContainerResource.Container)...)
-		errs = append(errs, checkTarget(path.Child("containerResource", "target"), &m.ContainerResource.Target)...)
-	case m.Pods != nil:
-		errs = append(errs, required(path.Child("pods", "metric", "name"), m.Pods.Metric.Name)...)
-		errs = append(errs, checkTarget(path.Child("pods", "target"), &m.Pods.Target)...)
-	case m.Object != nil:
-		errs = append(errs, required(path.Child("object", "metric", "name"), m.Object.Metric.Name)...)
-		errs = append(errs, required(path.Child("object", "describedObject", "kind"), m.Object.DescribedObject.Kind)...)
-		errs = append(errs, required(path.Child("object", "describedObject", "name"), m.Object.DescribedObject.Name)...)
-		errs = append(errs, checkTarget(path.Child("object", "target"), &m.Object.Target)...)
-	case m.External != nil:
-		errs = append(errs, required(path.Child("external", "metric", "name"), m.External.Metric.Name)...)
-		errs = append(errs, checkTarget(path.Child("external", "target"), &m.External.Target)...)
 	}
 	return errs
 }
 
+func checkMetricSource(path *field.Path, m *autoscalingv2.MetricSpec) field.ErrorList {
+	switch {
+	case m.Object != nil:
+		p, o := path.Child("object"), m.Object
+		errs := checkScaled(p.Child("describedObject"), &o.DescribedObject)
+		errs = append(errs, checkMetricName(p.Child("metric", "name"), o.Metric.Name)...)
+		errs = append(errs, checkTarget(p.Child("target"), &o.Target)...)
+		if o.Target.Value == nil && o.Target.AverageValue == nil {
+			errs = append(errs, field.Required(p.Child("target", "averageValue"), "must set either a target value or averageValue"))
+		}
+		return errs
+	case m.External != nil:
+		p, e := path.Child("external"), m.External
+		errs := checkMetricName(p.Child("metric", "name"), e.Metric.Name)
+		errs = append(errs, checkTarget(p.Child("target"), &e.Target)...)
+		switch {
+		case e.Target.Value == nil && e.Target.AverageValue == nil:
+			errs = append(errs, field.Required(p.Child("target", "averageValue"), "must set either a target value for metric or a per-pod target"))
+		case e.Target.Value != nil && e.Target.AverageValue != nil:
+			errs = append(errs, field.Forbidden(p.Child("target", "value"), "may not set both a target value for metric and a per-pod target"))
+		}
+		return errs
+	case m.Pods != nil:
+		p := path.Child("pods")
+		errs := checkMetricName(p.Child("metric", "name"), m.Pods.Metric.Name)
+		errs = append(errs, checkTarget(p.Child("target"), &m.Pods.Target)...)
+		if m.Pods.Target.AverageValue == nil {
+			errs = append(errs, field.Required(p.Child("target", "averageValue"), "must specify a positive target averageValue"))
+		}
+		return errs
+	case m.Resource != nil:
+		p := path.Child("resource")
+		errs := checkMetricResource(p.Child("name"), m.Resource.Name, nil)
+		return append(errs, checkResourceTarget(p.Child("target"), &m.Resource.Target)...)
+	case m.ContainerResource != nil:
+		p, c := path.Child("containerResource"), m.ContainerResource
+		errs := checkMetricResource(p.Child("name"), c.Name, checkContainerResource)
+		if c.Container == "" {
+			errs = append(errs, field.Required(p.Child("container"), "must specify a container"))
+		} else {
+			errs = append(errs, invalid(p.Child("container"), c.Container, utilvalidation.IsDNS1123Label(c.Container))...)
+		}
+		return append(errs, checkResourceTarget(p.Child("target"), &c.Target)...)
+	}
+	return nil
+}
+
+func checkMetricName(path *field.Path, name string) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "must specify a metric name")}
+	}
+	return invalid(path, name, content.IsPathSegmentName(name))
+}
+
+func checkMetricResource(path *field.Path, name corev1.ResourceName, rule func(*field.Path, corev1.ResourceName) field.ErrorList) field.ErrorList {
+	switch {
+	case name == "":
+		return field.ErrorList{field.Required(path, "must specify a resource name")}
+	case rule == nil:
+		return nil
+	}
+	return rule(path, name)
+}
+
 func checkTarget(path *field.Path, t *autoscalingv2.MetricTarget) field.ErrorList {
-	errs := checkSet(path.Child("type"), t.Type, autoscalingv2.AverageValueMetricType, autoscalingv2.UtilizationMetricType, autoscalingv2.ValueMetricType)
-	if t.Value == nil && t.AverageValue == nil && t.AverageUtilization == nil {
-		errs = append(errs, field.Required(path.Child("averageUtilization"), "must set either a target raw value or a target utilization"))
+	var errs field.ErrorList
+	switch t.Type {
+	case autoscalingv2.AverageValueMetricType, autoscalingv2.UtilizationMetricType, autoscalingv2.ValueMetricType:
+	case "":
+		errs = append(errs, field.Required(path.Child("type"), "must specify a metric target type"))
+		fallthrough
+	default:
+		errs = append(errs, field.Invalid(path.Child("type"), t.Type, "must be either Utilization, Value, or AverageValue"))
 	}
 	if t.AverageUtilization != nil && *t.AverageUtilization < 1 {
 		errs = append(errs, field.Invalid(path.Child("averageUtilization"), *t.AverageUtilization, "must be greater than 0"))
@@ -99,13 +165,28 @@ func checkTarget(path *field.Path, t *autoscalingv2.MetricTarget) field.ErrorLis
 	return errs
 }
 
+// checkResourceTarget: of a resource one wants a share of what pods request or
+// an amount.
+func checkResourceTarget(path *field.Path, t *autoscalingv2.MetricTarget) field.ErrorList {
+	errs := checkTarget(path, t)
+	switch {
+	case t.AverageUtilization == nil && t.AverageValue == nil:
+		errs = append(errs, field.Required(path.Child("averageUtilization"), "must set either a target raw value or a target utilization"))
+	case t.AverageUtilization != nil && t.AverageValue != nil:
+		errs = append(errs, field.Forbidden(path.Child("averageValue"), "may not set both a target raw value and a target utilization"))
+	}
+	return errs
+}
+
 func checkScalingRules(path *field.Path, r *autoscalingv2.HPAScalingRules) field.ErrorList {
 	if r == nil {
 		return nil
 	}
 	var errs field.ErrorList
 	if w := r.StabilizationWindowSeconds; w != nil {
-		errs = append(errs, checkNotNegative(path.Child("stabilizationWindowSeconds"), *w)...)
+		if *w < 0 {
+			errs = append(errs, field.Invalid(path.Child("stabilizationWindowSeconds"), *w, "must be greater than or equal to zero"))
+		}
 		if *w > maxStabilization {
 			errs = append(errs, field.Invalid(path.Child("stabilizationWindowSeconds"), *w, fmt.Sprintf("must be less than or equal to %v", maxStabilization)))
 		}
@@ -121,7 +202,7 @@ func checkScalingRules(path *field.Path, r *autoscalingv2.HPAScalingRules) field
 	}
 	for i, policy := range r.Policies {
 		ip := p.Index(i)
-		errs = append(errs, checkSet(ip.Child("type"), policy.Type, autoscalingv2.PercentScalingPolicy, autoscalingv2.PodsScalingPolicy)...)
+		errs = append(errs, checkOptional(ip.Child("type"), &policy.Type, autoscalingv2.PercentScalingPolicy, autoscalingv2.PodsScalingPolicy)...)
 		if policy.Value <= 0 {
 			errs = append(errs, field.Invalid(ip.Child("value"), policy.Value, "must be greater than zero"))
 		}

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -37,6 +38,14 @@ func checkName(path *field.Path, value string, rule func(string) []string) field
 func checkSet[T ~string](path *field.Path, value T, allowed ...T) field.ErrorList {
 	if value == "" {
 		return field.ErrorList{field.Required(path, "")}
+	}
+	return checkOptional(path, &value, allowed...)
+}
+
+// checkNamed is checkSet where an error of an empty value names the others.
+func checkNamed[T ~string](path *field.Path, value T, allowed ...T) field.ErrorList {
+	if value == "" {
+		return field.ErrorList{field.Required(path, fmt.Sprintf("valid values: %q", slices.Sorted(slices.Values(allowed))))}
 	}
 	return checkOptional(path, &value, allowed...)
 }

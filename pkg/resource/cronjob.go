@@ -84,32 +84,49 @@ func defaultCronJob(c *batchv1.CronJob) {
 
 func validateCronJob(c *batchv1.CronJob) field.ErrorList {
 	path, spec := field.NewPath("spec"), &c.Spec
-	var errs field.ErrorList
-	if len(c.Name) > maxCronJobName {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), c.Name, utilvalidation.MaxLenError(maxCronJobName)))
-	}
+	errs := checkCronJobName(c)
 	p := path.Child("schedule")
 	switch {
 	case spec.Schedule == "":
 		errs = append(errs, field.Required(p, ""))
-	case strings.Contains(spec.Schedule, "TZ"):
-		errs = append(errs, field.Invalid(p, spec.Schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"))
 	default:
+		if strings.Contains(spec.Schedule, "TZ") {
+			errs = append(errs, field.Invalid(p, spec.Schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"))
+		}
 		if msg := badSchedule(spec.Schedule); msg != "" {
 			errs = append(errs, field.Invalid(p, spec.Schedule, msg))
 		}
 	}
-	if z := spec.TimeZone; z != nil {
-		if _, err := time.LoadLocation(*z); err != nil || *z == "" || strings.EqualFold(*z, "local") {
-			errs = append(errs, field.Invalid(path.Child("timeZone"), *z, "must be the name of a time zone, such as Europe/Berlin"))
-		}
-	}
+	errs = append(errs, checkTimeZone(path.Child("timeZone"), spec.TimeZone)...)
 	errs = append(errs, checkOptionalNotNegative(path.Child("startingDeadlineSeconds"), spec.StartingDeadlineSeconds)...)
 	errs = append(errs, checkSet(path.Child("concurrencyPolicy"), spec.ConcurrencyPolicy,
 		batchv1.AllowConcurrent, batchv1.ForbidConcurrent, batchv1.ReplaceConcurrent)...)
 	errs = append(errs, checkOptionalNotNegative(path.Child("successfulJobsHistoryLimit"), spec.SuccessfulJobsHistoryLimit)...)
 	errs = append(errs, checkOptionalNotNegative(path.Child("failedJobsHistoryLimit"), spec.FailedJobsHistoryLimit)...)
 	return append(errs, checkJobTemplate(path.Child("jobTemplate", "spec"), &spec.JobTemplate.Spec)...)
+}
+
+// checkCronJobName bounds names for those of the jobs.
+func checkCronJobName(c *batchv1.CronJob) field.ErrorList {
+	if len(c.Name) <= maxCronJobName {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata", "name"), c.Name, utilvalidation.MaxLenError(maxCronJobName))}
+}
+
+func checkTimeZone(path *field.Path, zone *string) field.ErrorList {
+	switch {
+	case zone == nil:
+		return nil
+	case *zone == "":
+		return field.ErrorList{field.Invalid(path, *zone, "timeZone must be nil or non-empty string")}
+	case strings.EqualFold(*zone, "local"):
+		return field.ErrorList{field.Invalid(path, *zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones")}
+	}
+	if _, err := time.LoadLocation(*zone); err != nil {
+		return field.ErrorList{field.Invalid(path, *zone, "unknown time zone "+*zone)}
+	}
+	return nil
 }
 
 func checkJobTemplate(path *field.Path, spec *batchv1.JobSpec) field.ErrorList {

@@ -14,11 +14,17 @@ import (
 )
 
 const (
-	maxIndexedPods   = 100000
-	maxFailureRules  = 20
-	maxFailureValues = 255
-	maxSuccessRules  = 20
-	maxManagedBy     = 63
+	maxIndexedPods       = 100000
+	maxFailureRules      = 20
+	maxFailureValues     = 255
+	maxFailureConditions = 20
+	maxSuccessRules      = 20
+	maxSuccessIndexes    = 64 * 1024
+	maxManagedBy         = 63
+	// A job of more than manyIndexes indexes, each with its own limit, may have
+	// at most maxOfMany of them running or failed.
+	manyIndexes = 100000
+	maxOfMany   = 10000
 )
 
 func validateJob(j *batchv1.Job) field.ErrorList {
@@ -55,7 +61,7 @@ func checkGeneratedLabels(path *field.Path, j *batchv1.Job) field.ErrorList {
 		if got, ok := j.Spec.Template.Labels[l.key]; !ok {
 			errs = append(errs, field.Required(p.Key(l.key), fmt.Sprintf("must be '%s'", l.want)))
 		} else if got != l.want {
-			errs = append(errs, field.Invalid(p, j.Spec.Template.Labels, fmt.Sprintf("must be '%s'", l.want)))
+			errs = append(errs, field.Invalid(p.Key(l.key), j.Spec.Template.Labels, fmt.Sprintf("must be '%s'", l.want)))
 		}
 	}
 	if j.Spec.Selector != nil && j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] != string(j.UID) {
@@ -87,19 +93,42 @@ func checkJobSpec(path *field.Path, spec *batchv1.JobSpec) field.ErrorList {
 	errs = append(errs, checkIndexed(path, spec)...)
 	errs = append(errs, checkFailurePolicy(path.Child("podFailurePolicy"), spec)...)
 	errs = append(errs, checkSuccessPolicy(path.Child("successPolicy"), spec)...)
+	if spec.Scheduling != nil {
+		errs = append(errs, field.Forbidden(path.Child("scheduling"), "jobs are not scheduled as workloads here"))
+	}
 	errs = append(errs, checkPodTemplate(path.Child("template"), &spec.Template)...)
-	return append(errs, checkTemplatePolicy(path.Child("template", "spec", "restartPolicy"), spec.Template.Spec.RestartPolicy,
-		[]corev1.RestartPolicy{corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever})...)
+	return append(errs, checkJobRestartPolicy(path.Child("template", "spec", "restartPolicy"), spec)...)
+}
+
+// checkJobRestartPolicy: a template without a policy has got Always by
+// default, so that for Always one is asked for.
+func checkJobRestartPolicy(path *field.Path, spec *batchv1.JobSpec) field.ErrorList {
+	var errs field.ErrorList
+	allowed := []corev1.RestartPolicy{corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}
+	p := spec.Template.Spec.RestartPolicy
+	switch {
+	case p == "" || p == corev1.RestartPolicyAlways:
+		errs = append(errs, field.Required(path, fmt.Sprintf("valid values: %q", allowed)))
+	case !slices.Contains(allowed, p):
+		errs = append(errs, field.NotSupported(path, p, allowed))
+	}
+	if spec.PodFailurePolicy != nil && p != corev1.RestartPolicyNever {
+		errs = append(errs, field.Invalid(path, p, fmt.Sprintf("only %q is supported when podFailurePolicy is specified", corev1.RestartPolicyNever)))
+	}
+	return errs
 }
 
 func checkIndexed(path *field.Path, spec *batchv1.JobSpec) field.ErrorList {
 	var errs field.ErrorList
-	indexed := spec.CompletionMode != nil && *spec.CompletionMode == batchv1.IndexedCompletion
-	if !indexed {
+	failed := spec.MaxFailedIndexes
+	if failed != nil && spec.BackoffLimitPerIndex == nil {
+		errs = append(errs, field.Required(path.Child("backoffLimitPerIndex"), "when maxFailedIndexes is specified"))
+	}
+	if !isIndexed(spec) {
 		for _, f := range []struct {
 			name string
 			set  *int32
-		}{{"backoffLimitPerIndex", spec.BackoffLimitPerIndex}, {"maxFailedIndexes", spec.MaxFailedIndexes}} {
+		}{{"backoffLimitPerIndex", spec.BackoffLimitPerIndex}, {"maxFailedIndexes", failed}} {
 			if f.set != nil {
 				errs = append(errs, field.Invalid(path.Child(f.name), *f.set, "requires indexed completion mode"))
 			}
@@ -112,11 +141,35 @@ func checkIndexed(path *field.Path, spec *batchv1.JobSpec) field.ErrorList {
 	if n := count(spec.Parallelism, 0); n > maxIndexedPods {
 		errs = append(errs, field.Invalid(path.Child("parallelism"), n, fmt.Sprintf("must be less than or equal to %d when completion mode is Indexed", maxIndexedPods)))
 	}
-	if spec.MaxFailedIndexes != nil && spec.BackoffLimitPerIndex == nil {
-		errs = append(errs, field.Required(path.Child("backoffLimitPerIndex"), "when maxFailedIndexes is specified"))
+	if failed != nil && spec.Completions != nil && *failed > *spec.Completions {
+		errs = append(errs, field.Invalid(path.Child("maxFailedIndexes"), *failed, "must be less than or equal to completions"))
 	}
-	if spec.MaxFailedIndexes != nil && spec.Completions != nil && *spec.MaxFailedIndexes > *spec.Completions {
-		errs = append(errs, field.Invalid(path.Child("maxFailedIndexes"), *spec.MaxFailedIndexes, "must be less than or equal to completions"))
+	if failed != nil && *failed > maxIndexedPods {
+		errs = append(errs, field.Invalid(path.Child("maxFailedIndexes"), *failed, fmt.Sprintf("must be less than or equal to %d", maxIndexedPods)))
+	}
+	return append(errs, checkManyIndexes(path, spec)...)
+}
+
+func isIndexed(spec *batchv1.JobSpec) bool {
+	return spec.CompletionMode != nil && *spec.CompletionMode == batchv1.IndexedCompletion
+}
+
+// checkManyIndexes bounds what the status of a job with very many indexes has
+// to list.
+func checkManyIndexes(path *field.Path, spec *batchv1.JobSpec) field.ErrorList {
+	if count(spec.Completions, 0) <= manyIndexes || spec.BackoffLimitPerIndex == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	if spec.MaxFailedIndexes == nil {
+		errs = append(errs, field.Required(path.Child("maxFailedIndexes"), fmt.Sprintf("must be specified when completions is above %d", manyIndexes)))
+	}
+	msg := fmt.Sprintf("must be less than or equal to %d when completions are above %d and used with backoff limit per index", maxOfMany, manyIndexes)
+	if n := count(spec.Parallelism, 0); n > maxOfMany {
+		errs = append(errs, field.Invalid(path.Child("parallelism"), n, msg))
+	}
+	if n := count(spec.MaxFailedIndexes, 0); n > maxOfMany {
+		errs = append(errs, field.Invalid(path.Child("maxFailedIndexes"), n, msg))
 	}
 	return errs
 }
@@ -126,16 +179,12 @@ func checkFailurePolicy(path *field.Path, spec *batchv1.JobSpec) field.ErrorList
 		return nil
 	}
 	var errs field.ErrorList
-	if p := spec.Template.Spec.RestartPolicy; p != corev1.RestartPolicyNever {
-		errs = append(errs, field.Invalid(field.NewPath("spec", "template", "spec", "restartPolicy"), p,
-			fmt.Sprintf("only \"%s\" is supported when podFailurePolicy is specified", corev1.RestartPolicyNever)))
-	}
 	if n := len(spec.PodFailurePolicy.Rules); n > maxFailureRules {
 		errs = append(errs, field.TooMany(path.Child("rules"), n, maxFailureRules))
 	}
 	for i := range spec.PodFailurePolicy.Rules {
 		r, p := &spec.PodFailurePolicy.Rules[i], path.Child("rules").Index(i)
-		errs = append(errs, checkSet(p.Child("action"), r.Action, batchv1.PodFailurePolicyActionCount,
+		errs = append(errs, checkNamed(p.Child("action"), r.Action, batchv1.PodFailurePolicyActionCount,
 			batchv1.PodFailurePolicyActionFailIndex, batchv1.PodFailurePolicyActionFailJob, batchv1.PodFailurePolicyActionIgnore)...)
 		if r.Action == batchv1.PodFailurePolicyActionFailIndex && spec.BackoffLimitPerIndex == nil {
 			errs = append(errs, field.Invalid(p.Child("action"), r.Action, "requires the backoffLimitPerIndex to be set"))
@@ -149,17 +198,20 @@ func checkFailurePolicy(path *field.Path, spec *batchv1.JobSpec) field.ErrorList
 		if r.OnExitCodes != nil {
 			errs = append(errs, checkExitCodes(p.Child("onExitCodes"), r.OnExitCodes, &spec.Template.Spec)...)
 		}
+		if n := len(r.OnPodConditions); n > maxFailureConditions {
+			errs = append(errs, field.TooMany(p.Child("onPodConditions"), n, maxFailureConditions))
+		}
 		for k, c := range r.OnPodConditions {
 			cp := p.Child("onPodConditions").Index(k)
 			errs = append(errs, invalid(cp.Child("type"), string(c.Type), utilvalidation.IsQualifiedName(string(c.Type)))...)
-			errs = append(errs, checkSet(cp.Child("status"), c.Status, corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown)...)
+			errs = append(errs, checkNamed(cp.Child("status"), c.Status, corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown)...)
 		}
 	}
 	return errs
 }
 
 func checkExitCodes(path *field.Path, e *batchv1.PodFailurePolicyOnExitCodesRequirement, spec *corev1.PodSpec) field.ErrorList {
-	errs := checkSet(path.Child("operator"), e.Operator, batchv1.PodFailurePolicyOnExitCodesOpIn, batchv1.PodFailurePolicyOnExitCodesOpNotIn)
+	errs := checkNamed(path.Child("operator"), e.Operator, batchv1.PodFailurePolicyOnExitCodesOpIn, batchv1.PodFailurePolicyOnExitCodesOpNotIn)
 	if name := e.ContainerName; name != nil {
 		c := &podChecker{spec: spec}
 		if !c.hasContainer(*name) {
@@ -191,7 +243,7 @@ func checkSuccessPolicy(path *field.Path, spec *batchv1.JobSpec) field.ErrorList
 	if spec.SuccessPolicy == nil {
 		return nil
 	}
-	if spec.CompletionMode == nil || *spec.CompletionMode != batchv1.IndexedCompletion {
+	if !isIndexed(spec) {
 		return field.ErrorList{field.Invalid(path, *spec.SuccessPolicy, "requires indexed completion mode")}
 	}
 	var errs field.ErrorList
@@ -202,15 +254,40 @@ func checkSuccessPolicy(path *field.Path, spec *batchv1.JobSpec) field.ErrorList
 	case n > maxSuccessRules:
 		errs = append(errs, field.TooMany(p, n, maxSuccessRules))
 	}
-	for i, r := range spec.SuccessPolicy.Rules {
-		if r.SucceededCount == nil && r.SucceededIndexes == nil {
-			errs = append(errs, field.Required(p.Index(i), "at least one of succeededCount or succeededIndexes must be specified"))
+	for i := range spec.SuccessPolicy.Rules {
+		errs = append(errs, checkSuccessRule(p.Index(i), &spec.SuccessPolicy.Rules[i], spec.Completions)...)
+	}
+	return errs
+}
+
+func checkSuccessRule(path *field.Path, r *batchv1.SuccessPolicyRule, completions *int32) field.ErrorList {
+	if r.SucceededCount == nil && r.SucceededIndexes == nil {
+		return field.ErrorList{field.Required(path, "at least one of succeededCount or succeededIndexes must be specified")}
+	}
+	if completions == nil {
+		return nil // which is an error of its own
+	}
+	var errs field.ErrorList
+	var listed int32
+	if text := r.SucceededIndexes; text != nil {
+		p := path.Child("succeededIndexes")
+		if len(*text) > maxSuccessIndexes {
+			errs = append(errs, field.TooLong(p, *text, maxSuccessIndexes))
 		}
-		if c := r.SucceededCount; c != nil {
-			errs = append(errs, checkNotNegative(p.Index(i).Child("succeededCount"), *c)...)
-			if spec.Completions != nil && *c > *spec.Completions {
-				errs = append(errs, field.Invalid(p.Index(i).Child("succeededCount"), *c, fmt.Sprintf("must be less than or equal to %d (the number of specified completions)", *spec.Completions)))
-			}
+		list, err := parseIndexes(*text, *completions)
+		if err != nil {
+			errs = append(errs, field.Invalid(p, *text, "error parsing succeededIndexes: "+err.Error()))
+		}
+		listed = list.size()
+	}
+	if c := r.SucceededCount; c != nil {
+		p := path.Child("succeededCount")
+		errs = append(errs, checkNotNegative(p, *c)...)
+		if *c > *completions {
+			errs = append(errs, field.Invalid(p, *c, fmt.Sprintf("must be less than or equal to %d (the number of specified completions)", *completions)))
+		}
+		if r.SucceededIndexes != nil && *c > listed {
+			errs = append(errs, field.Invalid(p, *c, fmt.Sprintf("must be less than or equal to %d (the number of indexes in the specified succeededIndexes field)", listed)))
 		}
 	}
 	return errs
@@ -223,10 +300,11 @@ func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
 	path, is, was := field.NewPath("spec"), &j.Spec, &old.Spec
 	var errs field.ErrorList
 	if !equality.Semantic.DeepEqual(is.Completions, was.Completions) {
-		elastic := was.CompletionMode != nil && *was.CompletionMode == batchv1.IndexedCompletion &&
-			is.Completions != nil && is.Parallelism != nil && *is.Completions == *is.Parallelism && was.Completions != nil
-		if !elastic {
+		switch {
+		case !isIndexed(is):
 			errs = append(errs, checkImmutable(path.Child("completions"), is.Completions, was.Completions)...)
+		case is.Completions != nil && *is.Completions != count(is.Parallelism, 0):
+			errs = append(errs, field.Invalid(path.Child("completions"), *is.Completions, "can only be modified in tandem with spec.parallelism"))
 		}
 	}
 	errs = append(errs, checkImmutable(path.Child("selector"), is.Selector, was.Selector)...)
@@ -240,37 +318,24 @@ func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
 		t, o := template, &was.Template
 		t.Annotations, t.Labels = o.Annotations, o.Labels
 		t.Spec.NodeSelector, t.Spec.Tolerations, t.Spec.SchedulingGates = o.Spec.NodeSelector, o.Spec.Tolerations, o.Spec.SchedulingGates
-		if o.Spec.Affinity == nil || t.Spec.Affinity == nil {
-			t.Spec.Affinity = o.Spec.Affinity
-		} else {
-			t.Spec.Affinity.NodeAffinity = o.Spec.Affinity.NodeAffinity
-		}
+		t.Spec.Affinity = withNodeAffinityOf(t.Spec.Affinity, o.Spec.Affinity)
 	}
 	return append(errs, checkImmutable(path.Child("template"), *template, was.Template)...)
 }
 
-func validateJobStatus(j, old *batchv1.Job) field.ErrorList {
-	s, path := &j.Status, field.NewPath("status")
-	errs := checkNotNegative(path.Child("active"), s.Active)
-	errs = append(errs, checkNotNegative(path.Child("succeeded"), s.Succeeded)...)
-	errs = append(errs, checkNotNegative(path.Child("failed"), s.Failed)...)
-	errs = append(errs, checkOptionalNotNegative(path.Child("ready"), s.Ready)...)
-	errs = append(errs, checkOptionalNotNegative(path.Child("terminating"), s.Terminating)...)
-	finished := func(j *batchv1.Job, t batchv1.JobConditionType) bool {
-		return slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool {
-			return c.Type == t && c.Status == corev1.ConditionTrue
-		})
+// withNodeAffinityOf is a with the node affinity of from; what is then empty
+// is as good as nil.
+func withNodeAffinityOf(a, from *corev1.Affinity) *corev1.Affinity {
+	out := &corev1.Affinity{}
+	if a != nil {
+		out = a.DeepCopy()
 	}
-	if finished(j, batchv1.JobComplete) && finished(j, batchv1.JobFailed) {
-		errs = append(errs, field.Invalid(path.Child("conditions"), field.OmitValueType{}, "cannot set Complete=True and Failed=true conditions"))
+	out.NodeAffinity = nil
+	if from != nil {
+		out.NodeAffinity = from.NodeAffinity
 	}
-	for _, t := range []batchv1.JobConditionType{batchv1.JobComplete, batchv1.JobFailed} {
-		if finished(old, t) && !finished(j, t) {
-			errs = append(errs, field.Invalid(path.Child("conditions"), field.OmitValueType{}, fmt.Sprintf("cannot disable the terminal %s=True condition", t)))
-		}
+	if *out == (corev1.Affinity{}) && (from == nil || *from != *out) {
+		return nil
 	}
-	if s.CompletionTime != nil && s.StartTime != nil && s.CompletionTime.Before(s.StartTime) {
-		errs = append(errs, field.Invalid(path.Child("completionTime"), s.CompletionTime, "completionTime cannot be set before startTime"))
-	}
-	return errs
+	return out
 }

@@ -64,7 +64,7 @@ func TestDaemonSet(t *testing.T) {
 func TestJob(t *testing.T) {
 	testCreate(t, jobs(), []change[*batchv1.Job]{
 		{"restart policy", func(j *batchv1.Job) { j.Spec.Template.Spec.RestartPolicy = "Always"; j.Spec.PodFailurePolicy = nil },
-			errs("NotSupported spec.template.spec.restartPolicy")},
+			errs("Required spec.template.spec.restartPolicy")},
 		{"completions", func(j *batchv1.Job) { j.Spec.Completions = new(int32(-1)) }, errs("Invalid spec.completions")},
 		{"indexed without completions", func(j *batchv1.Job) {
 			j.Spec.CompletionMode = new(batchv1.IndexedCompletion)
