@@ -31,8 +31,9 @@ func cronJobs() *Resource {
 		Columns: columns("Name", "Schedule", "Timezone", "Suspend", "Active:integer", "Last Schedule", "Age",
 			"+Containers", "+Images", "+Selector"),
 	}, hooks[*batchv1.CronJob]{
-		Default:  defaultCronJob,
-		Validate: validateCronJob,
+		Default:        defaultCronJob,
+		Validate:       validateCronJob,
+		ValidateCreate: checkCronJobName,
 		Warnings: func(c, old *batchv1.CronJob) []string {
 			if old != nil && old.Generation == c.Generation {
 				return nil
@@ -84,7 +85,7 @@ func defaultCronJob(c *batchv1.CronJob) {
 
 func validateCronJob(c *batchv1.CronJob) field.ErrorList {
 	path, spec := field.NewPath("spec"), &c.Spec
-	errs := checkCronJobName(c)
+	var errs field.ErrorList
 	p := path.Child("schedule")
 	switch {
 	case spec.Schedule == "":

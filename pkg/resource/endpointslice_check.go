@@ -84,7 +84,12 @@ func checkHints(path *field.Path, h *discoveryv1.EndpointHints) field.ErrorList 
 	if len(h.ForNodes) > maxSliceHints {
 		errs = append(errs, field.TooMany(p, len(h.ForNodes), maxSliceHints))
 	}
+	seen = map[string]bool{}
 	for i, n := range h.ForNodes {
+		if seen[n.Name] {
+			errs = append(errs, field.Duplicate(p.Index(i).Child("name"), n.Name))
+		}
+		seen[n.Name] = true
 		errs = append(errs, invalid(p.Index(i).Child("name"), n.Name, validation.IsDNS1123Subdomain(n.Name))...)
 	}
 	return errs

@@ -6,9 +6,11 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
 )
 
 func ingresses() *Resource {
@@ -23,7 +25,8 @@ func ingresses() *Resource {
 		NewList:             func() runtime.Object { return &networkingv1.IngressList{} },
 		Columns:             columns("Name", "Class", "Hosts", "Address", "Ports", "Age"),
 	}, hooks[*networkingv1.Ingress]{
-		Validate: validateIngress,
+		Validate:       validateIngress,
+		ValidateCreate: checkIngressAnnotation,
 		ValidateStatus: func(in, _ *networkingv1.Ingress) field.ErrorList {
 			var errs field.ErrorList
 			for i, l := range in.Status.LoadBalancer.Ingress {
@@ -33,6 +36,7 @@ func ingresses() *Resource {
 				}
 				if l.Hostname != "" {
 					errs = append(errs, invalid(p.Child("hostname"), l.Hostname, utilvalidation.IsDNS1123Subdomain(l.Hostname))...)
+					errs = append(errs, checkNoAddress(p.Child("hostname"), l.Hostname)...)
 				}
 			}
 			return errs
@@ -54,6 +58,9 @@ func validateIngress(in *networkingv1.Ingress) field.ErrorList {
 		errs = append(errs, checkIngressRule(path.Child("rules").Index(i), &spec.Rules[i])...)
 	}
 	for i, tls := range spec.TLS {
+		if tls.SecretName != "" {
+			errs = append(errs, invalid(path.Child("tls").Index(i).Child("secretName"), tls.SecretName, utilvalidation.IsDNS1123Subdomain(tls.SecretName))...)
+		}
 		for j, h := range tls.Hosts {
 			errs = append(errs, checkHost(path.Child("tls").Index(i).Child("hosts").Index(j), h)...)
 		}
@@ -62,6 +69,24 @@ func validateIngress(in *networkingv1.Ingress) field.ErrorList {
 		errs = append(errs, invalid(path.Child("ingressClassName"), *c, utilvalidation.IsDNS1123Subdomain(*c))...)
 	}
 	return errs
+}
+
+// checkIngressAnnotation: the class stood in an annotation once, and of the two
+// only one can be meant.
+func checkIngressAnnotation(in *networkingv1.Ingress) field.ErrorList {
+	const key = "kubernetes.io/ingress.class"
+	old, ok := in.Annotations[key]
+	if class := in.Spec.IngressClassName; ok && class != nil && *class != old {
+		return field.ErrorList{field.Invalid(field.NewPath("annotations").Child(key), old, "must match `ingressClassName` when both are specified")}
+	}
+	return nil
+}
+
+func checkNoAddress(path *field.Path, host string) field.ErrorList {
+	if netutils.ParseIPSloppy(host) != nil {
+		return field.ErrorList{field.Invalid(path, host, "must be a DNS name, not an IP address")}
+	}
+	return nil
 }
 
 func checkHost(path *field.Path, host string) field.ErrorList {
@@ -74,6 +99,7 @@ func checkHost(path *field.Path, host string) field.ErrorList {
 func checkIngressRule(path *field.Path, r *networkingv1.IngressRule) field.ErrorList {
 	var errs field.ErrorList
 	if r.Host != "" {
+		errs = append(errs, checkNoAddress(path.Child("host"), r.Host)...)
 		errs = append(errs, checkHost(path.Child("host"), r.Host)...)
 	}
 	if r.HTTP == nil {
@@ -90,16 +116,14 @@ func checkIngressRule(path *field.Path, r *networkingv1.IngressRule) field.Error
 }
 
 func checkIngressPath(path *field.Path, h *networkingv1.HTTPIngressPath) field.ErrorList {
-	var errs field.ErrorList
-	p := path.Child("path")
 	if h.PathType == nil {
-		errs = append(errs, field.Required(path.Child("pathType"), "pathType must be specified"))
-	} else {
-		errs = append(errs, checkSet(path.Child("pathType"), *h.PathType, networkingv1.PathTypeExact,
-			networkingv1.PathTypePrefix, networkingv1.PathTypeImplementationSpecific)...)
-		if *h.PathType != networkingv1.PathTypeImplementationSpecific || h.Path != "" {
-			errs = append(errs, checkURLPath(p, h.Path, *h.PathType != networkingv1.PathTypeImplementationSpecific)...)
-		}
+		return field.ErrorList{field.Required(path.Child("pathType"), "pathType must be specified")}
+	}
+	errs := checkOptional(path.Child("pathType"), h.PathType, networkingv1.PathTypeExact,
+		networkingv1.PathTypePrefix, networkingv1.PathTypeImplementationSpecific)
+	strict := *h.PathType == networkingv1.PathTypeExact || *h.PathType == networkingv1.PathTypePrefix
+	if strict || *h.PathType == networkingv1.PathTypeImplementationSpecific && h.Path != "" {
+		errs = append(errs, checkURLPath(path.Child("path"), h.Path, strict)...)
 	}
 	return append(errs, checkBackend(path.Child("backend"), &h.Backend)...)
 }
@@ -132,22 +156,38 @@ func checkBackend(path *field.Path, b *networkingv1.IngressBackend) field.ErrorL
 	case b.Service != nil && b.Resource != nil:
 		return field.ErrorList{field.Invalid(path, "", "cannot set both resource and service backends")}
 	case b.Resource != nil:
-		return append(required(path.Child("resource", "kind"), b.Resource.Kind), required(path.Child("resource", "name"), b.Resource.Name)...)
+		return checkTypedReference(path.Child("resource"), b.Resource.APIGroup, b.Resource.Kind, b.Resource.Name)
 	case b.Service == nil:
-		return field.ErrorList{field.Required(path.Child("service"), "")}
+		return field.ErrorList{field.Invalid(path, "", "resource or service backend is required")}
 	}
 	p := path.Child("service")
-	errs := checkName(p.Child("name"), b.Service.Name, utilvalidation.IsDNS1123Label)
+	errs := checkName(p.Child("name"), b.Service.Name, utilvalidation.IsDNS1035Label)
 	port := b.Service.Port
 	switch {
 	case port.Name != "" && port.Number != 0:
-		errs = append(errs, field.Invalid(p, "", "cannot set both port name & port number"))
+		errs = append(errs, field.Invalid(path, "", "cannot set both port name & port number"))
 	case port.Name != "":
 		errs = append(errs, invalid(p.Child("port", "name"), port.Name, utilvalidation.IsValidPortName(port.Name))...)
 	case port.Number != 0:
 		errs = append(errs, checkPortNumber(p.Child("port", "number"), port.Number)...)
 	default:
-		errs = append(errs, field.Required(p, "port name or number is required"))
+		errs = append(errs, field.Required(path, "port name or number is required"))
+	}
+	return errs
+}
+
+// checkTypedReference wants a reference whose parts can stand in a URL.
+func checkTypedReference(path *field.Path, group *string, kind, name string) field.ErrorList {
+	var errs field.ErrorList
+	if group != nil {
+		errs = append(errs, invalid(path.Child("apiGroup"), *group, utilvalidation.IsDNS1123Subdomain(*group))...)
+	}
+	for _, f := range []struct{ name, value string }{{"kind", kind}, {"name", name}} {
+		if f.value == "" {
+			errs = append(errs, field.Required(path.Child(f.name), f.name+" is required"))
+		} else {
+			errs = append(errs, invalid(path.Child(f.name), f.value, content.IsPathSegmentName(f.value))...)
+		}
 	}
 	return errs
 }
@@ -230,18 +270,19 @@ func validateIngressClass(c *networkingv1.IngressClass) field.ErrorList {
 		return errs
 	}
 	pp := path.Child("parameters")
-	errs = append(errs, required(pp.Child("kind"), p.Kind)...)
-	errs = append(errs, required(pp.Child("name"), p.Name)...)
+	errs = append(errs, checkTypedReference(pp, p.APIGroup, p.Kind, p.Name)...)
 	scope := ""
 	if p.Scope == nil {
 		errs = append(errs, field.Required(pp.Child("scope"), ""))
 	} else {
 		scope = *p.Scope
-		errs = append(errs, checkSet(pp.Child("scope"), scope, networkingv1.IngressClassParametersReferenceScopeCluster, networkingv1.IngressClassParametersReferenceScopeNamespace)...)
+		errs = append(errs, checkOptional(pp.Child("scope"), p.Scope, networkingv1.IngressClassParametersReferenceScopeCluster, networkingv1.IngressClassParametersReferenceScopeNamespace)...)
 	}
 	switch {
-	case scope == networkingv1.IngressClassParametersReferenceScopeNamespace && (p.Namespace == nil || *p.Namespace == ""):
+	case scope == networkingv1.IngressClassParametersReferenceScopeNamespace && p.Namespace == nil:
 		errs = append(errs, field.Required(pp.Child("namespace"), "`parameters.scope` is set to 'Namespace'"))
+	case scope == networkingv1.IngressClassParametersReferenceScopeNamespace:
+		errs = append(errs, invalid(pp.Child("namespace"), *p.Namespace, utilvalidation.IsDNS1123Label(*p.Namespace))...)
 	case scope == networkingv1.IngressClassParametersReferenceScopeCluster && p.Namespace != nil:
 		errs = append(errs, field.Forbidden(pp.Child("namespace"), "`parameters.scope` is set to 'Cluster'"))
 	}

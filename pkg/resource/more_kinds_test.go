@@ -258,7 +258,7 @@ func TestNetworking(t *testing.T) {
 		{"path steps", func(in *networkingv1.Ingress) { in.Spec.Rules[0].HTTP.Paths[0].Path = "/a/../b" }, errs("Invalid spec.rules[0].http.paths[0].path")},
 		{"path type", func(in *networkingv1.Ingress) { in.Spec.Rules[0].HTTP.Paths[0].PathType = nil }, errs("Required spec.rules[0].http.paths[0].pathType")},
 		{"host", func(in *networkingv1.Ingress) { in.Spec.Rules[0].Host = "a b" }, errs("Invalid spec.rules[0].host")},
-		{"port", func(in *networkingv1.Ingress) { in.Spec.Rules[0].HTTP.Paths[0].Backend.Service.Port.Number = 0 }, errs("Required spec.rules[0].http.paths[0].backend.service")},
+		{"port", func(in *networkingv1.Ingress) { in.Spec.Rules[0].HTTP.Paths[0].Backend.Service.Port.Number = 0 }, errs("Required spec.rules[0].http.paths[0].backend")},
 	})
 	testUpdate(t, ingressClasses(), nil, []change[*networkingv1.IngressClass]{
 		{"controller", func(c *networkingv1.IngressClass) { c.Spec.Controller = "example.com/other" }, errs("Invalid spec.controller")},

@@ -72,7 +72,7 @@ func validateNetworkPolicy(p *networkingv1.NetworkPolicy) field.ErrorList {
 		return append(errs, field.Invalid(path.Child("policyTypes"), &p.Spec.PolicyTypes, "may not specify more than two policyTypes"))
 	}
 	for i, t := range p.Spec.PolicyTypes {
-		errs = append(errs, checkSet(path.Child("policyTypes").Index(i), t, networkingv1.PolicyTypeEgress, networkingv1.PolicyTypeIngress)...)
+		errs = append(errs, checkOptional(path.Child("policyTypes").Index(i), &t, networkingv1.PolicyTypeEgress, networkingv1.PolicyTypeIngress)...)
 	}
 	return errs
 }
@@ -85,21 +85,25 @@ func checkPolicyPorts(path *field.Path, ports []networkingv1.NetworkPolicyPort) 
 		if port.Port != nil {
 			errs = append(errs, checkPortRef(p.Child("port"), *port.Port)...)
 		}
-		if port.EndPort == nil {
-			continue
-		}
-		switch {
-		case port.Port == nil:
-			errs = append(errs, field.Required(p.Child("port"), "may not specify `endPort` when `port` is not specified"))
-		case port.Port.Type == intstr.String:
-			errs = append(errs, field.Invalid(p.Child("endPort"), *port.EndPort, "may not specify `endPort` when `port` is non-numeric"))
-		case *port.EndPort < port.Port.IntVal:
-			errs = append(errs, field.Invalid(p.Child("endPort"), *port.EndPort, "must be greater than or equal to `port`"))
-		default:
-			errs = append(errs, checkPortNumber(p.Child("endPort"), *port.EndPort)...)
+		if port.EndPort != nil {
+			errs = append(errs, checkEndPort(p.Child("endPort"), *port.EndPort, port.Port)...)
 		}
 	}
 	return errs
+}
+
+func checkEndPort(path *field.Path, end int32, port *intstr.IntOrString) field.ErrorList {
+	switch {
+	case port == nil:
+		return field.ErrorList{field.Invalid(path, end, "may not be specified when `port` is not specified")}
+	case port.Type == intstr.String:
+		return field.ErrorList{field.Invalid(path, end, "may not be specified when `port` is non-numeric")}
+	}
+	var errs field.ErrorList
+	if end < port.IntVal {
+		errs = append(errs, field.Invalid(path, end, "must be greater than or equal to `port`"))
+	}
+	return append(errs, checkPortNumber(path, end)...)
 }
 
 func checkPolicyPeers(path *field.Path, peers []networkingv1.NetworkPolicyPeer) field.ErrorList {

@@ -101,6 +101,9 @@ type Resource struct {
 	// Validate returns what is wrong with obj itself (metadata is checked by
 	// the caller).
 	Validate func(obj runtime.Object) field.ErrorList
+	// ValidateCreate returns what is wrong with a new obj only, where stored
+	// ones are left alone; Validate is called as well.
+	ValidateCreate func(obj runtime.Object) field.ErrorList
 	// ValidateUpdate returns what may not change from old to obj; Validate is
 	// called as well.
 	ValidateUpdate func(obj, old runtime.Object) field.ErrorList

@@ -6,9 +6,11 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
 )
 
 func ipAddresses() *Resource {
@@ -32,7 +34,7 @@ func ipAddresses() *Resource {
 			if a.Spec.ParentRef == nil {
 				return field.ErrorList{field.Required(path, "")}
 			}
-			return append(required(path.Child("resource"), a.Spec.ParentRef.Resource), required(path.Child("name"), a.Spec.ParentRef.Name)...)
+			return checkParent(path, a.Spec.ParentRef)
 		},
 		ValidateUpdate: func(a, old *networkingv1.IPAddress) field.ErrorList {
 			return checkImmutable(field.NewPath("spec", "parentRef"), a.Spec.ParentRef, old.Spec.ParentRef)
@@ -65,6 +67,19 @@ func ipAddresses() *Resource {
 	})
 }
 
+func checkParent(path *field.Path, ref *networkingv1.ParentReference) field.ErrorList {
+	var errs field.ErrorList
+	if ref.Group != "" {
+		errs = append(errs, invalid(path.Child("group"), ref.Group, utilvalidation.IsDNS1123Subdomain(ref.Group))...)
+	}
+	errs = append(errs, checkName(path.Child("resource"), ref.Resource, content.IsPathSegmentName)...)
+	errs = append(errs, checkName(path.Child("name"), ref.Name, content.IsPathSegmentName)...)
+	if ref.Namespace != "" {
+		errs = append(errs, invalid(path.Child("namespace"), ref.Namespace, content.IsPathSegmentName(ref.Namespace))...)
+	}
+	return errs
+}
+
 func serviceCIDRs() *Resource {
 	return define(Resource{
 		Group: "networking.k8s.io", Version: "v1", Kind: "ServiceCIDR", Plural: "servicecidrs",
@@ -81,7 +96,10 @@ func serviceCIDRs() *Resource {
 			}
 			var errs field.ErrorList
 			if len(s.Spec.CIDRs) > 2 {
-				errs = append(errs, field.Invalid(path, s.Spec.CIDRs, "may only hold up to 2 values"))
+				return field.ErrorList{field.Invalid(path, s.Spec.CIDRs, "may only hold up to 2 values")}
+			}
+			if dual, err := netutils.IsDualStackCIDRStrings(s.Spec.CIDRs); len(s.Spec.CIDRs) == 2 && (err != nil || !dual) {
+				return field.ErrorList{field.Invalid(path, s.Spec.CIDRs, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64")}
 			}
 			for i, c := range s.Spec.CIDRs {
 				errs = append(errs, utilvalidation.IsValidCIDR(path.Index(i), c)...)

@@ -83,6 +83,9 @@ func (r *Resource) CheckCreate(ctx context.Context, obj runtime.Object) field.Er
 	if r.Validate != nil {
 		errs = append(errs, r.Validate(obj)...)
 	}
+	if r.ValidateCreate != nil {
+		errs = append(errs, r.ValidateCreate(obj)...)
+	}
 	return errs
 }
 
