@@ -141,6 +141,10 @@ func TestCustomResourceIsServed(t *testing.T) {
 			t.Errorf("warnings %q", w)
 		}
 		s.must(t, http.StatusBadRequest, "POST", widgetsPath, `{"metadata":{"name":"c"},"spec":{"color":"red"}}`)
+		wide := s.do(t, "POST", widgetsPath, widget("w", `{"color":"red","free":{"a":[`+strings.Repeat("[],", 1<<19)+`[]]}}`))
+		if wide.code < 400 || wide.code >= 500 || !strings.Contains(string(wide.body), "use fewer fields") {
+			t.Errorf("a body of half a million values: %d %.200s", wide.code, wide.body)
+		}
 		s.must(t, http.StatusNotFound, "GET", "/apis/example.com/v1/namespaces/default/gadgets", "")
 		s.must(t, http.StatusNotFound, "GET", "/apis/example.com/v2/namespaces/default/widgets", "")
 	})

@@ -130,6 +130,9 @@ func (d *Decoder) DecodeFor(res *resource.Resource, data []byte, media MediaType
 // decodeMap decodes JSON or YAML without a type. found is what strict decoding
 // finds: repeated fields.
 func decodeMap(data []byte, media MediaType) (u *unstructured.Unstructured, found []error, err error) {
+	if err := checkWidth(data, media); err != nil {
+		return nil, nil, err
+	}
 	switch media {
 	case JSON:
 	case YAML:
