@@ -36,7 +36,7 @@ type Cache struct {
 	// floor is a revision that somebody has seen already; a consistent read of
 	// a sole writer waits for it.
 	floor  atomic.Int64
-	relist atomic.Bool  // set for the watch to be followed by reading everything
+	relist atomic.Bool  // set while a silent watch is to be made up for by reading everything
 	nudged atomic.Int64 // when progress was last asked for, Unix nanoseconds
 
 	loading  chan struct{} // closed when Run has begun to read the store

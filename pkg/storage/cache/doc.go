@@ -17,6 +17,6 @@
 //
 // When the store's history was compacted past the feed, the cache lists again
 // and its rings begin anew. Nobody can know what happened in between, and a
-// watcher is told nothing that did not: one that had not passed the gap gets
-// *ExpiredError, and lists again.
+// watcher is told nothing that did not: one that has not passed the compaction
+// gets *ExpiredError, and lists again; others read on from the store.
 package cache

@@ -75,7 +75,7 @@ func (c *Cache) follow(ctx context.Context) error {
 	c.unfollow = cancel
 	c.mu.Unlock()
 	err := c.followFrom(ctx, c.Revision()+1)
-	if errors.Is(err, storage.ErrCompacted) || c.relist.Swap(false) {
+	if errors.Is(err, storage.ErrCompacted) || c.relist.Load() {
 		return nil
 	}
 	return err

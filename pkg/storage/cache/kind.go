@@ -20,9 +20,9 @@ type kind struct {
 	// base is the revision at which the kind was read from the store; changes up
 	// to it are in the state already. Guarded by the cache's lock.
 	base storage.Revision
-	// lost is the last revision before the newest repair: what followed it is
-	// not known here, and watchers that have not passed it list again. Written
-	// under the cache's lock.
+	// lost is how far the cache had come when it last made up for a watch that
+	// was silent: the store does not tell what followed, so that watchers that
+	// have not passed it list again. Written under the cache's lock.
 	lost atomic.Int64
 	// state is replaced as a whole, under the cache's lock.
 	state atomic.Pointer[kindState]

@@ -153,7 +153,7 @@ func (c *Cache) load(ctx context.Context) error {
 }
 
 // repair reads everything again after the history between what has been applied
-// and now was compacted. Nobody knows the events in between, so the rings begin
+// and now was compacted, or nobody told of it. Nobody knows the events in between, so the rings begin
 // anew behind them. The own commits that go on meanwhile may close the gap;
 // then nothing is to be done.
 func (c *Cache) repair(ctx context.Context) error {
@@ -168,18 +168,22 @@ func (c *Cache) repair(ctx context.Context) error {
 
 // repairLocked takes over what has been read again. c.mu is held.
 func (c *Cache) repairLocked(table kindTable, from storage.Revision, all []*contents) {
+	silent := c.relist.Swap(false)
 	applied := c.Revision()
 	if applied >= from {
 		return
 	}
-	c.log.Warn("The history was compacted before the watch cache had seen it; the cache has been read again",
-		"seen", applied, "compacted", from)
+	c.log.Warn("The watch cache has not seen all of the history and has been read again",
+		"seen", applied, "read", from, "silent", silent)
 	for i, k := range table {
 		switch {
 		case k.loading != nil:
 			k.spoiled = true
 		case all[i].revision > k.base:
-			c.repairKind(k, all[i], applied)
+			c.repairKind(k, all[i])
+			if silent {
+				k.lost.Store(int64(applied))
+			}
 		}
 	}
 	c.applied.Store(int64(from))
@@ -193,9 +197,10 @@ func (c *Cache) repairLocked(table kindTable, from storage.Revision, all []*cont
 	c.drainLocked()
 }
 
-// repairKind replaces the state of a kind, which had seen everything up to
-// applied, and empties its rings. c.mu is held.
-func (c *Cache) repairKind(k *kind, got *contents, applied storage.Revision) {
+// repairKind replaces the state of a kind and empties its rings: a watcher
+// that has not passed them reads on from the store, as far as that remembers.
+// c.mu is held.
+func (c *Cache) repairKind(k *kind, got *contents) {
 	old := k.state.Load()
 	for key, prev := range old.objects.From("") {
 		if now, ok := got.objects.Get(key); !ok || now != prev {
@@ -210,7 +215,6 @@ func (c *Cache) repairKind(k *kind, got *contents, applied storage.Revision) {
 		}
 	}
 	k.base = got.revision
-	k.lost.Store(int64(applied))
 	k.state.Store(&kindState{objects: got.objects, corrupt: got.corrupt, revision: got.revision})
 	k.forget(got.revision)
 }

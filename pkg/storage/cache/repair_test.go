@@ -57,14 +57,15 @@ func TestRepair(t *testing.T) {
 	remove(t, b, pods+"default/remade", at["remade"])
 	put(t, b, pods+"default/new", "in;1", 0)
 	inGap := put(t, b, pods+"default/remade", "in;2", 0)
-	put(t, b, pods+"default/changed", "out;2", at["changed"])
+	changed := put(t, b, pods+"default/changed", "out;2", at["changed"])
 	gone := put(t, b, pods+"default/never", "in;1", 0)
 	remove(t, b, pods+"default/never", gone)
 	twice := put(t, b, pods+"default/twice", "in;2", at["twice"])
 	twice = put(t, b, pods+"default/twice", "in;3", twice)
-	if err := b.Compact(bounded(t), twice); err != nil {
+	if err := b.Compact(bounded(t), changed); err != nil {
 		t.Fatal(err)
 	}
+	ahead := []*Watcher{c.mustWatch(t, pods, WatchOptions{From: changed}), c.mustWatch(t, pods+"default/", WatchOptions{From: changed})}
 	b.thaw()
 
 	if err := c.waitApplied(bounded(t), twice, time.Minute); err != nil {
@@ -76,8 +77,14 @@ func TestRepair(t *testing.T) {
 			t.Errorf("watcher %d, which missed the gap: %v, %v", i, show(events), err)
 		}
 	}
+	want := replay(t, history(t, b), pods, changed, nil)
+	for _, w := range append(ahead, c.mustWatch(t, pods, WatchOptions{From: changed})) {
+		if diff := cmp.Diff(want, w.take(t, len(want))); diff != "" {
+			t.Errorf("from where the history begins: %s", diff)
+		}
+	}
 	for _, prefix := range []string{pods, nodes} {
-		for _, from := range []storage.Revision{seen, inGap} {
+		for _, from := range []storage.Revision{seen, inGap - 1} {
 			_, err := c.mustWatch(t, prefix, WatchOptions{From: from}).Next(bounded(t))
 			if expired, ok := errors.AsType[*ExpiredError](err); !ok || expired.Revision != from {
 				t.Errorf("a watch of %s from %d: %v", prefix, from, err)

@@ -135,7 +135,7 @@ func (o object) step(r attempt) (bool, object) {
 	case Exists:
 		return r.Op == Create && o.exists, o
 	case Conflict:
-		return (r.Expect != 0 || r.ExpectUID != "") && !o.meets(r.Request), o
+		return o.mayMiss(r.Request), o
 	case OK:
 	default:
 		return true, o // reported elsewhere, and without effect
@@ -222,6 +222,14 @@ func (o object) meets(r *Request) bool {
 		return r.Expect > o.floor
 	}
 	return r.Expect == o.revision
+}
+
+// mayMiss says whether the preconditions of a request can fail.
+func (o object) mayMiss(r *Request) bool {
+	if !o.exists {
+		return r.Expect != 0 || r.ExpectUID != ""
+	}
+	return r.ExpectUID != "" && r.ExpectUID != o.uid || r.Expect != 0 && r.Expect != o.revision
 }
 
 // shows says whether an answer can be this object; the result knows what the

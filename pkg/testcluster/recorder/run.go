@@ -153,7 +153,7 @@ func (r *run) startInformers(ctx context.Context, wg *sync.WaitGroup, failed cha
 	for i := range r.cfg.Informers {
 		for j, scope := range scopes() {
 			f := &informer{run: r, name: fmt.Sprintf("i%d.%d", i, j), random: r.random(uint64(1000 + i*100 + j)), ctx: ctx, scope: scope}
-			f.streams = f.random.IntN(2) == 0
+			f.streams = (i+j)%2 == 0
 			f.pace = []pace{quick, quick, slow, dead}[f.random.IntN(4)]
 			wg.Go(func() {
 				if err := f.follow(); err != nil {

@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"context"
 	"flag"
 	"math/rand/v2"
 	"testing"
@@ -97,6 +98,27 @@ func covered(t *testing.T, h *history.History) {
 	}
 }
 
+// lossy is a store that does every write and does not always get round to
+// saying so.
+func lossy(_ string, below storage.Backend) storage.Backend {
+	ctx, when := context.Background(), &every{n: 25}
+	answer := func(rev storage.Revision, err error) (storage.Revision, error) {
+		if err == nil && when.now() {
+			return 0, &storage.OutcomeUnknownError{Err: context.DeadlineExceeded}
+		}
+		return rev, err
+	}
+	return &stores{
+		Backend: below,
+		put: func(b storage.Backend, key string, value []byte, expect storage.Revision) (storage.Revision, error) {
+			return answer(b.Put(ctx, key, value, expect, 0))
+		},
+		delete: func(b storage.Backend, key string, expect storage.Revision) (storage.Revision, error) {
+			return answer(b.Delete(ctx, key, expect))
+		},
+	}
+}
+
 // TestWorkload runs the same random work over each kind of store and each kind
 // of trouble; nothing that any client was told may break a rule.
 func TestWorkload(t *testing.T) {
@@ -110,6 +132,7 @@ func TestWorkload(t *testing.T) {
 		{"two servers on memory", newMemory, Config{Servers: 2, Restarts: 1, CompactEvery: 60}},
 		{"etcd", newEtcd, Config{Restarts: 1, CompactEvery: 100}},
 		{"two servers on etcd", newEtcd, Config{Servers: 2, Restarts: 1}},
+		{"two servers on memory, answers get lost", newMemory, Config{Servers: 2, Plants: Plants{Backend: lossy}}},
 		{"two servers on etcd, compacted", newEtcd, Config{Servers: 2, Restarts: 1, CompactEvery: 40}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
