@@ -29,6 +29,10 @@ func Check(h *History) []Violation {
 		c.watch(w)
 	}
 	c.linearizable()
+	for _, s := range h.Stalled {
+		c.about(subject(s))
+		c.broken("END", "it was not told everything in time")
+	}
 	return c.found
 }
 

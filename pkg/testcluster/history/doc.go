@@ -40,5 +40,6 @@
 //	W-9   the order of revisions is the order of commits, for watchers and writers
 //	W-10  nothing that was deleted comes back
 //	W-11  a watch resumes across a restart of the server
+//	END   after the last write every client is told everything
 //	ER-1  a request is answered as its kind may be
 package history

@@ -267,6 +267,8 @@ type History struct {
 	Requests    []*Request
 	Lists       []*List
 	Watches     []*Watch
+	// Stalled tells of clients that were not told everything in time.
+	Stalled []string
 }
 
 // Violation is one breach of a rule.

@@ -84,7 +84,7 @@ func (c *checker) items(l *List) {
 	all := c.truth.At(l.Scope, l.Revision)
 	want := all
 	if l.After != "" {
-		want = want[after0(want, l.After):]
+		want = want[indexAfter(want, l.After):]
 	}
 	more := 0
 	if l.Limit > 0 && len(want) > l.Limit {
@@ -123,8 +123,8 @@ func (l *List) rule() string {
 	return "RV-6"
 }
 
-// after0 is the index of the first version after a path.
-func after0(items []Version, path string) int {
+// indexAfter is the index of the first version after a path.
+func indexAfter(items []Version, path string) int {
 	i, _ := slices.BinarySearchFunc(items, path, func(v Version, path string) int {
 		return cmp.Or(cmp.Compare(v.Key.Path(), path), -1)
 	})

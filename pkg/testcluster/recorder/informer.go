@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -268,7 +269,7 @@ func bookmark(obj runtime.Object) (rev int64, dirty bool) {
 	}
 	rev, err := strconv.ParseInt(o.GetResourceVersion(), 10, 64)
 	bare := blank(history.Key{Resource: configMaps})
-	if _, node := obj.(*nodeType); node {
+	if _, node := obj.(*corev1.Node); node {
 		bare = blank(history.Key{Resource: nodes})
 	}
 	if o.GetAnnotations()[metav1.InitialEventsAnnotationKey] != "" {

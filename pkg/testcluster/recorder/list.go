@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -207,7 +206,8 @@ func (w *worker) deleteCollection() {
 	done := w.run.record.tick()
 	result, detail := outcome(err)
 	var met []history.Key
-	if err == nil {
+	switch {
+	case err == nil:
 		page := &history.List{}
 		if _, _, err := readPage(obj, page); err != nil {
 			result, detail = history.Refused, err.Error()
@@ -215,12 +215,10 @@ func (w *worker) deleteCollection() {
 		for _, item := range page.Items {
 			met = append(met, item.Key)
 		}
-	} else {
-		done = 0
+	case result == history.Unknown:
+		met, done = w.run.keys(scope), 0
+	default:
 		met = w.run.keys(scope)
-		if !errors.Is(err, io.EOF) && result != history.Unknown {
-			done = w.run.record.tick()
-		}
 	}
 	for _, key := range met {
 		w.run.record.request(&history.Request{Client: w.name, Server: srv.name, Op: history.Collected, Key: key,

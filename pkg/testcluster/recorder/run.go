@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,8 +18,6 @@ import (
 
 // patience bounds waits for what has to come.
 const patience = 20 * time.Second
-
-type nodeType = corev1.Node
 
 // Config describes a workload.
 type Config struct {
@@ -110,10 +107,11 @@ func Run(t testing.TB, cfg Config) *history.History {
 	close(r.finish)
 	informers.Wait()
 	close(failed)
+	h := r.record.history(changes, final)
 	for err := range failed {
-		t.Logf("informer: %v", err)
+		h.Stalled = append(h.Stalled, err.Error())
 	}
-	return r.record.history(changes, final)
+	return h
 }
 
 func (r *run) anyServer(random *rand.Rand) *server {
@@ -234,7 +232,7 @@ func (r *run) lastLists(ctx context.Context) {
 	for _, s := range r.slots {
 		srv := s.now.Load()
 		l := &lister{record: r.record, name: "last", ctx: ctx}
-		for _, scope := range slices.Concat(scopes()) {
+		for _, scope := range scopes() {
 			l.page(srv, srv.json, &history.List{Scope: scope}, options(scope))
 		}
 	}
