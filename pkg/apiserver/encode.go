@@ -3,12 +3,14 @@ package apiserver
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/registry"
+	"coracle/pkg/registry/wirejson"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage/cache"
 )
@@ -17,6 +19,9 @@ import (
 type served struct {
 	res  *resource.Resource
 	view *resource.View // nil for the resource's own version
+	// plan is of its JSON, partial of its metadata's; nil leaves it to the
+	// library.
+	plan, partial *wirejson.Plan
 }
 
 func (s served) gvk() schema.GroupVersionKind {
@@ -50,28 +55,22 @@ func (s served) listGVK() schema.GroupVersionKind {
 	return gvk
 }
 
-// appendWhole appends a single object made of an item of a list.
-func (s served) appendWhole(dst, item []byte) []byte {
-	if s.res.Custom != nil {
-		return append(dst, item...) // it has its type already
+// typeBare puts kind and apiVersion before the fields of a bare JSON object,
+// which stands in dst from the place at.
+func typeBare(dst []byte, at int, gvk schema.GroupVersionKind) []byte {
+	var room [128]byte
+	head := appendHead(room[:0], gvk)
+	if len(dst)-at > len("{}") {
+		head = append(head, ',')
 	}
-	return appendTyped(dst, s.gvk(), item)
+	return slices.Replace(dst, at, at+1, head...)
 }
 
-// appendTyped appends a bare JSON object with kind and apiVersion before its
-// fields.
-func appendTyped(dst []byte, gvk schema.GroupVersionKind, bare []byte) []byte {
-	dst = appendHead(dst, gvk)
-	if len(bare) > 2 {
-		dst = append(dst, ',')
-	}
-	return append(dst, bare[1:]...)
-}
-
-// bareJSON is the object's JSON without kind and apiVersion.
+// bareJSON is the object's JSON without kind and apiVersion, which all watchers
+// of an event share.
 func (s served) bareJSON(o *cache.Object) ([]byte, error) {
 	if s.view == nil {
-		return registry.ItemJSON(s.res, o)
+		return registry.ItemJSON(s.res, s.plan, o)
 	}
 	return o.Encoding("json/"+s.view.Group+"/"+s.view.Version, func() ([]byte, error) {
 		obj, err := s.viewed(o)
@@ -80,6 +79,15 @@ func (s served) bareJSON(o *cache.Object) ([]byte, error) {
 		}
 		return json.Marshal(obj)
 	})
+}
+
+// appendBare appends the object's JSON without kind and apiVersion.
+func (s served) appendBare(dst []byte, o *cache.Object) ([]byte, error) {
+	if s.view == nil {
+		return registry.AppendItemJSON(dst, s.res, s.plan, o)
+	}
+	bare, err := s.bareJSON(o)
+	return append(dst, bare...), err
 }
 
 func (s served) viewed(o *cache.Object) (runtime.Object, error) {
@@ -110,15 +118,34 @@ func (s served) appendSingle(dst []byte, o *cache.Object, media registry.MediaTy
 		value, err := s.protobuf(o)
 		return append(dst, value...), err
 	}
-	bare, err := s.bareJSON(o)
+	return appendTyped(dst, o, s.headGVK(), media, s.appendBare)
+}
+
+// headGVK is the type that a single object lacks: a custom resource has its own
+// already.
+func (s served) headGVK() schema.GroupVersionKind {
+	if s.res.Custom != nil {
+		return schema.GroupVersionKind{}
+	}
+	return s.gvk()
+}
+
+// appendTyped appends what bare appends with kind and apiVersion, unless those
+// are empty.
+func appendTyped(dst []byte, o *cache.Object, gvk schema.GroupVersionKind, media registry.MediaType, bare appendItem) ([]byte, error) {
+	at := len(dst)
+	dst, err := bare(dst, o)
 	if err != nil {
 		return dst, err
 	}
-	if media == registry.YAML {
-		doc, err := yaml.JSONToYAML(s.appendWhole(nil, bare))
-		return append(dst, doc...), err
+	if !gvk.Empty() {
+		dst = typeBare(dst, at, gvk)
 	}
-	return s.appendWhole(dst, bare), nil
+	if media != registry.YAML {
+		return dst, nil
+	}
+	doc, err := yaml.JSONToYAML(dst[at:])
+	return append(dst[:at], doc...), err
 }
 
 // sendObject answers with an object that is not in the cache (a review, a

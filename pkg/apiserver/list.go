@@ -28,12 +28,12 @@ type listForm struct {
 
 // listForm is the form of a page in the transformation and encoding asked for.
 func (s served) listForm(token string, page *cache.List, rep representation, now time.Time) (*listForm, error) {
-	gvk, item, raw := s.listGVK(), s.bareJSON, s.rawProto
+	gvk, item, raw := s.listGVK(), s.appendBare, s.rawProto
 	switch rep.as {
 	case asTable:
 		return s.tableForm(token, page, rep, now)
 	case asPartial, asPartialList:
-		gvk, item, raw = partialListGVK, s.partialJSON, partialProto
+		gvk, item, raw = partialListGVK, s.appendPartial, partialProto
 	}
 	if rep.media == registry.Protobuf {
 		return protoForm(gvk, listMeta(page, token), page.Items, raw)
@@ -49,10 +49,7 @@ func (s served) listForm(token string, page *cache.List, rep representation, now
 		}
 	}
 	head = append(head, `},"items":[`...)
-	return jsonForm(head, rep, len(page.Items) == 0, func(dst []byte, o *cache.Object) ([]byte, error) {
-		b, err := item(o)
-		return append(dst, b...), err
-	})
+	return jsonForm(head, rep, len(page.Items) == 0, item)
 }
 
 // rawProto is the object's protobuf without envelope.

@@ -76,7 +76,7 @@ func (s *Server) lookup(info *requestInfo) (served, bool) {
 	if !ok {
 		return served{}, false
 	}
-	sv := served{res: res}
+	sv := served{res: res, plan: s.cfg.Registry.Plan(res), partial: s.cfg.Registry.MetadataPlan()}
 	if info.gvr.Group != res.Group || info.gvr.Version != res.Version {
 		for i := range res.Views {
 			if v := &res.Views[i]; v.Group == info.gvr.Group && v.Version == info.gvr.Version {

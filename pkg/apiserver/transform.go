@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/registry"
 	"coracle/pkg/storage/cache"
@@ -64,19 +63,25 @@ func (s served) row(o *cache.Object, include metav1.IncludeObjectPolicy, now tim
 	case metav1.IncludeObject:
 		row.Object.Raw, err = s.appendSingle(nil, o, registry.JSON)
 	default:
-		var bare []byte
-		if bare, err = s.partialJSON(o); err == nil {
-			row.Object.Raw = appendTyped(nil, partialGVK, bare)
-		}
+		row.Object.Raw, err = appendTyped(make([]byte, 0, partialBytes), o, partialGVK, registry.JSON, s.appendPartial)
 	}
 	return row, err
 }
 
-// partialJSON is the object's metadata as a PartialObjectMetadata without kind
-// and apiVersion.
-func (s served) partialJSON(o *cache.Object) ([]byte, error) {
-	return o.Encoding("json/partial", func() ([]byte, error) {
-		obj, err := registry.Shared(s.res, o)
+// partialBytes is how large the metadata of an object usually is at most.
+const partialBytes = 1 << 10
+
+// appendPartial appends the object's metadata as a PartialObjectMetadata
+// without kind and apiVersion.
+func (s served) appendPartial(dst []byte, o *cache.Object) ([]byte, error) {
+	if raw, err := registry.Raw(o.Value); err == nil && s.partial != nil {
+		if dst, err = s.partial.Append(dst, raw); err == nil {
+			return dst, nil
+		}
+	}
+	// What is stored as JSON has to be decoded; that is kept.
+	bare, err := o.Encoding("json/partial", func() ([]byte, error) {
+		obj, err := registry.Decode(s.res, o.Value)
 		if err != nil {
 			return nil, err
 		}
@@ -86,6 +91,7 @@ func (s served) partialJSON(o *cache.Object) ([]byte, error) {
 		}
 		return json.Marshal(meta.AsPartialObjectMetadata(acc))
 	})
+	return append(dst, bare...), err
 }
 
 // partialProto is the object's metadata as protobuf, without envelope.
@@ -113,15 +119,7 @@ func (s served) appendOne(dst []byte, o *cache.Object, rep representation, now t
 			dst = registry.AppendSealHead(dst, partialGVK, len(raw))
 			return registry.AppendSealTail(append(dst, raw...)), err
 		}
-		bare, err := s.partialJSON(o)
-		if err != nil {
-			return dst, err
-		}
-		if rep.media == registry.YAML {
-			doc, err := yaml.JSONToYAML(appendTyped(nil, partialGVK, bare))
-			return append(dst, doc...), err
-		}
-		return appendTyped(dst, partialGVK, bare), nil
+		return appendTyped(dst, o, partialGVK, rep.media, s.appendPartial)
 	}
 	return s.appendSingle(dst, o, rep.media)
 }

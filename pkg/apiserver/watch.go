@@ -216,6 +216,12 @@ func (s *watchStream) appendEvent(dst []byte, e *cache.WatchEvent) ([]byte, erro
 	columns := !s.rows
 	s.rows = true
 	if s.rep.media != registry.Protobuf {
+		if s.rep.as == "" {
+			// What many watchers will want is made once and kept.
+			if _, err := s.sv.bareJSON(e.Object); err != nil {
+				return dst, err
+			}
+		}
 		dst = appendFrameHead(dst, e.Type.String())
 		dst, err := s.sv.appendOne(dst, e.Object, s.rep, s.now(), columns)
 		return append(dst, "}\n"...), err

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -83,22 +82,6 @@ func Shared(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
 		return nil, err
 	}
 	return v.(runtime.Object), nil
-}
-
-// ItemJSON returns the JSON of o as an item of a list: of a typed one, an object
-// without kind and apiVersion; a custom resource has both. It is made on first
-// demand and kept.
-func ItemJSON(res *resource.Resource, o *cache.Object) ([]byte, error) {
-	if res.StoredJSON {
-		return itemJSON(res, o)
-	}
-	return o.Encoding("json/"+res.Version, func() ([]byte, error) {
-		obj, err := Decode(res, o.Value)
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(obj)
-	})
 }
 
 // KindOf describes res to the watch cache: where its objects are and how they

@@ -70,7 +70,7 @@ func (r *Registry) Patch(ctx context.Context, d *Decoder, req Request, patch []b
 
 // patchStored patches the JSON that o has ready, or will be asked for anyway.
 func (p *patcher) patchStored(o *cache.Object, onDocument documentChange) (runtime.Object, error) {
-	bare, err := ItemJSON(p.req.Resource, o)
+	bare, err := ItemJSON(p.req.Resource, p.r.Plan(p.req.Resource), o)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}

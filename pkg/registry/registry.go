@@ -78,6 +78,7 @@ type Registry struct {
 	managers  sync.Map                    // managerKey -> *managedfields.FieldManager
 	owners    sync.Map                    // managerKey -> *owned
 	kinds     sync.Map                    // GroupVersionKind -> *ownership.Kind, nil when there is none
+	plans     plans
 }
 
 // New returns a Registry over cfg.

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,8 @@ const memoOverhead = 192
 type memo struct {
 	id    string // "" for the decoded form
 	owner *Object
-	once  sync.Once // guards the making of all below
+	once  sync.Once   // guards the making of all below
+	done  atomic.Bool // bytes are there
 	bytes []byte
 	value any
 	err   error
@@ -62,9 +64,36 @@ func (o *Object) Encoding(id string, make func() ([]byte, error)) ([]byte, error
 	m := o.remember(id)
 	m.once.Do(func() {
 		m.bytes, m.err = make()
+		m.done.Store(m.err == nil)
 		o.settle(m, len(m.bytes))
 	})
 	return m.bytes, m.err
+}
+
+// Encoded returns the bytes remembered under id, false when there are none.
+func (o *Object) Encoded(id string) ([]byte, bool) {
+	if list := o.memo.list.Load(); list != nil {
+		for _, m := range *list {
+			if m.id == id && m.done.Load() {
+				return m.bytes, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// Offer remembers a copy of the bytes under id if nothing has to be forgotten
+// for it: a list of everything then does not push out what watches share.
+func (o *Object) Offer(id string, b []byte) {
+	if o.memo.budget == nil || !o.memo.kept.Load() || !o.memo.budget.room(len(b)+memoOverhead) {
+		return
+	}
+	m := o.remember(id)
+	m.once.Do(func() {
+		m.bytes = bytes.Clone(b)
+		m.done.Store(true)
+		o.settle(m, len(b))
+	})
 }
 
 // Decoded returns the one decoded form of the object, calling make when there
@@ -167,6 +196,13 @@ func (b *memoBudget) add(m *memo) {
 	drop := b.excessLocked()
 	b.mu.Unlock()
 	forgetAll(drop)
+}
+
+// room says that so much more fits.
+func (b *memoBudget) room(size int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used+size <= b.limit-b.limit/pastShare
 }
 
 func forgetAll(memos []*memo) {
