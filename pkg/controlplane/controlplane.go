@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -227,8 +228,9 @@ const readyWait = 10 * time.Second
 // that come before roles and default objects are there wait a moment, since
 // they would be refused for no reason of theirs. Health is told at once.
 func (cp *ControlPlane) whenReady() http.Handler {
+	var begun atomic.Bool // what was ready once stays so
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !auth.AnonymousHealth(r.URL.Path) {
+		if !begun.Load() && !auth.AnonymousHealth(r.URL.Path) {
 			ctx, cancel := context.WithTimeout(r.Context(), readyWait)
 			err := cp.WaitReady(ctx)
 			cancel()
@@ -236,6 +238,7 @@ func (cp *ControlPlane) whenReady() http.Handler {
 				apiserver.WriteError(w, apierrors.NewServiceUnavailable("the API server is starting: try again in a moment"))
 				return
 			}
+			begun.Store(true)
 		}
 		cp.server.ServeHTTP(w, r)
 	})
