@@ -4,7 +4,6 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -24,13 +23,16 @@ func resourceClaims() *Resource {
 		Columns:             columns("Name", "State", "Age"),
 	}, hooks[*resourcev1.ResourceClaim]{
 		Default: func(c *resourcev1.ResourceClaim) { defaultDeviceClaim(&c.Spec.Devices) },
-		Validate: func(c *resourcev1.ResourceClaim) field.ErrorList {
-			return checkDeviceClaim(field.NewPath("spec", "devices"), &c.Spec.Devices)
-		},
-		ValidateUpdate: func(c, old *resourcev1.ResourceClaim) field.ErrorList {
+		Prepare: func(c, _ *resourcev1.ResourceClaim) { dropAlphaOfClaim(&c.Spec.Devices) },
+		Check: func(c, old *resourcev1.ResourceClaim, subresource string) field.ErrorList {
+			switch {
+			case old == nil:
+				return checkDeviceClaim(field.NewPath("spec", "devices"), &c.Spec.Devices)
+			case subresource == "status":
+				return checkResourceClaimStatus(c, old)
+			}
 			return checkImmutable(field.NewPath("spec"), c.Spec, old.Spec)
 		},
-		ValidateStatus: validateResourceClaimStatus,
 		Row: func(c *resourcev1.ResourceClaim, now time.Time) []any {
 			return []any{c.Name, resourceClaimState(c), age(c.CreationTimestamp, now)}
 		},
@@ -66,11 +68,14 @@ func resourceClaimTemplates() *Resource {
 		Columns:             columns("Name", "Age"),
 	}, hooks[*resourcev1.ResourceClaimTemplate]{
 		Default: func(t *resourcev1.ResourceClaimTemplate) { defaultDeviceClaim(&t.Spec.Spec.Devices) },
-		Validate: func(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
-			return checkDeviceClaim(field.NewPath("spec", "spec", "devices"), &t.Spec.Spec.Devices)
-		},
-		ValidateUpdate: func(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
-			return checkImmutable(field.NewPath("spec"), t.Spec, old.Spec)
+		Prepare: func(t, _ *resourcev1.ResourceClaimTemplate) { dropAlphaOfClaim(&t.Spec.Spec.Devices) },
+		Check: func(t, old *resourcev1.ResourceClaimTemplate, _ string) field.ErrorList {
+			path := field.NewPath("spec")
+			if old != nil {
+				return checkImmutable(path, t.Spec, old.Spec)
+			}
+			errs := checkTemplateMeta(path.Child("metadata"), &t.Spec.ObjectMeta)
+			return append(errs, checkDeviceClaim(path.Child("spec", "devices"), &t.Spec.Spec.Devices)...)
 		},
 		Row: func(t *resourcev1.ResourceClaimTemplate, now time.Time) []any {
 			return []any{t.Name, age(t.CreationTimestamp, now)}
@@ -88,13 +93,7 @@ func deviceClasses() *Resource {
 		NewList:             func() runtime.Object { return &resourcev1.DeviceClassList{} },
 		Columns:             columns("Name", "Age"),
 	}, hooks[*resourcev1.DeviceClass]{
-		Validate: func(c *resourcev1.DeviceClass) field.ErrorList {
-			errs := checkDeviceSelectors(field.NewPath("spec", "selectors"), c.Spec.Selectors)
-			if n := c.Spec.ExtendedResourceName; n != nil {
-				errs = append(errs, checkContainerResource(field.NewPath("spec", "extendedResourceName"), corev1.ResourceName(*n))...)
-			}
-			return errs
-		},
+		Validate: validateDeviceClass,
 		Row: func(c *resourcev1.DeviceClass, now time.Time) []any {
 			return []any{c.Name, age(c.CreationTimestamp, now)}
 		},
@@ -112,8 +111,13 @@ func resourceSlices() *Resource {
 		FieldNames:          []string{"spec.driver", "spec.nodeName"},
 		Columns:             columns("Name", "Node", "Driver", "Pool", "Age"),
 	}, hooks[*resourcev1.ResourceSlice]{
-		Validate:       validateResourceSlice,
-		ValidateUpdate: validateResourceSliceUpdate,
+		Prepare: func(s, _ *resourcev1.ResourceSlice) { dropAlphaOfSlice(&s.Spec) },
+		Check: func(s, old *resourcev1.ResourceSlice, _ string) field.ErrorList {
+			if old == nil {
+				return checkResourceSlice(&s.Spec, nil)
+			}
+			return checkResourceSlice(&s.Spec, &old.Spec)
+		},
 		Fields: func(s *resourcev1.ResourceSlice) map[string]string {
 			node := ""
 			if s.Spec.NodeName != nil {
@@ -142,9 +146,7 @@ func deviceTaintRules() *Resource {
 		NewList:             func() runtime.Object { return &resourcev1.DeviceTaintRuleList{} },
 		Columns:             columns("Name", "Age"),
 	}, hooks[*resourcev1.DeviceTaintRule]{
-		Validate: func(r *resourcev1.DeviceTaintRule) field.ErrorList {
-			return checkDeviceTaint(field.NewPath("spec", "taint"), &r.Spec.Taint)
-		},
+		Check: checkDeviceTaintRule,
 		Row: func(r *resourcev1.DeviceTaintRule, now time.Time) []any {
 			return []any{r.Name, age(r.CreationTimestamp, now)}
 		},
@@ -172,6 +174,35 @@ func defaultDeviceClaim(c *resourcev1.DeviceClaim) {
 		for j := range c.Requests[i].FirstAvailable {
 			s := &c.Requests[i].FirstAvailable[j]
 			request(&s.AllocationMode, &s.Count, s.Tolerations)
+		}
+	}
+}
+
+// dropAlphaOfClaim drops what only alpha features read, which are off.
+func dropAlphaOfClaim(c *resourcev1.DeviceClaim) {
+	for i := range c.Requests {
+		if e := c.Requests[i].Exactly; e != nil {
+			e.DerivedAttributes = nil
+		}
+		for j := range c.Requests[i].FirstAvailable {
+			c.Requests[i].FirstAvailable[j].DerivedAttributes = nil
+		}
+	}
+}
+
+// dropAlphaOfSlice is dropAlphaOfClaim for a driver's devices.
+func dropAlphaOfSlice(s *resourcev1.ResourceSliceSpec) {
+	s.PartitionTypeAttribute = nil
+	s.SkipNodeOperations = nil
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		d.NodeAllocatableResources = nil
+		for j := range d.ConsumesCounters {
+			d.ConsumesCounters[j].CompatibilityGroups = nil
+		}
+		for name, a := range d.Attributes {
+			a.IntValues, a.BoolValues, a.StringValues, a.VersionValues = nil, nil, nil, nil
+			d.Attributes[name] = a
 		}
 	}
 }

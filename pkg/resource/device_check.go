@@ -1,184 +1,258 @@
 package resource
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-const maxSliceDevices = 128
+// What device classes, claims, slices and taint rules have in common.
 
-func checkDeviceClaim(path *field.Path, c *resourcev1.DeviceClaim) field.ErrorList {
+func validateDeviceClass(c *resourcev1.DeviceClass) field.ErrorList {
+	path := field.NewPath("spec")
+	errs := checkDeviceSelectors(path.Child("selectors"), c.Spec.Selectors)
+	errs = append(errs, checkList(path.Child("config"), c.Spec.Config, resourcev1.DeviceConfigMaxSize,
+		func(p *field.Path, d *resourcev1.DeviceClassConfiguration) field.ErrorList {
+			return checkDeviceConfiguration(p, &d.DeviceConfiguration)
+		})...)
+	if n := c.Spec.ExtendedResourceName; n != nil && !extendedResource(corev1.ResourceName(*n)) {
+		errs = append(errs, field.Invalid(path.Child("extendedResourceName"), *n, "must be a valid extended resource name"))
+	}
+	return errs
+}
+
+func checkDeviceTaintRule(r, old *resourcev1.DeviceTaintRule, subresource string) field.ErrorList {
+	if subresource == "status" {
+		path := field.NewPath("status", "conditions")
+		errs := metav1validation.ValidateConditions(r.Status.Conditions, path)
+		if n := len(r.Status.Conditions); n > resourcev1.DeviceTaintRuleStatusMaxConditions {
+			errs = append(errs, field.TooMany(path, n, resourcev1.DeviceTaintRuleStatusMaxConditions))
+		}
+		return errs
+	}
+	path := field.NewPath("spec")
 	var errs field.ErrorList
-	p := path.Child("requests")
-	if n := len(c.Requests); n > resourcev1.DeviceRequestsMaxSize {
-		errs = append(errs, field.TooMany(p, n, resourcev1.DeviceRequestsMaxSize))
-	}
-	if n := len(c.Constraints); n > resourcev1.DeviceConstraintsMaxSize {
-		errs = append(errs, field.TooMany(path.Child("constraints"), n, resourcev1.DeviceConstraintsMaxSize))
-	}
-	if n := len(c.Config); n > resourcev1.DeviceConfigMaxSize {
-		errs = append(errs, field.TooMany(path.Child("config"), n, resourcev1.DeviceConfigMaxSize))
-	}
-	names := map[string]bool{}
-	for i := range c.Requests {
-		r, rp := &c.Requests[i], p.Index(i)
-		errs = append(errs, checkName(rp.Child("name"), r.Name, utilvalidation.IsDNS1123Label)...)
-		if names[r.Name] {
-			errs = append(errs, field.Duplicate(rp.Child("name"), r.Name))
+	if s := r.Spec.DeviceSelector; s != nil {
+		p := path.Child("deviceSelector")
+		if s.Driver != nil {
+			errs = append(errs, checkDriverName(p.Child("driver"), *s.Driver)...)
 		}
-		names[r.Name] = true
-		errs = append(errs, checkDeviceRequest(rp, r, names)...)
-	}
-	for i, constraint := range c.Constraints {
-		for j, name := range constraint.Requests {
-			if !names[name] {
-				errs = append(errs, field.Invalid(path.Child("constraints").Index(i).Child("requests").Index(j), name,
-					"must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"))
-			}
+		if s.Pool != nil {
+			errs = append(errs, checkPoolName(p.Child("pool"), *s.Pool)...)
+		}
+		if s.Device != nil {
+			errs = append(errs, invalid(p.Child("device"), *s.Device, utilvalidation.IsDNS1123Label(*s.Device))...)
 		}
 	}
-	return errs
+	keep := old != nil && old.Spec.Taint.Effect == r.Spec.Taint.Effect
+	return append(errs, checkDeviceTaint(path.Child("taint"), &r.Spec.Taint, keep)...)
 }
 
-// checkDeviceRequest also notes the names of subrequests, as "request/sub".
-func checkDeviceRequest(path *field.Path, r *resourcev1.DeviceRequest, names map[string]bool) field.ErrorList {
-	switch {
-	case r.Exactly == nil && len(r.FirstAvailable) == 0:
-		return field.ErrorList{field.Required(path, "exactly one of `exactly` or `firstAvailable` is required")}
-	case r.Exactly != nil && len(r.FirstAvailable) > 0:
-		return field.ErrorList{field.Invalid(path, nil, "exactly one of `exactly` or `firstAvailable` is required")}
-	case r.Exactly != nil:
-		e := r.Exactly
-		return checkDevices(path.Child("exactly"), e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations)
+// checkList wants at most limit items and checks each; of a list that is too
+// long nothing else is said.
+func checkList[T any](path *field.Path, list []T, limit int, check func(*field.Path, *T) field.ErrorList) field.ErrorList {
+	if len(list) > limit {
+		return field.ErrorList{field.TooMany(path, len(list), limit)}
 	}
 	var errs field.ErrorList
-	p := path.Child("firstAvailable")
-	if n := len(r.FirstAvailable); n > resourcev1.FirstAvailableDeviceRequestMaxSize {
-		errs = append(errs, field.TooMany(p, n, resourcev1.FirstAvailableDeviceRequestMaxSize))
-	}
-	for i := range r.FirstAvailable {
-		s, sp := &r.FirstAvailable[i], p.Index(i)
-		errs = append(errs, checkName(sp.Child("name"), s.Name, utilvalidation.IsDNS1123Label)...)
-		if full := r.Name + "/" + s.Name; names[full] {
-			errs = append(errs, field.Duplicate(sp.Child("name"), s.Name))
-		} else {
-			names[full] = true
-		}
-		errs = append(errs, checkDevices(sp, s.DeviceClassName, s.Selectors, s.AllocationMode, s.Count, s.Tolerations)...)
+	for i := range list {
+		errs = append(errs, check(path.Index(i), &list[i])...)
 	}
 	return errs
 }
 
-func checkDevices(path *field.Path, class string, selectors []resourcev1.DeviceSelector, mode resourcev1.DeviceAllocationMode,
-	n int64, tolerations []resourcev1.DeviceToleration) field.ErrorList {
-	errs := checkName(path.Child("deviceClassName"), class, utilvalidation.IsDNS1123Subdomain)
-	errs = append(errs, checkDeviceSelectors(path.Child("selectors"), selectors)...)
-	errs = append(errs, checkSet(path.Child("allocationMode"), mode, resourcev1.DeviceAllocationModeAll, resourcev1.DeviceAllocationModeExactCount)...)
-	switch {
-	case mode == resourcev1.DeviceAllocationModeAll && n != 0:
-		errs = append(errs, field.Invalid(path.Child("count"), n, "must not be specified when allocationMode is 'All'"))
-	case mode == resourcev1.DeviceAllocationModeExactCount && n <= 0:
-		errs = append(errs, field.Invalid(path.Child("count"), n, "must be greater than zero"))
+// checkKeyed is checkList for lists in which no two items have the same key.
+func checkKeyed[T any, K comparable](path *field.Path, list []T, limit int, key func(*T) K, check func(*field.Path, *T) field.ErrorList) field.ErrorList {
+	errs := checkList(path, list, limit, check)
+	if len(list) > limit {
+		return errs
 	}
-	for i, t := range tolerations {
-		p := path.Child("tolerations").Index(i)
-		errs = append(errs, checkSet(p.Child("operator"), t.Operator, resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists)...)
-		if t.Key == "" && t.Operator == resourcev1.DeviceTolerationOpEqual {
-			errs = append(errs, field.Required(p.Child("key"), ""))
-		} else if t.Key != "" {
-			errs = append(errs, checkLabelName(p.Child("key"), t.Key)...)
+	seen := map[K]bool{}
+	for i := range list {
+		k := key(&list[i])
+		if seen[k] {
+			errs = append(errs, field.Duplicate(path.Index(i), k))
 		}
-		if t.Value != "" && t.Operator == resourcev1.DeviceTolerationOpExists {
-			errs = append(errs, field.Invalid(p.Child("value"), t.Value, "must be empty for operator `Exists`"))
-		}
+		seen[k] = true
 	}
 	return errs
 }
 
-// checkDeviceSelectors checks all but the expressions, which the allocator
-// compiles.
+// checkDeviceSelectors checks all but the expressions' meaning: the allocator
+// compiles them.
 func checkDeviceSelectors(path *field.Path, list []resourcev1.DeviceSelector) field.ErrorList {
-	var errs field.ErrorList
-	if n := len(list); n > resourcev1.DeviceSelectorsMaxSize {
-		errs = append(errs, field.TooMany(path, n, resourcev1.DeviceSelectorsMaxSize))
-	}
-	for i, s := range list {
-		if s.CEL == nil || strings.TrimSpace(s.CEL.Expression) == "" {
-			errs = append(errs, field.Required(path.Index(i).Child("cel"), ""))
+	return checkList(path, list, resourcev1.DeviceSelectorsMaxSize, func(p *field.Path, s *resourcev1.DeviceSelector) field.ErrorList {
+		p = p.Child("cel")
+		switch {
+		case s.CEL == nil:
+			return field.ErrorList{field.Required(p, "")}
+		case len(s.CEL.Expression) > resourcev1.CELSelectorExpressionMaxLength:
+			return field.ErrorList{field.TooLong(p.Child("expression"), "", resourcev1.CELSelectorExpressionMaxLength)}
+		case strings.TrimSpace(s.CEL.Expression) == "":
+			return field.ErrorList{field.Invalid(p.Child("expression"), s.CEL.Expression, "compilation failed: the expression is empty")}
 		}
+		return nil
+	})
+}
+
+func checkDeviceConfiguration(path *field.Path, c *resourcev1.DeviceConfiguration) field.ErrorList {
+	p := path.Child("opaque")
+	if c.Opaque == nil {
+		return field.ErrorList{field.Required(p, "")}
+	}
+	errs := checkDriverName(p.Child("driver"), c.Opaque.Driver)
+	return append(errs, checkRawObject(p.Child("parameters"), &c.Opaque.Parameters, resourcev1.OpaqueParametersMaxLength)...)
+}
+
+// checkRawObject wants a JSON object of at most limit bytes.
+func checkRawObject(path *field.Path, raw *runtime.RawExtension, limit int) field.ErrorList {
+	if len(raw.Raw) > limit {
+		return field.ErrorList{field.TooLong(path, "", limit)}
+	}
+	if len(raw.Raw) == 0 {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var v any
+	if err := json.Unmarshal(raw.Raw, &v); err != nil {
+		return field.ErrorList{field.Invalid(path, "<value omitted>", "error parsing data as JSON: "+err.Error())}
+	}
+	if v == nil {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	if _, ok := v.(map[string]any); !ok {
+		return field.ErrorList{field.Invalid(path, "<value omitted>", "must be a valid JSON object")}
+	}
+	return nil
+}
+
+func checkPoolName(path *field.Path, name string) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if len(name) > resourcev1.PoolNameMaxLength {
+		errs = append(errs, field.TooLong(path, "", resourcev1.PoolNameMaxLength))
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		errs = append(errs, invalid(path, part, utilvalidation.IsDNS1123Subdomain(part))...)
 	}
 	return errs
 }
 
-func checkDeviceTaint(path *field.Path, t *resourcev1.DeviceTaint) field.ErrorList {
+func deviceTaintEffects() []resourcev1.DeviceTaintEffect {
+	return []resourcev1.DeviceTaintEffect{resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone}
+}
+
+// checkDeviceTaint lets an effect stay that was stored before: keepEffect.
+func checkDeviceTaint(path *field.Path, t *resourcev1.DeviceTaint, keepEffect bool) field.ErrorList {
 	errs := checkLabelName(path.Child("key"), t.Key)
 	errs = append(errs, invalid(path.Child("value"), t.Value, utilvalidation.IsValidLabelValue(t.Value))...)
-	return append(errs, checkSet(path.Child("effect"), t.Effect, resourcev1.DeviceTaintEffectNoExecute,
-		resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone)...)
+	if keepEffect {
+		return errs
+	}
+	return append(errs, checkSet(path.Child("effect"), t.Effect, deviceTaintEffects()...)...)
 }
 
-func validateResourceClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
-	path := field.NewPath("status")
+func checkDeviceToleration(path *field.Path, t *resourcev1.DeviceToleration) field.ErrorList {
 	var errs field.ErrorList
-	if n := len(c.Status.ReservedFor); n > resourcev1.ResourceClaimReservedForMaxSize {
-		errs = append(errs, field.TooMany(path.Child("reservedFor"), n, resourcev1.ResourceClaimReservedForMaxSize))
+	if t.Key != "" {
+		errs = append(errs, checkLabelName(path.Child("key"), t.Key)...)
 	}
-	if len(c.Status.ReservedFor) > 0 && c.Status.Allocation == nil {
-		errs = append(errs, field.Forbidden(path.Child("reservedFor"), "may not be specified when `allocated` is not set"))
+	switch t.Operator {
+	case resourcev1.DeviceTolerationOpExists:
+		if t.Value != "" {
+			errs = append(errs, field.Invalid(path.Child("value"), t.Value, "must be empty for operator `Exists`"))
+		}
+	case resourcev1.DeviceTolerationOpEqual:
+		errs = append(errs, invalid(path.Child("value"), t.Value, utilvalidation.IsValidLabelValue(t.Value))...)
+	default:
+		errs = append(errs, checkSet(path.Child("operator"), t.Operator, resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists)...)
 	}
-	if c.DeletionTimestamp != nil && len(c.Status.ReservedFor) > len(old.Status.ReservedFor) {
-		errs = append(errs, field.Forbidden(path.Child("reservedFor"), "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"))
-	}
-	if old.Status.Allocation != nil && c.Status.Allocation != nil && !equality.Semantic.DeepEqual(c.Status.Allocation, old.Status.Allocation) {
-		errs = append(errs, field.Invalid(path.Child("allocation"), "", "field is immutable"))
+	if t.Effect != "" {
+		errs = append(errs, checkSet(path.Child("effect"), t.Effect, deviceTaintEffects()...)...)
 	}
 	return errs
 }
 
-func validateResourceSlice(s *resourcev1.ResourceSlice) field.ErrorList {
-	path, spec := field.NewPath("spec"), &s.Spec
-	errs := checkDriverName(path.Child("driver"), spec.Driver)
-	errs = append(errs, required(path.Child("pool", "name"), spec.Pool.Name)...)
-	if spec.Pool.ResourceSliceCount <= 0 {
-		errs = append(errs, field.Invalid(path.Child("pool", "resourceSliceCount"), spec.Pool.ResourceSliceCount, "must be greater than zero"))
-	}
-	errs = append(errs, checkNotNegative(path.Child("pool", "generation"), spec.Pool.Generation)...)
-	n := 0
-	for _, set := range []bool{spec.NodeName != nil, spec.NodeSelector != nil, spec.AllNodes != nil && *spec.AllNodes,
-		spec.PerDeviceNodeSelection != nil && *spec.PerDeviceNodeSelection} {
-		if set {
-			n++
+// checkDeviceBinding checks the conditions that a pod waits for before it is bound,
+// and those that end the wait: both lists or none, with nothing in common.
+func checkDeviceBinding(path *field.Path, conditions, failures []string) field.ErrorList {
+	p, fp := path.Child("bindingConditions"), path.Child("bindingFailureConditions")
+	name := func(p *field.Path, s *string) field.ErrorList { return checkLabelName(p, *s) }
+	self := func(s *string) string { return *s }
+	errs := checkKeyed(p, conditions, resourcev1.BindingConditionsMaxSize, self, name)
+	errs = append(errs, checkKeyed(fp, failures, resourcev1.BindingFailureConditionsMaxSize, self, name)...)
+	for i, f := range failures {
+		if slices.Contains(conditions, f) {
+			errs = append(errs, field.Invalid(fp.Index(i), f, "bindingFailureConditions must not overlap with bindingConditions"))
 		}
 	}
-	if n != 1 {
-		errs = append(errs, field.Required(path, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"))
-	}
-	if len(spec.Devices) > maxSliceDevices {
-		errs = append(errs, field.TooMany(path.Child("devices"), len(spec.Devices), maxSliceDevices))
-	}
-	names := map[string]bool{}
-	for i := range spec.Devices {
-		d, p := &spec.Devices[i], path.Child("devices").Index(i)
-		errs = append(errs, checkName(p.Child("name"), d.Name, utilvalidation.IsDNS1123Label)...)
-		if names[d.Name] {
-			errs = append(errs, field.Duplicate(p.Child("name"), d.Name))
-		}
-		names[d.Name] = true
-		for j := range d.Taints {
-			errs = append(errs, checkDeviceTaint(p.Child("taints").Index(j), &d.Taints[j])...)
-		}
+	switch {
+	case len(conditions) == 0 && len(failures) > 0:
+		errs = append(errs, field.Invalid(p, conditions, "bindingConditions are required to use bindingFailureConditions"))
+	case len(failures) == 0 && len(conditions) > 0:
+		errs = append(errs, field.Invalid(fp, failures, "bindingFailureConditions are required to use bindingConditions"))
 	}
 	return errs
 }
 
-func validateResourceSliceUpdate(s, old *resourcev1.ResourceSlice) field.ErrorList {
-	path := field.NewPath("spec")
-	errs := checkImmutable(path.Child("driver"), s.Spec.Driver, old.Spec.Driver)
-	errs = append(errs, checkImmutable(path.Child("pool", "name"), s.Spec.Pool.Name, old.Spec.Pool.Name)...)
-	errs = append(errs, checkImmutable(path.Child("nodeName"), s.Spec.NodeName, old.Spec.NodeName)...)
-	return append(errs, checkImmutable(path.Child("allNodes"), s.Spec.AllNodes, old.Spec.AllNodes)...)
+// checkQualifiedName wants an identifier that a driver's domain may precede.
+func checkQualifiedName(path *field.Path, name string) field.ErrorList {
+	parts := strings.Split(name, "/")
+	switch {
+	case len(parts) > 2:
+		return field.ErrorList{field.Invalid(path, name, "must not contain more than one slash")}
+	case len(parts) == 1:
+		return checkIdentifier(path, name)
+	}
+	var errs field.ErrorList
+	if parts[0] == "" {
+		errs = append(errs, field.Invalid(path, "", "the domain must not be empty"))
+	} else {
+		errs = append(errs, checkDriverName(path, parts[0])...)
+	}
+	if parts[1] == "" {
+		return append(errs, field.Invalid(path, "", "the name must not be empty"))
+	}
+	return append(errs, checkIdentifier(path, parts[1])...)
+}
+
+// checkFullName is checkQualifiedName for a name that must have its domain.
+func checkFullName(path *field.Path, name string) field.ErrorList {
+	errs := checkQualifiedName(path, name)
+	if !strings.Contains(name, "/") {
+		errs = append(errs, field.Invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash"))
+	}
+	return errs
+}
+
+func checkIdentifier(path *field.Path, id string) field.ErrorList {
+	var errs field.ErrorList
+	if len(id) > resourcev1.DeviceMaxIDLength {
+		errs = append(errs, field.TooLong(path, "", resourcev1.DeviceMaxIDLength))
+	}
+	return append(errs, invalid(path, id, utilvalidation.IsCIdentifier(id))...)
+}
+
+// checkUUID wants a UUID as Go and the API server write it.
+func checkUUID(path *field.Path, id string) field.ErrorList {
+	ok := len(id) == 36
+	for i := 0; ok && i < len(id); i++ {
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			ok = id[i] == '-'
+		} else {
+			ok = strings.IndexByte("0123456789abcdef", id[i]) >= 0
+		}
+	}
+	if ok {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, id, "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters")}
 }

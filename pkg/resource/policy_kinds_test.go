@@ -6,7 +6,6 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
-	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -86,38 +85,6 @@ func TestFlowControl(t *testing.T) {
 		{"exempt with limits", func(c *level) { c.Spec.Type = "Exempt" }, errs("Forbidden spec.limited")},
 		{"hand", func(c *level) { c.Spec.Limited.LimitResponse.Queuing.HandSize = 65 }, errs("Invalid spec.limited.limitResponse.queuing.handSize")},
 		{"reject with queues", func(c *level) { c.Spec.Limited.LimitResponse.Type = "Reject" }, errs("Forbidden spec.limited.limitResponse.queuing")},
-	})
-}
-
-func TestDevices(t *testing.T) {
-	type claim = resourcev1.ResourceClaim
-	testCreate(t, resourceClaims(), []change[*claim]{
-		{"no class", func(c *claim) { c.Spec.Devices.Requests[0].Exactly.DeviceClassName = "" }, errs("Required spec.devices.requests[0].exactly.deviceClassName")},
-		{"all and a count", func(c *claim) { c.Spec.Devices.Requests[1].FirstAvailable[0].Count = 2 }, errs("Invalid spec.devices.requests[1].firstAvailable[0].count")},
-		{"neither", func(c *claim) { c.Spec.Devices.Requests[0].Exactly = nil }, errs("Required spec.devices.requests[0]")},
-		{"name twice", func(c *claim) { c.Spec.Devices.Requests[1].Name = "one" }, errs("Duplicate spec.devices.requests[1].name")},
-		{"constraint", func(c *claim) {
-			c.Spec.Devices.Constraints = []resourcev1.DeviceConstraint{{Requests: []string{"two/big", "three"}}}
-		}, errs("Invalid spec.devices.constraints[0].requests[1]")},
-	})
-	testUpdate(t, resourceClaims(), nil, []change[*claim]{
-		{"spec", func(c *claim) { c.Spec.Devices.Requests = c.Spec.Devices.Requests[:1] }, errs("Invalid spec")},
-	})
-	testStatus(t, resourceClaims(), nil, []change[*claim]{
-		{"reserved without devices", func(c *claim) {
-			c.Status.ReservedFor = []resourcev1.ResourceClaimConsumerReference{{Name: "web"}}
-		}, errs("Forbidden status.reservedFor")},
-	})
-	type slice = resourcev1.ResourceSlice
-	testCreate(t, resourceSlices(), []change[*slice]{
-		{"everywhere and here", func(s *slice) { s.Spec.AllNodes = new(true) }, errs("Required spec")},
-		{"device twice", func(s *slice) { s.Spec.Devices = append(s.Spec.Devices, s.Spec.Devices[0]) }, errs("Duplicate spec.devices[1].name")},
-	})
-	testUpdate(t, resourceSlices(), nil, []change[*slice]{
-		{"driver", func(s *slice) { s.Spec.Driver = "other.example.com" }, errs("Invalid spec.driver")},
-	})
-	testCreate(t, deviceTaintRules(), []change[*resourcev1.DeviceTaintRule]{
-		{"effect", func(r *resourcev1.DeviceTaintRule) { r.Spec.Taint.Effect = "Explode" }, errs("NotSupported spec.taint.effect")},
 	})
 }
 

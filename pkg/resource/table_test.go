@@ -267,6 +267,13 @@ func TestExamplesAreValid(t *testing.T) {
 				t.Errorf("update of status: %v", errs)
 			}
 		}
+		if r.Check != nil {
+			errs := r.Check(t.Context(), obj, nil, "")
+			errs = append(errs, r.Check(t.Context(), same, obj, "")...)
+			if errs = append(errs, r.Check(t.Context(), same, obj, "status")...); len(errs) > 0 {
+				t.Errorf("create or update: %v", errs)
+			}
+		}
 	})
 }
 
@@ -277,6 +284,7 @@ func TestEmptyObjectsDoNotPanic(t *testing.T) {
 			"Validate": func() { r.Validate(obj) }, "ValidateUpdate": func() { r.ValidateUpdate(obj, r.New()) },
 			"ValidateStatus": func() { r.ValidateStatus(obj, r.New()) }, "Fields": func() { r.Fields(obj) },
 			"Row": func() { r.Row(obj, testNow) }, "Prepare": func() { r.Prepare(r.New(), nil); r.Prepare(r.New(), obj) },
+			"Check":         func() { r.Check(t.Context(), obj, nil, ""); r.Check(t.Context(), obj, r.New(), "") },
 			"PrepareStatus": func() { r.PrepareStatus(r.New(), obj) }, "Warnings": func() { r.Warnings(obj, nil) },
 			"Grace": func() { r.Grace(obj, nil) }, "Held": func() { r.Held(obj) }, "Scale": func() { r.Scale(obj) }, "Default": func() { r.Default(r.New()) },
 		} {

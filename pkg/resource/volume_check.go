@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -89,23 +90,27 @@ func checkEmptyDir(path *field.Path, e *corev1.EmptyDirVolumeSource) field.Error
 	return errs
 }
 
-// checkEphemeralVolume: of the metadata of a claim's template only labels and
-// annotations reach the claim.
 func checkEphemeralVolume(path *field.Path, t *corev1.PersistentVolumeClaimTemplate) field.ErrorList {
 	if t == nil {
 		return field.ErrorList{field.Required(path, "")}
 	}
-	p := path.Child("metadata")
-	errs := validation.ValidateAnnotations(t.Annotations, p.Child("annotations"))
-	errs = append(errs, metav1validation.ValidateLabels(t.Labels, p.Child("labels"))...)
-	v := reflect.ValueOf(t.ObjectMeta)
+	errs := checkTemplateMeta(path.Child("metadata"), &t.ObjectMeta)
+	return append(errs, checkClaimSpec(path.Child("spec"), &t.Spec)...)
+}
+
+// checkTemplateMeta checks the metadata of a template of which only labels and
+// annotations reach what is made from it.
+func checkTemplateMeta(path *field.Path, m *metav1.ObjectMeta) field.ErrorList {
+	errs := validation.ValidateAnnotations(m.Annotations, path.Child("annotations"))
+	errs = append(errs, metav1validation.ValidateLabels(m.Labels, path.Child("labels"))...)
+	v := reflect.ValueOf(*m)
 	for i := range v.NumField() {
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 		if name != "labels" && name != "annotations" && !v.Field(i).IsZero() {
-			errs = append(errs, field.Forbidden(p.Child(name), "cannot be set"))
+			errs = append(errs, field.Forbidden(path.Child(name), "cannot be set"))
 		}
 	}
-	return append(errs, checkClaimSpec(path.Child("spec"), &t.Spec)...)
+	return errs
 }
 
 // setFields are the JSON names of a union's members that are set, in the
