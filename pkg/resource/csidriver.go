@@ -87,7 +87,7 @@ func validateCSIDriver(d *storagev1.CSIDriver) field.ErrorList {
 		name string
 		set  *bool
 	}{
-		{"attachRequired", d.Spec.AttachRequired}, {"podInfoOnMount", d.Spec.PodInfoOnMount},
+		{"attachedRequired", d.Spec.AttachRequired}, {"podInfoOnMount", d.Spec.PodInfoOnMount},
 		{"storageCapacity", d.Spec.StorageCapacity}, {"seLinuxMount", d.Spec.SELinuxMount},
 	} {
 		if f.set == nil {
@@ -96,16 +96,20 @@ func validateCSIDriver(d *storagev1.CSIDriver) field.ErrorList {
 	}
 	errs = append(errs, checkOptional(path.Child("fsGroupPolicy"), d.Spec.FSGroupPolicy, storagev1.FileFSGroupPolicy,
 		storagev1.NoneFSGroupPolicy, storagev1.ReadWriteOnceWithFSTypeFSGroupPolicy)...)
-	for i, m := range d.Spec.VolumeLifecycleModes {
-		errs = append(errs, checkSet(path.Child("volumeLifecycleModes").Index(i), m,
+	for _, m := range d.Spec.VolumeLifecycleModes {
+		errs = append(errs, checkOptional(path.Child("volumeLifecycleModes"), &m,
 			storagev1.VolumeLifecycleEphemeral, storagev1.VolumeLifecyclePersistent)...)
 	}
 	for i, t := range d.Spec.TokenRequests {
 		p := path.Child("tokenRequests").Index(i)
 		if slices.ContainsFunc(d.Spec.TokenRequests[:i], func(o storagev1.TokenRequest) bool { return o.Audience == t.Audience }) {
 			errs = append(errs, field.Duplicate(p.Child("audience"), t.Audience))
+			continue
 		}
 		errs = append(errs, checkTokenSeconds(p.Child("expirationSeconds"), t.ExpirationSeconds)...)
+	}
+	if d.Spec.ServiceAccountTokenInSecrets != nil && len(d.Spec.TokenRequests) == 0 {
+		errs = append(errs, field.Invalid(path.Child("serviceAccountTokenInSecrets"), *d.Spec.ServiceAccountTokenInSecrets, "must not be set when tokenRequests is empty"))
 	}
 	if s := d.Spec.NodeAllocatableUpdatePeriodSeconds; s != nil && *s < 10 {
 		errs = append(errs, field.Invalid(path.Child("nodeAllocatableUpdatePeriodSeconds"), *s, "must be greater than or equal to 10 seconds"))
@@ -115,6 +119,7 @@ func validateCSIDriver(d *storagev1.CSIDriver) field.ErrorList {
 
 func validateCSIDriverUpdate(d, old *storagev1.CSIDriver) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := checkImmutable(path.Child("attachRequired"), d.Spec.AttachRequired, old.Spec.AttachRequired)
+	// The name is not the field's; it is upstream's.
+	errs := checkImmutable(path.Child("attachedRequired"), d.Spec.AttachRequired, old.Spec.AttachRequired)
 	return append(errs, checkImmutable(path.Child("volumeLifecycleModes"), d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes)...)
 }

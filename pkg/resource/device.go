@@ -24,15 +24,14 @@ func resourceClaims() *Resource {
 	}, hooks[*resourcev1.ResourceClaim]{
 		Default: func(c *resourcev1.ResourceClaim) { defaultDeviceClaim(&c.Spec.Devices) },
 		Prepare: func(c, _ *resourcev1.ResourceClaim) { dropAlphaOfClaim(&c.Spec.Devices) },
-		Check: func(c, old *resourcev1.ResourceClaim, subresource string) field.ErrorList {
-			switch {
-			case old == nil:
-				return checkDeviceClaim(field.NewPath("spec", "devices"), &c.Spec.Devices)
-			case subresource == "status":
-				return checkResourceClaimStatus(c, old)
-			}
+		// What was stored before is not held against newer rules.
+		ValidateCreate: func(c *resourcev1.ResourceClaim) field.ErrorList {
+			return checkDeviceClaim(field.NewPath("spec", "devices"), &c.Spec.Devices)
+		},
+		ValidateUpdate: func(c, old *resourcev1.ResourceClaim) field.ErrorList {
 			return checkImmutable(field.NewPath("spec"), c.Spec, old.Spec)
 		},
+		ValidateStatus: validateResourceClaimStatus,
 		Row: func(c *resourcev1.ResourceClaim, now time.Time) []any {
 			return []any{c.Name, resourceClaimState(c), age(c.CreationTimestamp, now)}
 		},
@@ -69,13 +68,13 @@ func resourceClaimTemplates() *Resource {
 	}, hooks[*resourcev1.ResourceClaimTemplate]{
 		Default: func(t *resourcev1.ResourceClaimTemplate) { defaultDeviceClaim(&t.Spec.Spec.Devices) },
 		Prepare: func(t, _ *resourcev1.ResourceClaimTemplate) { dropAlphaOfClaim(&t.Spec.Spec.Devices) },
-		Check: func(t, old *resourcev1.ResourceClaimTemplate, _ string) field.ErrorList {
+		ValidateCreate: func(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 			path := field.NewPath("spec")
-			if old != nil {
-				return checkImmutable(path, t.Spec, old.Spec)
-			}
 			errs := checkTemplateMeta(path.Child("metadata"), &t.Spec.ObjectMeta)
 			return append(errs, checkDeviceClaim(path.Child("spec", "devices"), &t.Spec.Spec.Devices)...)
+		},
+		ValidateUpdate: func(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
+			return checkImmutable(field.NewPath("spec"), t.Spec, old.Spec)
 		},
 		Row: func(t *resourcev1.ResourceClaimTemplate, now time.Time) []any {
 			return []any{t.Name, age(t.CreationTimestamp, now)}
@@ -111,11 +110,9 @@ func resourceSlices() *Resource {
 		FieldNames:          []string{"spec.driver", "spec.nodeName"},
 		Columns:             columns("Name", "Node", "Driver", "Pool", "Age"),
 	}, hooks[*resourcev1.ResourceSlice]{
-		Prepare: func(s, _ *resourcev1.ResourceSlice) { dropAlphaOfSlice(&s.Spec) },
-		Check: func(s, old *resourcev1.ResourceSlice, _ string) field.ErrorList {
-			if old == nil {
-				return checkResourceSlice(&s.Spec, nil)
-			}
+		Prepare:        func(s, _ *resourcev1.ResourceSlice) { dropAlphaOfSlice(&s.Spec) },
+		ValidateCreate: func(s *resourcev1.ResourceSlice) field.ErrorList { return checkResourceSlice(&s.Spec, nil) },
+		ValidateUpdate: func(s, old *resourcev1.ResourceSlice) field.ErrorList {
 			return checkResourceSlice(&s.Spec, &old.Spec)
 		},
 		Fields: func(s *resourcev1.ResourceSlice) map[string]string {
@@ -146,7 +143,11 @@ func deviceTaintRules() *Resource {
 		NewList:             func() runtime.Object { return &resourcev1.DeviceTaintRuleList{} },
 		Columns:             columns("Name", "Age"),
 	}, hooks[*resourcev1.DeviceTaintRule]{
-		Check: checkDeviceTaintRule,
+		ValidateCreate: func(r *resourcev1.DeviceTaintRule) field.ErrorList { return checkDeviceTaintRule(&r.Spec, nil) },
+		ValidateUpdate: func(r, old *resourcev1.DeviceTaintRule) field.ErrorList {
+			return checkDeviceTaintRule(&r.Spec, &old.Spec)
+		},
+		ValidateStatus: validateDeviceTaintRuleStatus,
 		Row: func(r *resourcev1.DeviceTaintRule, now time.Time) []any {
 			return []any{r.Name, age(r.CreationTimestamp, now)}
 		},

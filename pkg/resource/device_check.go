@@ -28,18 +28,20 @@ func validateDeviceClass(c *resourcev1.DeviceClass) field.ErrorList {
 	return errs
 }
 
-func checkDeviceTaintRule(r, old *resourcev1.DeviceTaintRule, subresource string) field.ErrorList {
-	if subresource == "status" {
-		path := field.NewPath("status", "conditions")
-		errs := metav1validation.ValidateConditions(r.Status.Conditions, path)
-		if n := len(r.Status.Conditions); n > resourcev1.DeviceTaintRuleStatusMaxConditions {
-			errs = append(errs, field.TooMany(path, n, resourcev1.DeviceTaintRuleStatusMaxConditions))
-		}
-		return errs
+func validateDeviceTaintRuleStatus(r, _ *resourcev1.DeviceTaintRule) field.ErrorList {
+	path := field.NewPath("status", "conditions")
+	errs := metav1validation.ValidateConditions(r.Status.Conditions, path)
+	if n := len(r.Status.Conditions); n > resourcev1.DeviceTaintRuleStatusMaxConditions {
+		errs = append(errs, field.TooMany(path, n, resourcev1.DeviceTaintRuleStatusMaxConditions))
 	}
+	return errs
+}
+
+// checkDeviceTaintRule: old is nil on create.
+func checkDeviceTaintRule(spec, old *resourcev1.DeviceTaintRuleSpec) field.ErrorList {
 	path := field.NewPath("spec")
 	var errs field.ErrorList
-	if s := r.Spec.DeviceSelector; s != nil {
+	if s := spec.DeviceSelector; s != nil {
 		p := path.Child("deviceSelector")
 		if s.Driver != nil {
 			errs = append(errs, checkDriverName(p.Child("driver"), *s.Driver)...)
@@ -51,8 +53,8 @@ func checkDeviceTaintRule(r, old *resourcev1.DeviceTaintRule, subresource string
 			errs = append(errs, invalid(p.Child("device"), *s.Device, utilvalidation.IsDNS1123Label(*s.Device))...)
 		}
 	}
-	keep := old != nil && old.Spec.Taint.Effect == r.Spec.Taint.Effect
-	return append(errs, checkDeviceTaint(path.Child("taint"), &r.Spec.Taint, keep)...)
+	keep := old != nil && old.Taint.Effect == spec.Taint.Effect
+	return append(errs, checkDeviceTaint(path.Child("taint"), &spec.Taint, keep)...)
 }
 
 // checkList wants at most limit items and checks each; of a list that is too

@@ -108,7 +108,7 @@ func checkDevices(path *field.Path, class string, selectors []resourcev1.DeviceS
 // allocatedDevice names a device of an allocation, or a share of one.
 type allocatedDevice struct{ driver, pool, device, share string }
 
-func checkResourceClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
+func validateResourceClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	path, status, was := field.NewPath("status"), &c.Status, &old.Status
 	errs := checkReservedFor(path.Child("reservedFor"), c, old)
 	allocated := map[allocatedDevice]bool{}

@@ -190,7 +190,7 @@ func TestStorage(t *testing.T) {
 		}, errs("Invalid volumeBindingMode")},
 	})
 	testUpdate(t, csiDrivers(), nil, []change[*storagev1.CSIDriver]{
-		{"attach", func(d *storagev1.CSIDriver) { d.Spec.AttachRequired = new(false) }, errs("Invalid spec.attachRequired")},
+		{"attach", func(d *storagev1.CSIDriver) { d.Spec.AttachRequired = new(false) }, errs("Invalid spec.attachedRequired")},
 		{"tokens", func(d *storagev1.CSIDriver) { d.Spec.TokenRequests = nil }, nil},
 	})
 	testCreate(t, volumeAttachments(), []change[*storagev1.VolumeAttachment]{

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 const (
 	maxClassParameters     = 512
 	maxClassParametersSize = 256 * 1024
+	maxNodeID              = 256
 )
 
 func storageClasses() *Resource {
@@ -56,18 +58,21 @@ func storageClasses() *Resource {
 }
 
 func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
-	errs := checkName(field.NewPath("provisioner"), c.Provisioner, func(s string) []string {
-		return utilvalidation.IsQualifiedName(strings.ToLower(s))
-	})
+	errs := checkProvisioner(field.NewPath("provisioner"), c.Provisioner)
 	errs = append(errs, checkParameters(field.NewPath("parameters"), c.Parameters)...)
-	errs = append(errs, checkOptional(field.NewPath("reclaimPolicy"), c.ReclaimPolicy,
-		corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain)...)
+	if p := c.ReclaimPolicy; p != nil && *p != "" {
+		errs = append(errs, checkSet(field.NewPath("reclaimPolicy"), *p, corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain)...)
+	}
 	if c.VolumeBindingMode == nil {
 		errs = append(errs, field.Required(field.NewPath("volumeBindingMode"), ""))
 	}
 	errs = append(errs, checkOptional(field.NewPath("volumeBindingMode"), c.VolumeBindingMode,
 		storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer)...)
 	return append(errs, checkTopologies(field.NewPath("allowedTopologies"), c.AllowedTopologies)...)
+}
+
+func checkProvisioner(path *field.Path, name string) field.ErrorList {
+	return checkName(path, name, func(s string) []string { return utilvalidation.IsQualifiedName(strings.ToLower(s)) })
 }
 
 func checkParameters(path *field.Path, params map[string]string) field.ErrorList {
@@ -101,42 +106,6 @@ func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList 
 	return append(errs, checkImmutable(field.NewPath("volumeBindingMode"), c.VolumeBindingMode, old.VolumeBindingMode)...)
 }
 
-func volumeAttachments() *Resource {
-	return define(Resource{
-		Group: "storage.k8s.io", Version: "v1", Kind: "VolumeAttachment", Plural: "volumeattachments",
-		HasStatus:     true,
-		ReturnDeleted: true,
-		New:           func() runtime.Object { return &storagev1.VolumeAttachment{} },
-		NewList:       func() runtime.Object { return &storagev1.VolumeAttachmentList{} },
-		Columns:       columns("Name", "Attacher", "PV", "Node", "Attached:boolean", "Age"),
-	}, hooks[*storagev1.VolumeAttachment]{
-		Validate: func(a *storagev1.VolumeAttachment) field.ErrorList {
-			path := field.NewPath("spec")
-			errs := checkDriverName(path.Child("attacher"), a.Spec.Attacher)
-			errs = append(errs, checkName(path.Child("nodeName"), a.Spec.NodeName, utilvalidation.IsDNS1123Subdomain)...)
-			switch src := &a.Spec.Source; {
-			case src.InlineVolumeSpec == nil && src.PersistentVolumeName == nil:
-				errs = append(errs, field.Required(path.Child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
-			case src.InlineVolumeSpec != nil && src.PersistentVolumeName != nil:
-				errs = append(errs, field.Forbidden(path.Child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
-			case src.PersistentVolumeName != nil:
-				errs = append(errs, required(path.Child("source", "persistentVolumeName"), *src.PersistentVolumeName)...)
-			}
-			return errs
-		},
-		ValidateUpdate: func(a, old *storagev1.VolumeAttachment) field.ErrorList {
-			return checkImmutable(field.NewPath("spec"), a.Spec, old.Spec)
-		},
-		Row: func(a *storagev1.VolumeAttachment, now time.Time) []any {
-			pv := ""
-			if a.Spec.Source.PersistentVolumeName != nil {
-				pv = *a.Spec.Source.PersistentVolumeName
-			}
-			return []any{a.Name, a.Spec.Attacher, pv, a.Spec.NodeName, a.Status.Attached, age(a.CreationTimestamp, now)}
-		},
-	})
-}
-
 func volumeAttributesClasses() *Resource {
 	return define(Resource{
 		Group: "storage.k8s.io", Version: "v1", Kind: "VolumeAttributesClass", Plural: "volumeattributesclasses", ShortNames: []string{"vac"},
@@ -147,14 +116,17 @@ func volumeAttributesClasses() *Resource {
 		Columns:             columns("Name", "DriverName", "Age"),
 	}, hooks[*storagev1.VolumeAttributesClass]{
 		Validate: func(c *storagev1.VolumeAttributesClass) field.ErrorList {
-			errs := checkName(field.NewPath("driverName"), c.DriverName, utilvalidation.IsQualifiedName)
+			errs := checkProvisioner(field.NewPath("driverName"), c.DriverName)
 			if len(c.Parameters) == 0 {
 				errs = append(errs, field.Required(field.NewPath("parameters"), "must contain at least one key/value pair"))
 			}
 			return append(errs, checkParameters(field.NewPath("parameters"), c.Parameters)...)
 		},
 		ValidateUpdate: func(c, old *storagev1.VolumeAttributesClass) field.ErrorList {
-			errs := checkImmutable(field.NewPath("driverName"), c.DriverName, old.DriverName)
+			var errs field.ErrorList
+			if c.DriverName != old.DriverName {
+				errs = append(errs, field.Forbidden(field.NewPath("driverName"), "updates to driverName are forbidden."))
+			}
 			if !equality.Semantic.DeepEqual(c.Parameters, old.Parameters) {
 				errs = append(errs, field.Forbidden(field.NewPath("parameters"), "updates to parameters are forbidden."))
 			}
@@ -176,12 +148,9 @@ func csiStorageCapacities() *Resource {
 		Columns:             columns("Name", "StorageClassName", "Capacity"),
 	}, hooks[*storagev1.CSIStorageCapacity]{
 		Validate: func(c *storagev1.CSIStorageCapacity) field.ErrorList {
-			errs := checkName(field.NewPath("storageClassName"), c.StorageClassName, utilvalidation.IsDNS1123Subdomain)
+			errs := invalid(field.NewPath("storageClassName"), c.StorageClassName, utilvalidation.IsDNS1123Subdomain(c.StorageClassName))
 			if c.Capacity != nil && c.Capacity.Sign() < 0 {
 				errs = append(errs, field.Invalid(field.NewPath("capacity"), c.Capacity.String(), "must be greater than or equal to 0"))
-			}
-			if c.MaximumVolumeSize != nil && c.MaximumVolumeSize.Sign() < 0 {
-				errs = append(errs, field.Invalid(field.NewPath("maximumVolumeSize"), c.MaximumVolumeSize.String(), "must be greater than or equal to 0"))
 			}
 			return append(errs, checkLabelSelector(field.NewPath("nodeTopology"), c.NodeTopology)...)
 		},
@@ -206,26 +175,52 @@ func csiNodes() *Resource {
 		NewList: func() runtime.Object { return &storagev1.CSINodeList{} },
 		Columns: columns("Name", "Drivers:integer", "Age"),
 	}, hooks[*storagev1.CSINode]{
-		Validate: func(n *storagev1.CSINode) field.ErrorList {
-			var errs field.ErrorList
-			for i := range n.Spec.Drivers {
-				d, p := &n.Spec.Drivers[i], field.NewPath("spec", "drivers").Index(i)
-				errs = append(errs, checkDriverName(p.Child("name"), d.Name)...)
-				errs = append(errs, required(p.Child("nodeID"), d.NodeID)...)
-				if slices.ContainsFunc(n.Spec.Drivers[:i], func(o storagev1.CSINodeDriver) bool { return o.Name == d.Name }) {
-					errs = append(errs, field.Duplicate(p.Child("name"), d.Name))
-				}
-				if d.Allocatable != nil {
-					errs = append(errs, checkOptionalNotNegative(p.Child("allocatable", "count"), d.Allocatable.Count)...)
-				}
-				for j, key := range d.TopologyKeys {
-					errs = append(errs, checkName(p.Child("topologyKeys").Index(j), key, utilvalidation.IsQualifiedName)...)
-				}
-			}
-			return errs
-		},
+		// What drivers report of their storage's health is of an alpha feature.
+		Prepare:        func(n, _ *storagev1.CSINode) { n.Status = storagev1.CSINodeStatus{} },
+		Validate:       validateCSINode,
+		ValidateUpdate: validateCSINodeUpdate,
 		Row: func(n *storagev1.CSINode, now time.Time) []any {
 			return []any{n.Name, int64(len(n.Spec.Drivers)), age(n.CreationTimestamp, now)}
 		},
 	})
+}
+
+func validateCSINode(n *storagev1.CSINode) field.ErrorList {
+	var errs field.ErrorList
+	for i := range n.Spec.Drivers {
+		d, p := &n.Spec.Drivers[i], field.NewPath("spec", "drivers").Index(i)
+		errs = append(errs, checkDriverName(p.Child("name"), d.Name)...)
+		errs = append(errs, required(p.Child("nodeID"), d.NodeID)...)
+		if len(d.NodeID) > maxNodeID {
+			errs = append(errs, field.Invalid(p.Child("nodeID"), d.NodeID, fmt.Sprintf("must be %d characters or less", maxNodeID)))
+		}
+		if slices.ContainsFunc(n.Spec.Drivers[:i], func(o storagev1.CSINodeDriver) bool { return o.Name == d.Name }) {
+			errs = append(errs, field.Duplicate(p.Child("name"), d.Name))
+		}
+		if d.Allocatable != nil {
+			errs = append(errs, checkOptionalNotNegative(p.Child("allocatable", "count"), d.Allocatable.Count)...)
+		}
+		// Upstream reports a driver's keys at the driver; so does this.
+		for j, key := range d.TopologyKeys {
+			errs = append(errs, checkName(p, key, utilvalidation.IsQualifiedName)...)
+			if slices.Index(d.TopologyKeys, key) < j {
+				errs = append(errs, field.Duplicate(p, key))
+			}
+		}
+	}
+	return errs
+}
+
+// validateCSINodeUpdate: of a driver that stays only its limits change.
+func validateCSINodeUpdate(n, old *storagev1.CSINode) field.ErrorList {
+	var errs field.ErrorList
+	for _, was := range old.Spec.Drivers {
+		for _, is := range n.Spec.Drivers {
+			if is.Name == was.Name {
+				is.Allocatable, was.Allocatable = nil, nil
+				errs = append(errs, checkImmutable(field.NewPath("spec", "drivers"), is, was)...)
+			}
+		}
+	}
+	return errs
 }

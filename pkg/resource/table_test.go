@@ -249,6 +249,11 @@ func TestExamplesAreValid(t *testing.T) {
 				t.Errorf("create: %v", errs)
 			}
 		}
+		if r.ValidateCreate != nil {
+			if errs := r.ValidateCreate(obj); len(errs) > 0 {
+				t.Errorf("create: %v", errs)
+			}
+		}
 		// An update that changes nothing is always allowed.
 		same := obj.DeepCopyObject()
 		if r.Prepare != nil {
@@ -267,13 +272,6 @@ func TestExamplesAreValid(t *testing.T) {
 				t.Errorf("update of status: %v", errs)
 			}
 		}
-		if r.Check != nil {
-			errs := r.Check(t.Context(), obj, nil, "")
-			errs = append(errs, r.Check(t.Context(), same, obj, "")...)
-			if errs = append(errs, r.Check(t.Context(), same, obj, "status")...); len(errs) > 0 {
-				t.Errorf("create or update: %v", errs)
-			}
-		}
 	})
 }
 
@@ -281,10 +279,9 @@ func TestEmptyObjectsDoNotPanic(t *testing.T) {
 	eachResource(t, func(t *testing.T, r *Resource) {
 		obj := r.New()
 		for name, call := range map[string]func(){
-			"Validate": func() { r.Validate(obj) }, "ValidateUpdate": func() { r.ValidateUpdate(obj, r.New()) },
+			"Validate": func() { r.Validate(obj) }, "ValidateCreate": func() { r.ValidateCreate(obj) }, "ValidateUpdate": func() { r.ValidateUpdate(obj, r.New()) },
 			"ValidateStatus": func() { r.ValidateStatus(obj, r.New()) }, "Fields": func() { r.Fields(obj) },
 			"Row": func() { r.Row(obj, testNow) }, "Prepare": func() { r.Prepare(r.New(), nil); r.Prepare(r.New(), obj) },
-			"Check":         func() { r.Check(t.Context(), obj, nil, ""); r.Check(t.Context(), obj, r.New(), "") },
 			"PrepareStatus": func() { r.PrepareStatus(r.New(), obj) }, "Warnings": func() { r.Warnings(obj, nil) },
 			"Grace": func() { r.Grace(obj, nil) }, "Held": func() { r.Held(obj) }, "Scale": func() { r.Scale(obj) }, "Default": func() { r.Default(r.New()) },
 		} {

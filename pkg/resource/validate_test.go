@@ -28,15 +28,21 @@ func errorTexts(errs field.ErrorList) []string {
 }
 
 // testCreate applies each change to a fresh example before Default and
-// Prepare, and compares what Validate says.
+// Prepare, and compares what Validate and ValidateCreate say.
 func testCreate[T runtime.Object](t *testing.T, r *Resource, changes []change[T]) {
 	for _, c := range changes {
 		t.Run("create "+c.name, func(t *testing.T) {
 			obj := example(t, r)
 			c.make(obj.(T))
 			create(r, obj)
-			if diff := cmp.Diff(c.want, errorTexts(r.Validate(obj))); diff != "" {
-				t.Errorf("errors (-want +got):\n%s\n%v", diff, r.Validate(obj))
+			var errs field.ErrorList
+			for _, check := range []func(runtime.Object) field.ErrorList{r.Validate, r.ValidateCreate} {
+				if check != nil {
+					errs = append(errs, check(obj)...)
+				}
+			}
+			if diff := cmp.Diff(c.want, errorTexts(errs)); diff != "" {
+				t.Errorf("errors (-want +got):\n%s\n%v", diff, errs)
 			}
 		})
 	}
