@@ -2,8 +2,7 @@ package resource
 
 import (
 	"fmt"
-	"slices"
-	"strings"
+	"math"
 	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
@@ -24,6 +23,7 @@ const (
 	defaultPrecedence  = 1000
 	maxPrecedence      = 10000
 	maxQueues          = 10_000_000
+	maxHandBits        = 60 // of a flow's hash, to deal a hand of queues from
 )
 
 func flowSchemas() *Resource {
@@ -41,7 +41,8 @@ func flowSchemas() *Resource {
 				f.Spec.MatchingPrecedence = defaultPrecedence
 			}
 		},
-		Validate: validateFlowSchema,
+		Validate:       validateFlowSchema,
+		ValidateStatus: validateFlowSchemaStatus,
 		Row: func(f *flowcontrolv1.FlowSchema, now time.Time) []any {
 			method, missing := "<none>", "?"
 			if f.Spec.DistinguisherMethod != nil {
@@ -72,53 +73,12 @@ func validateFlowSchema(f *flowcontrolv1.FlowSchema) field.ErrorList {
 		errs = append(errs, field.Invalid(p, spec.MatchingPrecedence, "only the schema named 'exempt' may have matchingPrecedence 1"))
 	}
 	if d := spec.DistinguisherMethod; d != nil {
-		errs = append(errs, checkSet(path.Child("distinguisherMethod", "type"), d.Type,
+		errs = append(errs, checkOptional(path.Child("distinguisherMethod", "type"), &d.Type,
 			flowcontrolv1.FlowDistinguisherMethodByNamespaceType, flowcontrolv1.FlowDistinguisherMethodByUserType)...)
 	}
 	errs = append(errs, checkName(path.Child("priorityLevelConfiguration", "name"), spec.PriorityLevelConfiguration.Name, utilvalidation.IsDNS1123Subdomain)...)
 	for i := range spec.Rules {
 		errs = append(errs, checkFlowRule(path.Child("rules").Index(i), &spec.Rules[i])...)
-	}
-	return errs
-}
-
-func checkFlowRule(path *field.Path, r *flowcontrolv1.PolicyRulesWithSubjects) field.ErrorList {
-	var errs field.ErrorList
-	if len(r.Subjects) == 0 {
-		errs = append(errs, field.Required(path.Child("subjects"), "subjects must contain at least one value"))
-	}
-	for i, s := range r.Subjects {
-		p := path.Child("subjects").Index(i)
-		errs = append(errs, checkSet(p.Child("kind"), s.Kind, flowcontrolv1.SubjectKindGroup,
-			flowcontrolv1.SubjectKindServiceAccount, flowcontrolv1.SubjectKindUser)...)
-		want := strings.ToLower(string(s.Kind[:min(1, len(s.Kind))])) + string(s.Kind[min(1, len(s.Kind)):])
-		if set := setFields(&s); len(set) != 1 || set[0] != want {
-			errs = append(errs, field.Required(p.Child(want), "must be the one member that is set, for subject kind is "+string(s.Kind)))
-		}
-	}
-	if len(r.ResourceRules) == 0 && len(r.NonResourceRules) == 0 {
-		errs = append(errs, field.Required(path, "at least one of resourceRules and nonResourceRules has to be non-empty"))
-	}
-	list := func(p *field.Path, what string, values []string) {
-		if len(values) == 0 {
-			errs = append(errs, field.Required(p, what+" must contain at least one value"))
-		} else if len(values) > 1 && slices.Contains(values, "*") {
-			errs = append(errs, field.Invalid(p, values, "if '*' is present, must not specify other "+what))
-		}
-	}
-	for i, rr := range r.ResourceRules {
-		p := path.Child("resourceRules").Index(i)
-		list(p.Child("verbs"), "verbs", rr.Verbs)
-		list(p.Child("apiGroups"), "api groups", rr.APIGroups)
-		list(p.Child("resources"), "resources", rr.Resources)
-		if len(rr.Namespaces) == 0 && !rr.ClusterScope {
-			errs = append(errs, field.Required(p.Child("namespaces"), "resource rules that are not cluster scoped must supply at least one namespace"))
-		}
-	}
-	for i, nr := range r.NonResourceRules {
-		p := path.Child("nonResourceRules").Index(i)
-		list(p.Child("verbs"), "verbs", nr.Verbs)
-		list(p.Child("nonResourceURLs"), "nonResourceURLs", nr.NonResourceURLs)
 	}
 	return errs
 }
@@ -133,8 +93,9 @@ func priorityLevelConfigurations() *Resource {
 		NewList:             func() runtime.Object { return &flowcontrolv1.PriorityLevelConfigurationList{} },
 		Columns:             columns("Name", "Type", "NominalConcurrencyShares", "Queues", "HandSize", "QueueLengthLimit", "Age"),
 	}, hooks[*flowcontrolv1.PriorityLevelConfiguration]{
-		Default:  defaultPriorityLevel,
-		Validate: validatePriorityLevel,
+		Default:        defaultPriorityLevel,
+		Validate:       validatePriorityLevel,
+		ValidateStatus: validatePriorityLevelStatus,
 		Row: func(c *flowcontrolv1.PriorityLevelConfiguration, now time.Time) []any {
 			var shares, queues, hand, length any = "<none>", "<none>", "<none>", "<none>"
 			if l := c.Spec.Limited; l != nil {
@@ -175,6 +136,12 @@ func defaultPriorityLevel(c *flowcontrolv1.PriorityLevelConfiguration) {
 func validatePriorityLevel(c *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
 	path, spec := field.NewPath("spec"), &c.Spec
 	errs := checkSet(path.Child("type"), spec.Type, flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited)
+	if (c.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != (spec.Type == flowcontrolv1.PriorityLevelEnablementExempt) {
+		errs = append(errs, field.Invalid(path.Child("type"), spec.Type, "type must be 'Exempt' if and only if name is 'exempt'"))
+	}
+	if e := spec.Exempt; e != nil {
+		errs = append(errs, checkShares(path.Child("exempt"), e.NominalConcurrencyShares, e.LendablePercent)...)
+	}
 	l := spec.Limited
 	switch {
 	case spec.Type == flowcontrolv1.PriorityLevelEnablementExempt && l != nil:
@@ -191,13 +158,7 @@ func validatePriorityLevel(c *flowcontrolv1.PriorityLevelConfiguration) field.Er
 }
 
 func checkLimited(p *field.Path, l *flowcontrolv1.LimitedPriorityLevelConfiguration) field.ErrorList {
-	var errs field.ErrorList
-	if n := count(l.NominalConcurrencyShares, 0); n < 0 {
-		errs = append(errs, field.Invalid(p.Child("nominalConcurrencyShares"), n, "must be a non-negative integer"))
-	}
-	if n := count(l.LendablePercent, 0); n < 0 || n > 100 {
-		errs = append(errs, field.Invalid(p.Child("lendablePercent"), n, "must be between 0 and 100, inclusive"))
-	}
+	errs := checkShares(p, l.NominalConcurrencyShares, l.LendablePercent)
 	if n := l.BorrowingLimitPercent; n != nil && *n < 0 {
 		errs = append(errs, field.Invalid(p.Child("borrowingLimitPercent"), *n, "if specified, must be a non-negative integer"))
 	}
@@ -227,6 +188,28 @@ func checkLimited(p *field.Path, l *flowcontrolv1.LimitedPriorityLevelConfigurat
 	}
 	if q.HandSize > q.Queues {
 		errs = append(errs, field.Invalid(p.Child("handSize"), q.HandSize, fmt.Sprintf("should not be greater than queues (%d)", q.Queues)))
+	} else if bits := int(math.Ceil(math.Log2(float64(q.Queues)) * float64(q.HandSize))); q.HandSize > 0 && bits > maxHandBits {
+		errs = append(errs, field.Invalid(p.Child("handSize"), q.HandSize,
+			fmt.Sprintf("required entropy bits of deckSize %d and handSize %d should not be greater than %d", q.Queues, q.HandSize, maxHandBits)))
 	}
 	return errs
+}
+
+func checkShares(p *field.Path, shares, lendable *int32) field.ErrorList {
+	var errs field.ErrorList
+	if n := count(shares, 0); n < 0 {
+		errs = append(errs, field.Invalid(p.Child("nominalConcurrencyShares"), n, "must be a non-negative integer"))
+	}
+	if n := count(lendable, 0); n < 0 || n > 100 {
+		errs = append(errs, field.Invalid(p.Child("lendablePercent"), n, "must be between 0 and 100, inclusive"))
+	}
+	return errs
+}
+
+func validatePriorityLevelStatus(c, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+	types := make([]string, len(c.Status.Conditions))
+	for i := range types {
+		types[i] = string(c.Status.Conditions[i].Type)
+	}
+	return checkConditionTypes(types)
 }

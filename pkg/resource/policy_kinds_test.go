@@ -5,7 +5,6 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
-	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -65,26 +64,6 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"no mutations", func(p *mutating) { p.Spec.Mutations = nil }, errs("Required spec.mutations")},
 		{"other patch", func(p *mutating) { p.Spec.Mutations[0].PatchType = "JSONPatch" },
 			errs("Required spec.mutations[0].jsonPatch.expression", "Forbidden spec.mutations[0].applyConfiguration")},
-	})
-}
-
-func TestFlowControl(t *testing.T) {
-	type schema = flowcontrolv1.FlowSchema
-	testCreate(t, flowSchemas(), []change[*schema]{
-		{"precedence", func(f *schema) { f.Spec.MatchingPrecedence = 10001 }, errs("Invalid spec.matchingPrecedence")},
-		{"no level", func(f *schema) { f.Spec.PriorityLevelConfiguration.Name = "" }, errs("Required spec.priorityLevelConfiguration.name")},
-		{"no subjects", func(f *schema) { f.Spec.Rules[0].Subjects = nil }, errs("Required spec.rules[0].subjects")},
-		{"other subject", func(f *schema) { f.Spec.Rules[0].Subjects[0].Kind = "User" }, errs("Required spec.rules[0].subjects[0].user")},
-		{"no namespaces", func(f *schema) {
-			f.Spec.Rules[0].ResourceRules[0].Namespaces, f.Spec.Rules[0].ResourceRules[0].ClusterScope = nil, false
-		}, errs("Required spec.rules[0].resourceRules[0].namespaces")},
-	})
-	type level = flowcontrolv1.PriorityLevelConfiguration
-	testCreate(t, priorityLevelConfigurations(), []change[*level]{
-		{"no limits", func(c *level) { c.Spec.Limited = nil }, errs("Required spec.limited")},
-		{"exempt with limits", func(c *level) { c.Spec.Type = "Exempt" }, errs("Forbidden spec.limited")},
-		{"hand", func(c *level) { c.Spec.Limited.LimitResponse.Queuing.HandSize = 65 }, errs("Invalid spec.limited.limitResponse.queuing.handSize")},
-		{"reject with queues", func(c *level) { c.Spec.Limited.LimitResponse.Type = "Reject" }, errs("Forbidden spec.limited.limitResponse.queuing")},
 	})
 }
 
