@@ -90,7 +90,7 @@ func validateDaemonSet(d *appsv1.DaemonSet) field.ErrorList {
 		}
 		errs = append(errs, checkDaemonUpdate(p.Child("rollingUpdate"), *u.RollingUpdate.MaxUnavailable, *u.RollingUpdate.MaxSurge)...)
 	default:
-		errs = append(errs, checkSet(p.Child("type"), u.Type, appsv1.RollingUpdateDaemonSetStrategyType, appsv1.OnDeleteDaemonSetStrategyType)...)
+		errs = append(errs, field.NotSupported(p, u.Type, []appsv1.DaemonSetUpdateStrategyType{appsv1.OnDeleteDaemonSetStrategyType, appsv1.RollingUpdateDaemonSetStrategyType}))
 	}
 	return errs
 }
@@ -111,7 +111,7 @@ func checkDaemonUpdate(path *field.Path, unavailable, surge intstr.IntOrString) 
 	return errs
 }
 
-func validateDaemonSetStatus(d, _ *appsv1.DaemonSet) field.ErrorList {
+func validateDaemonSetStatus(d, old *appsv1.DaemonSet) field.ErrorList {
 	s, path := &d.Status, field.NewPath("status")
 	errs := checkNotNegative(path.Child("observedGeneration"), s.ObservedGeneration)
 	for _, f := range []struct {
@@ -125,5 +125,5 @@ func validateDaemonSetStatus(d, _ *appsv1.DaemonSet) field.ErrorList {
 	} {
 		errs = append(errs, checkNotNegative(path.Child(f.name), f.value)...)
 	}
-	return errs
+	return append(errs, checkCollisions(path.Child("collisionCount"), s.CollisionCount, old.Status.CollisionCount)...)
 }

@@ -20,7 +20,7 @@ import (
 func TestStatefulSet(t *testing.T) {
 	type set = appsv1.StatefulSet
 	testCreate(t, statefulSets(), []change[*set]{
-		{"management", func(s *set) { s.Spec.PodManagementPolicy = "Chaos" }, errs("NotSupported spec.podManagementPolicy")},
+		{"management", func(s *set) { s.Spec.PodManagementPolicy = "Chaos" }, errs("Invalid spec.podManagementPolicy")},
 		{"on delete with numbers", func(s *set) {
 			s.Spec.UpdateStrategy = appsv1.StatefulSetUpdateStrategy{Type: "OnDelete", RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{}}
 		}, errs("Invalid spec.updateStrategy.rollingUpdate")},
@@ -48,7 +48,7 @@ func TestDaemonSet(t *testing.T) {
 		}
 	}
 	testCreate(t, daemonSets(), []change[*set]{
-		{"strategy", func(s *set) { s.Spec.UpdateStrategy.Type = "x" }, errs("NotSupported spec.updateStrategy.type")},
+		{"strategy", func(s *set) { s.Spec.UpdateStrategy.Type = "x" }, errs("NotSupported spec.updateStrategy")},
 		{"neither", update(0, 0), errs("Required spec.updateStrategy.rollingUpdate.maxUnavailable")},
 		{"both", update(1, 1), errs("Invalid spec.updateStrategy.rollingUpdate.maxSurge")},
 		{"surge", update(0, 1), nil},

@@ -1,8 +1,10 @@
 package resource
 
 import (
+	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,7 +25,7 @@ func runtimeClasses() *Resource {
 			}
 		},
 		Validate: func(c *nodev1.RuntimeClass) field.ErrorList {
-			errs := invalid(field.NewPath("handler"), c.Handler, utilvalidation.IsDNS1123Label(c.Handler))
+			errs := checkName(field.NewPath("handler"), c.Handler, utilvalidation.IsDNS1123Label)
 			if c.Overhead != nil {
 				for _, name := range sortedKeys(c.Overhead.PodFixed) {
 					p := field.NewPath("overhead", "podFixed").Key(string(name))
@@ -35,6 +37,14 @@ func runtimeClasses() *Resource {
 				p := field.NewPath("scheduling")
 				errs = append(errs, metav1validation.ValidateLabels(s.NodeSelector, p.Child("nodeSelector"))...)
 				errs = append(errs, checkTolerations(p.Child("tolerations"), s.Tolerations)...)
+				for i, t := range s.Tolerations {
+					same := func(other corev1.Toleration) bool {
+						return other.Key == t.Key && other.Operator == t.Operator && other.Value == t.Value && other.Effect == t.Effect
+					}
+					if slices.ContainsFunc(s.Tolerations[:i], same) {
+						errs = append(errs, field.Duplicate(p.Child("tolerations").Index(i), t))
+					}
+				}
 			}
 			return errs
 		},

@@ -96,8 +96,11 @@ func defaultStatefulSet(s *appsv1.StatefulSet) {
 
 func validateStatefulSet(s *appsv1.StatefulSet) field.ErrorList {
 	path, spec := field.NewPath("spec"), &s.Spec
-	errs := checkSet(path.Child("podManagementPolicy"), spec.PodManagementPolicy,
-		appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement)
+	var errs field.ErrorList
+	if p := spec.PodManagementPolicy; p != appsv1.OrderedReadyPodManagement && p != appsv1.ParallelPodManagement {
+		errs = append(errs, field.Invalid(path.Child("podManagementPolicy"), p,
+			fmt.Sprintf("must be '%s' or '%s'", appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement)))
+	}
 	errs = append(errs, checkStatefulUpdate(path.Child("updateStrategy"), &spec.UpdateStrategy)...)
 	if r := spec.PersistentVolumeClaimRetentionPolicy; r != nil {
 		p := path.Child("persistentVolumeClaimRetentionPolicy")
@@ -105,7 +108,7 @@ func validateStatefulSet(s *appsv1.StatefulSet) field.ErrorList {
 			name  string
 			value appsv1.PersistentVolumeClaimRetentionPolicyType
 		}{{"whenDeleted", r.WhenDeleted}, {"whenScaled", r.WhenScaled}} {
-			errs = append(errs, checkSet(p.Child(f.name), f.value, appsv1.DeletePersistentVolumeClaimRetentionPolicyType,
+			errs = append(errs, checkOptional(p.Child(f.name), &f.value, appsv1.DeletePersistentVolumeClaimRetentionPolicyType,
 				appsv1.RetainPersistentVolumeClaimRetentionPolicyType)...)
 		}
 	}
@@ -162,7 +165,8 @@ func checkStatefulUpdate(path *field.Path, u *appsv1.StatefulSetUpdateStrategy) 
 		}
 		return errs
 	}
-	return checkSet(path.Child("type"), u.Type, appsv1.RollingUpdateStatefulSetStrategyType, appsv1.OnDeleteStatefulSetStrategyType)
+	return field.ErrorList{field.Invalid(path, u.Type,
+		fmt.Sprintf("must be '%s' or '%s'", appsv1.RollingUpdateStatefulSetStrategyType, appsv1.OnDeleteStatefulSetStrategyType))}
 }
 
 func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
@@ -179,10 +183,11 @@ func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 		"'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden")}
 }
 
-func validateStatefulSetStatus(s, _ *appsv1.StatefulSet) field.ErrorList {
+func validateStatefulSetStatus(s, old *appsv1.StatefulSet) field.ErrorList {
 	st := &s.Status
-	return checkReplicaCounts(st.ObservedGeneration, st.Replicas, counts{
+	errs := checkReplicaCounts(st.ObservedGeneration, st.Replicas, counts{
 		"readyReplicas": st.ReadyReplicas, "currentReplicas": st.CurrentReplicas,
 		"updatedReplicas": st.UpdatedReplicas, "availableReplicas": st.AvailableReplicas,
 	}, st.ReadyReplicas, st.AvailableReplicas)
+	return append(errs, checkCollisions(field.NewPath("status", "collisionCount"), st.CollisionCount, old.Status.CollisionCount)...)
 }

@@ -70,9 +70,10 @@ func validateReplicaSetUpdate(rs, old *appsv1.ReplicaSet) field.ErrorList {
 
 func validateReplicaSetStatus(rs, _ *appsv1.ReplicaSet) field.ErrorList {
 	s := &rs.Status
-	return checkReplicaCounts(s.ObservedGeneration, s.Replicas, counts{
+	errs := checkReplicaCounts(s.ObservedGeneration, s.Replicas, counts{
 		"fullyLabeledReplicas": s.FullyLabeledReplicas, "readyReplicas": s.ReadyReplicas, "availableReplicas": s.AvailableReplicas,
 	}, s.ReadyReplicas, s.AvailableReplicas)
+	return append(errs, checkOptionalNotNegative(field.NewPath("status", "terminatingReplicas"), s.TerminatingReplicas)...)
 }
 
 // counts are numbers of replicas by the names of their status fields.
@@ -125,7 +126,8 @@ func checkDeploymentStrategy(path *field.Path, s *appsv1.DeploymentStrategy) fie
 		}
 		return checkRollingUpdate(path.Child("rollingUpdate"), *u.MaxUnavailable, *u.MaxSurge)
 	}
-	return checkSet(path.Child("type"), s.Type, appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType)
+	return field.ErrorList{field.NotSupported(path, s.Type,
+		[]appsv1.DeploymentStrategyType{appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType})}
 }
 
 // checkRollingUpdate: with neither a pod more nor one less nothing could move.
@@ -148,8 +150,15 @@ func validateDeploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
 		"updatedReplicas": s.UpdatedReplicas, "readyReplicas": s.ReadyReplicas, "availableReplicas": s.AvailableReplicas,
 	}, s.ReadyReplicas, s.AvailableReplicas)
 	errs = append(errs, checkNotNegative(path.Child("unavailableReplicas"), s.UnavailableReplicas)...)
-	if old.Status.CollisionCount != nil && (s.CollisionCount == nil || *s.CollisionCount < *old.Status.CollisionCount) {
-		errs = append(errs, field.Invalid(path.Child("collisionCount"), s.CollisionCount, "cannot be decremented"))
+	errs = append(errs, checkOptionalNotNegative(path.Child("terminatingReplicas"), s.TerminatingReplicas)...)
+	return append(errs, checkCollisions(path.Child("collisionCount"), s.CollisionCount, old.Status.CollisionCount)...)
+}
+
+// checkCollisions: names are made from the count, so that it never goes back.
+func checkCollisions(path *field.Path, is, was *int32) field.ErrorList {
+	errs := checkOptionalNotNegative(path, is)
+	if was != nil && count(is, 0) < *was {
+		errs = append(errs, field.Invalid(path, count(is, 0), "cannot be decremented"))
 	}
 	return errs
 }

@@ -24,7 +24,7 @@ func TestDeployment(t *testing.T) {
 			errs("Forbidden spec.template.spec.activeDeadlineSeconds")},
 		{"replicas", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(-1)) }, errs("Invalid spec.replicas")},
 		{"container", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Name = "" }, errs("Required spec.template.spec.containers[0].name")},
-		{"strategy", func(d *appsv1.Deployment) { d.Spec.Strategy.Type = "Slow" }, errs("NotSupported spec.strategy.type")},
+		{"strategy", func(d *appsv1.Deployment) { d.Spec.Strategy.Type = "Slow" }, errs("NotSupported spec.strategy")},
 		{"recreate with numbers", func(d *appsv1.Deployment) {
 			d.Spec.Strategy = appsv1.DeploymentStrategy{Type: "Recreate", RollingUpdate: &appsv1.RollingUpdateDeployment{}}
 		}, errs("Forbidden spec.strategy.rollingUpdate")},
