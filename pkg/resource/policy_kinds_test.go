@@ -76,7 +76,7 @@ func TestTrust(t *testing.T) {
 	})
 	type request = certificatesv1.PodCertificateRequest
 	testCreate(t, podCertificateRequests(), []change[*request]{
-		{"no pod", func(r *request) { r.Spec.PodName = "" }, errs("Required spec.podName")},
+		{"no pod", func(r *request) { r.Spec.PodName = "" }, errs("Invalid spec.podName")},
 		{"time", func(r *request) { r.Spec.MaxExpirationSeconds = new(int32(60)) }, errs("Invalid spec.maxExpirationSeconds")},
 		{"stub", func(r *request) { r.Spec.StubPKCS10Request[20] ^= 1 }, errs("Invalid spec.stubPKCS10Request")},
 	})

@@ -112,12 +112,7 @@ func podCertificateRequests() *Resource {
 		ValidateUpdate: func(r, old *certificatesv1.PodCertificateRequest) field.ErrorList {
 			return checkImmutable(field.NewPath("spec"), r.Spec, old.Spec)
 		},
-		ValidateStatus: func(r, old *certificatesv1.PodCertificateRequest) field.ErrorList {
-			if old.Status.CertificateChain == "" {
-				return nil
-			}
-			return checkImmutable(field.NewPath("status", "certificateChain"), r.Status.CertificateChain, old.Status.CertificateChain)
-		},
+		ValidateStatus: validatePodCertificateStatus,
 		Fields: func(r *certificatesv1.PodCertificateRequest) map[string]string {
 			return map[string]string{"spec.signerName": r.Spec.SignerName, "spec.podName": r.Spec.PodName, "spec.nodeName": string(r.Spec.NodeName)}
 		},
@@ -131,36 +126,4 @@ func podCertificateRequests() *Resource {
 			return []any{r.Name, r.Spec.PodName, r.Spec.ServiceAccountName, string(r.Spec.NodeName), r.Spec.SignerName, state}
 		},
 	})
-}
-
-func validatePodCertificateRequest(r *certificatesv1.PodCertificateRequest) field.ErrorList {
-	path, spec := field.NewPath("spec"), &r.Spec
-	errs := checkSignerName(path.Child("signerName"), spec.SignerName)
-	subdomain := utilvalidation.IsDNS1123Subdomain
-	for _, f := range []struct{ name, value string }{
-		{"podName", spec.PodName}, {"serviceAccountName", spec.ServiceAccountName}, {"nodeName", string(spec.NodeName)},
-	} {
-		errs = append(errs, checkName(path.Child(f.name), f.value, subdomain)...)
-	}
-	for _, f := range []struct{ name, value string }{
-		{"podUID", string(spec.PodUID)}, {"serviceAccountUID", string(spec.ServiceAccountUID)}, {"nodeUID", string(spec.NodeUID)},
-	} {
-		errs = append(errs, required(path.Child(f.name), f.value)...)
-	}
-	p := path.Child("maxExpirationSeconds")
-	most := int32(maxPodCertificateSeconds)
-	if strings.HasPrefix(spec.SignerName, "kubernetes.io/") {
-		most = kubeSignerCertificateSeconds
-	}
-	if s := spec.MaxExpirationSeconds; s == nil {
-		errs = append(errs, field.Required(p, "must be set"))
-	} else if *s < minPodCertificateSeconds || *s > most {
-		errs = append(errs, field.Invalid(p, *s, utilvalidation.InclusiveRangeError(minPodCertificateSeconds, int(most))))
-	}
-	if req, err := x509.ParseCertificateRequest(spec.StubPKCS10Request); err != nil {
-		errs = append(errs, field.Invalid(path.Child("stubPKCS10Request"), "<value omitted>", err.Error()))
-	} else if err := req.CheckSignature(); err != nil {
-		errs = append(errs, field.Invalid(path.Child("stubPKCS10Request"), "<value omitted>", err.Error()))
-	}
-	return errs
 }
