@@ -27,7 +27,8 @@ func validatingAdmissionPolicies() *Resource {
 			}
 			defaultMatchResources(p.Spec.MatchConstraints)
 		},
-		Validate: validateAdmissionPolicy,
+		Validate:       validateAdmissionPolicy,
+		ValidateStatus: validateAdmissionPolicyStatus,
 		Row: func(p *admissionv1.ValidatingAdmissionPolicy, now time.Time) []any {
 			return []any{p.Name, int64(len(p.Spec.Validations)), paramKindText(p.Spec.ParamKind), age(p.CreationTimestamp, now)}
 		},

@@ -6,31 +6,27 @@ import (
 	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	validation "k8s.io/apimachinery/pkg/api/validation/path"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-const maxAuditAnnotations = 20
+const (
+	maxAuditAnnotations = 20
+	maxAuditExpression  = 5 * 1024
+)
 
 func validateAdmissionPolicy(p *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
 	path, spec := field.NewPath("spec"), &p.Spec
 	errs := checkPolicyCommon(path, spec.FailurePolicy, spec.ParamKind, spec.MatchConstraints, spec.MatchConditions, spec.Variables)
 	if len(spec.Validations) == 0 && len(spec.AuditAnnotations) == 0 {
-		errs = append(errs, field.Required(path.Child("validations"), "validations or auditAnnotations must contain at least one item"))
+		const text = "validations or auditAnnotations must contain at least one item"
+		errs = append(errs, field.Required(path.Child("validations"), text), field.Required(path.Child("auditAnnotations"), text))
 	}
 	for i, v := range spec.Validations {
-		vp := path.Child("validations").Index(i)
-		errs = append(errs, required(vp.Child("expression"), strings.TrimSpace(v.Expression))...)
-		if strings.Contains(v.Message, "\n") {
-			errs = append(errs, field.Invalid(vp.Child("message"), v.Message, "message must not contain line breaks"))
-		}
-		if strings.Contains(v.Expression, "\n") && strings.TrimSpace(v.Message) == "" {
-			errs = append(errs, field.Required(vp.Child("message"), "message must be specified if expression contains line breaks"))
-		}
-		if v.Reason != nil {
-			errs = append(errs, checkSet(vp.Child("reason"), *v.Reason, "Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")...)
-		}
+		errs = append(errs, checkValidation(path.Child("validations").Index(i), &v)...)
 	}
 	ap := path.Child("auditAnnotations")
 	if len(spec.AuditAnnotations) > maxAuditAnnotations {
@@ -43,7 +39,38 @@ func validateAdmissionPolicy(p *admissionv1.ValidatingAdmissionPolicy) field.Err
 			errs = append(errs, field.Duplicate(ap.Index(i).Child("key"), a.Key))
 		}
 		keys[a.Key] = true
-		errs = append(errs, required(ap.Index(i).Child("valueExpression"), strings.TrimSpace(a.ValueExpression))...)
+		ep, expression := ap.Index(i).Child("valueExpression"), strings.TrimSpace(a.ValueExpression)
+		errs = append(errs, required(ep, expression)...)
+		if len(expression) > maxAuditExpression {
+			errs = append(errs, field.Required(ep, fmt.Sprintf("must not exceed %d bytes in length", maxAuditExpression)))
+		}
+	}
+	return errs
+}
+
+func checkValidation(path *field.Path, v *admissionv1.Validation) field.ErrorList {
+	errs := required(path.Child("expression"), strings.TrimSpace(v.Expression))
+	if v.MessageExpression != "" && strings.TrimSpace(v.MessageExpression) == "" {
+		errs = append(errs, field.Invalid(path.Child("messageExpression"), v.MessageExpression, "must be non-empty if specified"))
+	}
+	switch message := strings.TrimSpace(v.Message); {
+	case v.Message != "" && message == "":
+		errs = append(errs, field.Invalid(path.Child("message"), v.Message, "message must be non-empty if specified"))
+	case strings.ContainsAny(message, "\n\r"):
+		errs = append(errs, field.Invalid(path.Child("message"), v.Message, "message must not contain line breaks"))
+	}
+	return append(errs, checkOptional(path.Child("reason"), v.Reason, "Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")...)
+}
+
+func validateAdmissionPolicyStatus(p, _ *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
+	path := field.NewPath("status")
+	errs := metav1validation.ValidateConditions(p.Status.Conditions, path.Child("conditions"))
+	if c := p.Status.TypeChecking; c != nil {
+		for i, w := range c.ExpressionWarnings {
+			wp := path.Child("typeChecking", "expressionWarnings").Index(i)
+			errs = append(errs, required(wp.Child("warning"), w.Warning)...)
+			errs = append(errs, required(wp.Child("fieldRef"), strings.TrimSpace(w.FieldRef))...)
+		}
 	}
 	return errs
 }
@@ -82,13 +109,7 @@ func checkPolicyCommon(path *field.Path, failure *admissionv1.FailurePolicyType,
 	match *admissionv1.MatchResources, conditions []admissionv1.MatchCondition, variables []admissionv1.Variable) field.ErrorList {
 	errs := checkOptional(path.Child("failurePolicy"), failure, admissionv1.Fail, admissionv1.Ignore)
 	if kind != nil {
-		p := path.Child("paramKind")
-		errs = append(errs, required(p.Child("kind"), kind.Kind)...)
-		if gv, err := schema.ParseGroupVersion(kind.APIVersion); kind.APIVersion == "" {
-			errs = append(errs, field.Required(p.Child("apiVersion"), ""))
-		} else if err != nil || gv.Version == "" {
-			errs = append(errs, field.Invalid(p.Child("apiVersion"), kind.APIVersion, "must be a group and version, such as apps/v1"))
-		}
+		errs = append(errs, checkParamKind(path.Child("paramKind"), kind)...)
 	}
 	if p := path.Child("matchConstraints"); match == nil {
 		errs = append(errs, field.Required(p, ""))
@@ -99,15 +120,49 @@ func checkPolicyCommon(path *field.Path, failure *admissionv1.FailurePolicyType,
 		}
 	}
 	errs = append(errs, checkConditions(path.Child("matchConditions"), conditions)...)
-	names := map[string]bool{}
 	for i, v := range variables {
 		p := path.Child("variables").Index(i)
-		errs = append(errs, required(p.Child("name"), v.Name)...)
-		if names[v.Name] {
-			errs = append(errs, field.Duplicate(p.Child("name"), v.Name))
+		switch {
+		case strings.TrimSpace(v.Name) == "":
+			errs = append(errs, field.Required(p.Child("name"), "name is not specified"))
+		case !celIdentifier(v.Name):
+			errs = append(errs, field.Invalid(p.Child("name"), v.Name, "name is not a valid CEL identifier"))
 		}
-		names[v.Name] = true
 		errs = append(errs, required(p.Child("expression"), strings.TrimSpace(v.Expression))...)
+	}
+	return errs
+}
+
+func celIdentifier(name string) bool {
+	reserved := []string{"true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if",
+		"import", "let", "loop", "package", "namespace", "return", "var", "void", "while"}
+	return len(utilvalidation.IsCIdentifier(name)) == 0 && !slices.Contains(reserved, name)
+}
+
+func checkParamKind(path *field.Path, kind *admissionv1.ParamKind) field.ErrorList {
+	var errs field.ErrorList
+	p := path.Child("apiVersion")
+	gv, err := schema.ParseGroupVersion(kind.APIVersion)
+	switch {
+	case kind.APIVersion == "":
+		errs = append(errs, field.Required(p, ""))
+	case err != nil:
+		errs = append(errs, field.Invalid(p, kind.APIVersion, err.Error()))
+	default:
+		if gv.Group != "" {
+			errs = append(errs, invalid(p, gv.Group, utilvalidation.IsDNS1123Subdomain(gv.Group))...)
+		}
+		if gv.Version == "" {
+			errs = append(errs, field.Invalid(p, kind.APIVersion, "version must be specified"))
+		} else {
+			errs = append(errs, invalid(p, gv.Version, utilvalidation.IsDNS1035Label(gv.Version))...)
+		}
+	}
+	if kind.Kind == "" {
+		return append(errs, field.Required(path.Child("kind"), ""))
+	}
+	for _, text := range utilvalidation.IsDNS1035Label(strings.ToLower(kind.Kind)) {
+		errs = append(errs, field.Invalid(path.Child("kind"), kind.Kind, "may have mixed case, but should otherwise match: "+text))
 	}
 	return errs
 }
@@ -124,6 +179,7 @@ func checkMatchResources(path *field.Path, m *admissionv1.MatchResources) field.
 			p := path.Child(l.name).Index(i)
 			errs = append(errs, checkAdmissionRule(p, &l.rules[i].RuleWithOperations)...)
 			for j, name := range l.rules[i].ResourceNames {
+				errs = append(errs, invalid(p.Child("resourceNames").Index(j), name, validation.ValidatePathSegmentName(name, false))...)
 				if slices.Index(l.rules[i].ResourceNames, name) < j {
 					errs = append(errs, field.Duplicate(p.Child("resourceNames").Index(j), name))
 				}
@@ -145,9 +201,13 @@ func checkPolicyBinding(policy string, ref *admissionv1.ParamRef, match *admissi
 	p := path.Child("paramRef")
 	switch {
 	case ref.Name != "" && ref.Selector != nil:
-		errs = append(errs, field.Forbidden(p.Child("name"), "name and selector are mutually exclusive"))
+		const text = "name and selector are mutually exclusive"
+		errs = append(errs, field.Forbidden(p.Child("name"), text), field.Forbidden(p.Child("selector"), text))
 	case ref.Name == "" && ref.Selector == nil:
 		errs = append(errs, field.Required(p, "one of name or selector must be specified"))
+	}
+	if ref.Name != "" {
+		errs = append(errs, invalid(p.Child("name"), ref.Name, validation.ValidatePathSegmentName(ref.Name, false))...)
 	}
 	errs = append(errs, checkLabelSelector(p.Child("selector"), ref.Selector)...)
 	if ref.ParameterNotFoundAction == nil {
@@ -162,7 +222,7 @@ func checkActions(path *field.Path, actions []admissionv1.ValidationAction) fiel
 	}
 	var errs field.ErrorList
 	for i, a := range actions {
-		errs = append(errs, checkSet(path.Index(i), a, admissionv1.Audit, admissionv1.Deny, admissionv1.Warn)...)
+		errs = append(errs, checkOptional(path.Index(i), &a, admissionv1.Audit, admissionv1.Deny, admissionv1.Warn)...)
 		if slices.Index(actions, a) < i {
 			errs = append(errs, field.Duplicate(path.Index(i), a))
 		}

@@ -17,7 +17,7 @@ const (
 
 func checkWebhook(path *field.Path, w *admissionv1.ValidatingWebhook, names map[string]bool) field.ErrorList {
 	errs := utilvalidation.IsFullyQualifiedName(path.Child("name"), w.Name)
-	if names[w.Name] {
+	if w.Name != "" && names[w.Name] {
 		errs = append(errs, field.Duplicate(path.Child("name"), w.Name))
 	}
 	names[w.Name] = true
@@ -32,7 +32,7 @@ func checkWebhook(path *field.Path, w *admissionv1.ValidatingWebhook, names map[
 	if w.SideEffects == nil {
 		errs = append(errs, field.Required(path.Child("sideEffects"), "must specify one of None, NoneOnDryRun"))
 	} else {
-		errs = append(errs, checkSet(path.Child("sideEffects"), *w.SideEffects, admissionv1.SideEffectClassNone, admissionv1.SideEffectClassNoneOnDryRun)...)
+		errs = append(errs, checkOptional(path.Child("sideEffects"), w.SideEffects, admissionv1.SideEffectClassNone, admissionv1.SideEffectClassNoneOnDryRun)...)
 	}
 	if s := w.TimeoutSeconds; s != nil && (*s < 1 || *s > maxWebhookTimeout) {
 		errs = append(errs, field.Invalid(path.Child("timeoutSeconds"), *s, "the timeout value must be between 1 and 30 seconds"))
@@ -48,10 +48,11 @@ func checkReviewVersions(path *field.Path, versions []string) field.ErrorList {
 	var errs field.ErrorList
 	known := false
 	for i, v := range versions {
-		errs = append(errs, invalid(path.Index(i), v, utilvalidation.IsDNS1035Label(v))...)
 		if slices.Index(versions, v) < i {
 			errs = append(errs, field.Invalid(path.Index(i), v, "duplicate version"))
+			continue
 		}
+		errs = append(errs, invalid(path.Index(i), v, utilvalidation.IsDNS1035Label(v))...)
 		known = known || v == "v1" || v == "v1beta1"
 	}
 	if !known {
@@ -118,18 +119,18 @@ func checkAdmissionRule(path *field.Path, r *admissionv1.RuleWithOperations) fie
 	if len(r.Operations) == 0 {
 		errs = append(errs, field.Required(path.Child("operations"), ""))
 	}
+	if len(r.Operations) > 1 && slices.Contains(r.Operations, admissionv1.OperationAll) {
+		errs = append(errs, field.Invalid(path.Child("operations"), r.Operations, "if '*' is present, must not specify other operations"))
+	}
 	for i, op := range r.Operations {
-		if op == admissionv1.OperationAll && len(r.Operations) > 1 {
-			errs = append(errs, field.Invalid(path.Child("operations"), r.Operations, "if '*' is present, must not specify other operations"))
-		}
-		errs = append(errs, checkSet(path.Child("operations").Index(i), op, admissionv1.OperationAll, admissionv1.Connect,
+		errs = append(errs, checkOptional(path.Child("operations").Index(i), &op, admissionv1.OperationAll, admissionv1.Connect,
 			admissionv1.Create, admissionv1.Delete, admissionv1.Update)...)
 	}
 	for _, l := range []struct {
 		name  string
 		list  []string
 		empty bool
-	}{{"apiGroups", r.APIGroups, true}, {"apiVersions", r.APIVersions, false}, {"resources", r.Resources, false}} {
+	}{{"apiGroups", r.APIGroups, true}, {"apiVersions", r.APIVersions, false}} {
 		p := path.Child(l.name)
 		if len(l.list) == 0 {
 			errs = append(errs, field.Required(p, ""))
@@ -143,7 +144,45 @@ func checkAdmissionRule(path *field.Path, r *admissionv1.RuleWithOperations) fie
 			}
 		}
 	}
+	errs = append(errs, checkRuleResources(path.Child("resources"), r.Resources)...)
 	return append(errs, checkOptional(path.Child("scope"), r.Scope, admissionv1.AllScopes, admissionv1.ClusterScope, admissionv1.NamespacedScope)...)
+}
+
+// checkRuleResources wants resources, "resource/subresource", or a wildcard in
+// the place of one or of both, that says nothing which another says, too.
+func checkRuleResources(path *field.Path, list []string) field.ErrorList {
+	if len(list) == 0 {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	all, every := map[string]bool{}, map[string]bool{} // the x of x/* and of */x
+	plain := false
+	for i, s := range list {
+		if s == "" {
+			errs = append(errs, field.Required(path.Index(i), ""))
+			continue
+		}
+		kind, sub, ok := strings.Cut(s, "/")
+		if !ok {
+			plain = plain || s != "*"
+			continue
+		}
+		if all[kind] {
+			errs = append(errs, field.Invalid(path.Index(i), s, "if '"+kind+"/*' is present, must not specify "+s))
+		}
+		if every[sub] {
+			errs = append(errs, field.Invalid(path.Index(i), s, "if '*/"+sub+"' is present, must not specify "+s))
+		}
+		all[kind] = all[kind] || sub == "*"
+		every[sub] = every[sub] || kind == "*"
+	}
+	if len(list) > 1 && slices.Contains(list, "*/*") {
+		errs = append(errs, field.Invalid(path, list, "if '*/*' is present, must not specify other resources"))
+	}
+	if plain && slices.Contains(list, "*") {
+		errs = append(errs, field.Invalid(path, list, "if '*' is present, must not specify other resources without subresources"))
+	}
+	return errs
 }
 
 // checkConditions checks all but the expressions, which the caller compiles.
