@@ -113,6 +113,31 @@ func TestDeadClient(t *testing.T) {
 	}
 }
 
+// TestAwake: connections that have been quiet for long are replaced.
+func TestAwake(t *testing.T) {
+	address, id := serve(t, func(http.ResponseWriter, *http.Request) {})
+	l := &lane{name: "test", prog: &program{address: address}}
+	if err := l.connect(id, 2); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, c := range l.conns {
+			c.close()
+		}
+	}()
+	first := l.conns[0]
+	if err := l.awake(); err != nil || l.conns[0] != first || len(l.conns) != 2 {
+		t.Errorf("a connection in use is replaced: %v", err)
+	}
+	l.used = l.used.Add(-idleAfter)
+	if err := l.awake(); err != nil || l.conns[0] == first || len(l.conns) != 2 {
+		t.Errorf("an idle connection is kept: %v", err)
+	}
+	if _, err := l.call(l.conns[0], &request{method: "GET", path: "/"}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRefused: a server that says no ends the run with its words.
 func TestRefused(t *testing.T) {
 	address, id := serve(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not today", http.StatusForbidden) })

@@ -26,7 +26,13 @@ type lane struct {
 	kind  *kind
 	work  *workload
 	sizes sizes // of its answers, by row
+	id    *identities
+	used  time.Time // when the connections were last taken up
 }
+
+// idleAfter is when a lane's connections are replaced before they are used: a
+// server closes those that were quiet for long, while others had their turn.
+const idleAfter = 20 * time.Second
 
 // sample is one measurement of one row on one lane.
 type sample struct {
@@ -90,6 +96,7 @@ func (m meter) end(ops int) (sample, error) {
 
 // connect opens the lane's connections as user bench.
 func (l *lane) connect(id *identities, n int) error {
+	l.id, l.used = id, time.Now()
 	for range n {
 		c, err := dial(l.prog.address, id.client(id.bench))
 		if err != nil {
@@ -100,6 +107,20 @@ func (l *lane) connect(id *identities, n int) error {
 	return nil
 }
 
+// awake replaces connections that may have been closed for being idle.
+func (l *lane) awake() error {
+	if time.Since(l.used) < idleAfter {
+		l.used = time.Now()
+		return nil
+	}
+	n := len(l.conns)
+	for _, c := range l.conns {
+		c.close()
+	}
+	l.conns = nil
+	return l.connect(l.id, n)
+}
+
 // run sends requests from so many workers, spread over the lane's connections,
 // and measures. make makes the i-th request before the measurement begins.
 // Each is answered with a status below 300, or the run ends.
@@ -107,6 +128,9 @@ func (l *lane) run(ctx context.Context, ops, workers int, make_ func(i int) *req
 	requests := make([]*request, ops)
 	for i := range requests {
 		requests[i] = make_(i)
+	}
+	if err := l.awake(); err != nil {
+		return sample{}, err
 	}
 	m, err := l.begin()
 	if err != nil {

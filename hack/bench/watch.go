@@ -72,6 +72,9 @@ func (l *lane) watchFromNow() (*request, error) {
 	if l.name == laneFloor {
 		return l.work.watch(""), nil
 	}
+	if err := l.awake(); err != nil {
+		return nil, err
+	}
 	a, err := l.conns[0].do(l.work.patch(member(0), 0), true)
 	if err != nil {
 		return nil, err
@@ -279,6 +282,9 @@ func (a *audience) deadWatcher(address string, id *identities) (*conn, error) {
 
 // paced sends patches at an even rate and returns when each was answered.
 func (p *phase) paced(ctx context.Context, ln *lane, n int) ([]time.Time, error) {
+	if err := ln.awake(); err != nil {
+		return nil, err
+	}
 	patch := p.patches(ln)
 	answered := make([]time.Time, n)
 	tick := time.NewTicker(time.Second / pacedRate)
