@@ -9,7 +9,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"coracle/pkg/auth"
 	"coracle/pkg/registry"
@@ -42,20 +41,23 @@ func (s *Server) serveReview(w http.ResponseWriter, r *http.Request, sv served, 
 
 func (s *Server) review(ctx context.Context, sv served, req registry.Request, obj runtime.Object) error {
 	user, _ := auth.UserFrom(ctx)
-	var errs field.ErrorList
+	if o, ok := obj.(*authorizationv1.LocalSubjectAccessReview); ok && o.Namespace == "" {
+		o.Namespace = req.Namespace
+	} else if ok && o.Namespace != req.Namespace {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	if sv.res.Nameless {
+		if errs := sv.res.CheckCreate(ctx, obj); len(errs) > 0 {
+			return apierrors.NewInvalid(sv.gvk().GroupKind(), "", errs)
+		}
+	}
 	switch o := obj.(type) {
 	case *authorizationv1.SubjectAccessReview:
-		if errs = auth.ValidateAccessReview(&o.Spec, ""); len(errs) == 0 {
-			o.Status = auth.ReviewAccess(ctx, s.cfg.Authorizer, &o.Spec)
-		}
+		o.Status = auth.ReviewAccess(ctx, s.cfg.Authorizer, &o.Spec)
 	case *authorizationv1.LocalSubjectAccessReview:
-		if errs = auth.ValidateAccessReview(&o.Spec, req.Namespace); len(errs) == 0 {
-			o.Status = auth.ReviewAccess(ctx, s.cfg.Authorizer, &o.Spec)
-		}
+		o.Status = auth.ReviewAccess(ctx, s.cfg.Authorizer, &o.Spec)
 	case *authorizationv1.SelfSubjectAccessReview:
-		if errs = auth.ValidateSelfAccessReview(&o.Spec); len(errs) == 0 {
-			o.Status = auth.ReviewSelfAccess(ctx, s.cfg.Authorizer, user, &o.Spec)
-		}
+		o.Status = auth.ReviewSelfAccess(ctx, s.cfg.Authorizer, user, &o.Spec)
 	case *authorizationv1.SelfSubjectRulesReview:
 		if o.Spec.Namespace == "" {
 			return apierrors.NewBadRequest("no namespace on request: spec.namespace must name the namespace to list rules for")
@@ -76,9 +78,6 @@ func (s *Server) review(ctx context.Context, sv served, req registry.Request, ob
 		o.Status = auth.ReviewToken(ctx, s.cfg.Tokens, s.cfg.Tokens.Audiences(), &o.Spec)
 	default:
 		return s.createUnstored(ctx, sv, req, obj)
-	}
-	if len(errs) > 0 {
-		return apierrors.NewInvalid(sv.gvk().GroupKind(), "", errs)
 	}
 	return nil
 }

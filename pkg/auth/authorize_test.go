@@ -184,38 +184,6 @@ func TestReviewAccess(t *testing.T) {
 	}
 }
 
-func TestValidateAccessReview(t *testing.T) {
-	r := func(ns string) *authorizationv1.ResourceAttributes {
-		return &authorizationv1.ResourceAttributes{Namespace: ns, Verb: "get", Resource: "pods"}
-	}
-	n := &authorizationv1.NonResourceAttributes{Path: "/x", Verb: "get"}
-	for _, tc := range []struct {
-		name      string
-		spec      authorizationv1.SubjectAccessReviewSpec
-		namespace string
-		fields    string
-	}{
-		{"resource", authorizationv1.SubjectAccessReviewSpec{User: "a", ResourceAttributes: r("x")}, "", ""},
-		{"path", authorizationv1.SubjectAccessReviewSpec{Groups: []string{"a"}, NonResourceAttributes: n}, "", ""},
-		{"neither", authorizationv1.SubjectAccessReviewSpec{User: "a"}, "", "spec.resourceAttributes"},
-		{"both", authorizationv1.SubjectAccessReviewSpec{User: "a", ResourceAttributes: r("x"), NonResourceAttributes: n}, "", "spec.resourceAttributes"},
-		{"nobody", authorizationv1.SubjectAccessReviewSpec{ResourceAttributes: r("x")}, "", "spec.user"},
-		{"local", authorizationv1.SubjectAccessReviewSpec{User: "a", ResourceAttributes: r("x")}, "x", ""},
-		{"local elsewhere", authorizationv1.SubjectAccessReviewSpec{User: "a", ResourceAttributes: r("y")}, "x", "spec.resourceAttributes.namespace"},
-		{"local path", authorizationv1.SubjectAccessReviewSpec{User: "a", NonResourceAttributes: n}, "x", "spec.nonResourceAttributes"},
-		{"empty selector", authorizationv1.SubjectAccessReviewSpec{User: "a", ResourceAttributes: &authorizationv1.ResourceAttributes{
-			LabelSelector: &authorizationv1.LabelSelectorAttributes{}}}, "", "spec.resourceAttributes.labelSelector.requirements"},
-	} {
-		var got []string
-		for _, e := range ValidateAccessReview(&tc.spec, tc.namespace) {
-			got = append(got, e.Field)
-		}
-		if strings.Join(got, " ") != tc.fields {
-			t.Errorf("%s: %v", tc.name, got)
-		}
-	}
-}
-
 func TestReviewToken(t *testing.T) {
 	api := []string{"api"}
 	got := ReviewToken(t.Context(), tokens{}, api, &authenticationv1.TokenReviewSpec{Token: "good:ann"})

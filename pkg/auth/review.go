@@ -3,13 +3,11 @@ package auth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // ReviewAccess answers a SubjectAccessReview: whether the user it names may do
@@ -79,43 +77,6 @@ func ReviewAttributes(u *User, r *authorizationv1.ResourceAttributes, n *authori
 	a.FieldSelector, fieldErr = fieldRequirements(r.FieldSelector)
 	a.LabelSelector, labelErr = labelRequirements(r.LabelSelector)
 	return a, errors.Join(fieldErr, labelErr)
-}
-
-// ValidateAccessReview checks a SubjectAccessReview's or
-// LocalSubjectAccessReview's spec. namespace is that of the request, empty for
-// a SubjectAccessReview.
-func ValidateAccessReview(spec *authorizationv1.SubjectAccessReviewSpec, namespace string) field.ErrorList {
-	path := field.NewPath("spec")
-	errs := validateWhat(path, spec.ResourceAttributes, spec.NonResourceAttributes)
-	if spec.User == "" && len(spec.Groups) == 0 {
-		errs = append(errs, field.Invalid(path.Child("user"), spec.User, "at least one of user or group must be specified"))
-	}
-	if namespace == "" {
-		return errs
-	}
-	if spec.NonResourceAttributes != nil {
-		errs = append(errs, field.Invalid(path.Child("nonResourceAttributes"), spec.NonResourceAttributes, "disallowed on this kind of request"))
-	}
-	if r := spec.ResourceAttributes; r != nil && r.Namespace != namespace {
-		errs = append(errs, field.Invalid(path.Child("resourceAttributes", "namespace"), r.Namespace, fmt.Sprintf("must match the namespace of the request, %q", namespace)))
-	}
-	return errs
-}
-
-// ValidateSelfAccessReview checks a SelfSubjectAccessReview's spec.
-func ValidateSelfAccessReview(spec *authorizationv1.SelfSubjectAccessReviewSpec) field.ErrorList {
-	return validateWhat(field.NewPath("spec"), spec.ResourceAttributes, spec.NonResourceAttributes)
-}
-
-func validateWhat(path *field.Path, r *authorizationv1.ResourceAttributes, n *authorizationv1.NonResourceAttributes) field.ErrorList {
-	var errs field.ErrorList
-	if (r == nil) == (n == nil) {
-		errs = append(errs, field.Invalid(path.Child("resourceAttributes"), r, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
-	}
-	if r != nil {
-		errs = append(errs, validateSelectors(path.Child("resourceAttributes"), r)...)
-	}
-	return errs
 }
 
 // ReviewRules answers a SelfSubjectRulesReview of u. namespace is the spec's

@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // fieldRequirements returns the requirements of a review's field selector that
@@ -79,28 +78,4 @@ func labelRequirements(s *authorizationv1.LabelSelectorAttributes) (labels.Requi
 		out = append(out, *req)
 	}
 	return out, errors.Join(errs...)
-}
-
-// validateSelectors refuses selectors of which it is unclear what is meant.
-// Unknown operators pass: the review reports them.
-func validateSelectors(path *field.Path, r *authorizationv1.ResourceAttributes) field.ErrorList {
-	var errs field.ErrorList
-	if s := r.FieldSelector; s != nil {
-		errs = append(errs, exactlyOne(path.Child("fieldSelector"), s.RawSelector, len(s.Requirements))...)
-	}
-	if s := r.LabelSelector; s != nil {
-		errs = append(errs, exactlyOne(path.Child("labelSelector"), s.RawSelector, len(s.Requirements))...)
-	}
-	return errs
-}
-
-func exactlyOne(path *field.Path, raw string, requirements int) field.ErrorList {
-	switch {
-	case raw != "" && requirements > 0:
-		return field.ErrorList{field.Invalid(path.Child("rawSelector"), raw, "may not specify both rawSelector and requirements")}
-	case raw == "" && requirements == 0:
-		return field.ErrorList{field.Required(path.Child("requirements"), "one of requirements or rawSelector must be specified")}
-	default:
-		return nil
-	}
 }

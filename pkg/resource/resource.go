@@ -52,6 +52,9 @@ type Resource struct {
 	// Computed says that objects are made for each request and never stored
 	// (ComponentStatus); such a resource has the verbs get and list at most.
 	Computed bool
+	// Nameless says that objects have no name: they are answered, not stored,
+	// and what their metadata may hold is for Validate to say.
+	Nameless bool
 	// Deprecated is the warning that every request of the resource's own version
 	// gets; empty for most.
 	Deprecated string

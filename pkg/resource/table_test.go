@@ -63,7 +63,7 @@ func stamp(r *Resource, obj runtime.Object) {
 	if r.Default != nil {
 		r.Default(obj)
 	}
-	if m, err := meta.Accessor(obj); err == nil {
+	if m, err := meta.Accessor(obj); err == nil && !r.Nameless {
 		m.SetCreationTimestamp(metav1.NewTime(testNow.Add(-time.Hour)))
 		m.SetUID("u-1")
 		if r.HasGeneration {

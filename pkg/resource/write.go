@@ -76,7 +76,10 @@ func (r *Resource) CheckCreate(ctx context.Context, obj runtime.Object) field.Er
 	if err != nil {
 		return field.ErrorList{field.InternalError(path, err)}
 	}
-	errs := validation.ValidateObjectMetaAccessor(acc, r.Namespaced, r.nameRule(), path)
+	var errs field.ErrorList
+	if !r.Nameless {
+		errs = validation.ValidateObjectMetaAccessor(acc, r.Namespaced, r.nameRule(), path)
+	}
 	if r.Check != nil {
 		return append(errs, r.Check(ctx, obj, nil, "")...)
 	}
