@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	validation "k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
@@ -179,7 +179,7 @@ func checkMatchResources(path *field.Path, m *admissionv1.MatchResources) field.
 			p := path.Child(l.name).Index(i)
 			errs = append(errs, checkAdmissionRule(p, &l.rules[i].RuleWithOperations)...)
 			for j, name := range l.rules[i].ResourceNames {
-				errs = append(errs, invalid(p.Child("resourceNames").Index(j), name, validation.ValidatePathSegmentName(name, false))...)
+				errs = append(errs, invalid(p.Child("resourceNames").Index(j), name, content.IsPathSegmentName(name))...)
 				if slices.Index(l.rules[i].ResourceNames, name) < j {
 					errs = append(errs, field.Duplicate(p.Child("resourceNames").Index(j), name))
 				}
@@ -207,7 +207,7 @@ func checkPolicyBinding(policy string, ref *admissionv1.ParamRef, match *admissi
 		errs = append(errs, field.Required(p, "one of name or selector must be specified"))
 	}
 	if ref.Name != "" {
-		errs = append(errs, invalid(p.Child("name"), ref.Name, validation.ValidatePathSegmentName(ref.Name, false))...)
+		errs = append(errs, invalid(p.Child("name"), ref.Name, content.IsPathSegmentName(ref.Name))...)
 	}
 	errs = append(errs, checkLabelSelector(p.Child("selector"), ref.Selector)...)
 	if ref.ParameterNotFoundAction == nil {
