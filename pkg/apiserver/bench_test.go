@@ -8,7 +8,9 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -190,6 +192,68 @@ func BenchmarkReadList(b *testing.B) {
 	for name, media := range map[string]string{"json": jsonMedia, "protobuf": protobufMedia, "table": tableMedia, "partial": partialMedia} {
 		b.Run(name, func(b *testing.B) { s.read(b, configMaps(""), media, 2) })
 	}
+}
+
+// BenchmarkLargeLists reads ten lists of 100 MB at once, and reports how much
+// anonymous memory that takes beside what the objects take. The goal is 64 MB.
+func BenchmarkLargeLists(b *testing.B) {
+	s := newBenchServer(b)
+	const objects, lists = 1000, 10
+	text := strings.Repeat("0123456789abcdef", 100<<10/16)
+	for i := range objects {
+		s.makeLarge(b, fmt.Sprintf("large-%04d", i), text)
+	}
+	for name, media := range map[string]string{"json": jsonMedia, "protobuf": protobufMedia} {
+		b.Run(name, func(b *testing.B) {
+			var most int
+			for b.Loop() {
+				g := startLoad(b, load{URL: s.url + configMaps(""), Accept: media, Cert: s.cert, Key: s.key, Conns: 5, Workers: lists, Requests: lists})
+				debug.FreeOSMemory()
+				before := anonymous(b)
+				done := make(chan int)
+				go func() {
+					peak := 0
+					for {
+						select {
+						case <-done:
+							done <- peak
+							return
+						case <-time.After(2 * time.Millisecond):
+							peak = max(peak, anonymous(b)-before)
+						}
+					}
+				}()
+				g.begin(b)
+				g.end(b)
+				done <- 0
+				most = max(most, <-done)
+			}
+			b.ReportMetric(float64(most)/1024, "MiB-more")
+		})
+	}
+}
+
+func (s *benchServer) makeLarge(b *testing.B, name, text string) {
+	if _, err := s.Client.CoreV1().ConfigMaps("default").Create(b.Context(), configMap(name, "text", text), metav1.CreateOptions{}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// anonymous is the process's anonymous memory in KiB.
+func anonymous(b *testing.B) int {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Error(err)
+		return 0
+	}
+	var kib int
+	for line := range strings.Lines(string(status)) {
+		if _, err := fmt.Sscanf(line, "RssAnon: %d kB", &kib); err == nil {
+			return kib
+		}
+	}
+	b.Error("the kernel does not tell the anonymous memory")
+	return 0
 }
 
 // BenchmarkFanOut makes 500 patches by 16 writers with 200 watchers over 4

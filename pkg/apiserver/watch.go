@@ -52,12 +52,40 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 	defer watcher.Close()
 	stream := &watchStream{sink: newHTTPSink(w, rep), sv: sv, rep: rep, buffers: &s.buffers, legacy: opts.LegacyInitial(), now: s.now, counted: s.metrics.watched(sv)}
 	stream.initial = opts.Initial()
+	if wantsWebSocket(r) {
+		socket, watched, end, err := openSocket(w, r, ctx, rep)
+		if err != nil {
+			return
+		}
+		defer end()
+		stream.sink, ctx = socket, watched
+	}
+	defer unblock(ctx, stream.sink)()
 	if !stream.sink.begin() {
 		return
 	}
 	stream.run(ctx, watcher)
 	if stream.timeUp && opts.Bookmarks && !stream.initial && r.Context().Err() == nil {
 		stream.last(watcher.Bookmark())
+	}
+}
+
+// lastWrite is how long a stream whose time is up may still write.
+const lastWrite = 5 * time.Second
+
+// unblock ends the writes to a client that takes nothing when the time of its
+// watch is up. The result must be called before the handler returns.
+func unblock(ctx context.Context, to sink) (done func()) {
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		to.limit(time.Now().Add(lastWrite))
+	})
+	return func() {
+		if !stop() {
+			<-ended
+		}
+		to.limit(time.Time{}) // a connection of HTTP/1 serves further requests
 	}
 }
 
@@ -78,6 +106,9 @@ type sink interface {
 	send(frames []byte, slow bool) bool
 	// perFrame says that each send must be one frame.
 	perFrame() bool
+	// limit sets a deadline on the writes from now on. Unlike all else it may be
+	// called while another goroutine sends.
+	limit(t time.Time)
 }
 
 // httpSink streams frames in the body of an answer.
@@ -121,6 +152,8 @@ func (s *httpSink) send(frames []byte, slow bool) bool {
 }
 
 func (s *httpSink) perFrame() bool { return false }
+
+func (s *httpSink) limit(t time.Time) { limitWrites(s.w, t) }
 
 // watchStream writes one watch to one client.
 type watchStream struct {

@@ -78,6 +78,10 @@ const (
 	// readHeaderTimeout and maxHeaderBytes bound what an unknown peer costs.
 	readHeaderTimeout = 10 * time.Second
 	maxHeaderBytes    = 64 << 10
+	// A connection on which nothing came for pingAfter is asked for a sign of
+	// life, and closed with all its watches when none comes within pingLimit.
+	pingAfter = 30 * time.Second
+	pingLimit = 15 * time.Second
 )
 
 // Serve composes a control plane, listens with TLS and runs until ctx ends.
@@ -140,7 +144,7 @@ func closeQuietly(l net.Listener) {
 func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, listeners []net.Listener) error {
 	server := &http.Server{
 		Handler: cp.whenReady(), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes,
-		IdleTimeout: 90 * time.Second, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		IdleTimeout: 90 * time.Second, HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit}, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cp.Run(ctx) })

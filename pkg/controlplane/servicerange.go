@@ -27,6 +27,9 @@ func (cp *ControlPlane) serviceRange(ctx context.Context) error {
 		return err
 	}
 	req := registry.Request{Resource: cp.resource(gvr), Name: defaultServiceCIDR, Subresource: "status"}
+	if ready, err := cp.rangeReady(ctx, req); err != nil || ready {
+		return err
+	}
 	_, _, err = cp.registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		cidr := current.(*networkingv1.ServiceCIDR)
 		if meta.FindStatusCondition(cidr.Status.Conditions, networkingv1.ServiceCIDRConditionReady) == nil {
@@ -38,4 +41,20 @@ func (cp *ControlPlane) serviceRange(ctx context.Context) error {
 		return cidr, nil
 	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: bootstrapManager}})
 	return err
+}
+
+// rangeReady says that the range is ready already. A start that writes nothing
+// needs no schemas, whose reading takes longer than all the rest of it.
+func (cp *ControlPlane) rangeReady(ctx context.Context, req registry.Request) (bool, error) {
+	req.Subresource = ""
+	stored, err := cp.registry.Get(ctx, req, "")
+	if err != nil {
+		return false, err
+	}
+	obj, err := registry.Shared(req.Resource, stored)
+	if err != nil {
+		return false, err
+	}
+	conditions := obj.(*networkingv1.ServiceCIDR).Status.Conditions
+	return meta.FindStatusCondition(conditions, networkingv1.ServiceCIDRConditionReady) != nil, nil
 }
