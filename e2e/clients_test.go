@@ -13,6 +13,7 @@ import (
 // and Helm, built from their published modules (hack/clients).
 func (s *suite) stockClients() {
 	s.kubectl()
+	s.custom()
 	s.explain()
 	s.helm()
 }
@@ -51,12 +52,34 @@ func (s *suite) kubectl() {
 		{"auth can-i create pods", "yes"},
 		{"auth whoami", "system:masters"},
 		{"get --raw /readyz", "^ok$"},
-		{"drain e2e-3 --ignore-daemonsets --force --delete-emptydir-data --timeout=60s", "drained"},
+		{"drain e2e-3 --pod-selector=app=stock --ignore-daemonsets --delete-emptydir-data --timeout=60s", "drained"},
 		{"get node e2e-3", "SchedulingDisabled"},
 		{"uncordon e2e-3", "uncordoned"},
 		{"delete deployment,service stock", "deleted"},
 		{"delete pod stock --now --ignore-not-found", ""},
 	})
+}
+
+// custom brings a kind of its own, and takes it away.
+func (s *suite) custom() {
+	s.follow("kubectl", []line{
+		{"apply -f e2e/testdata/custom/definition.yaml", "created"},
+		{"wait --for=condition=Established crd/boats.example.com --timeout=30s", "condition met"},
+		{"apply -f e2e/testdata/custom/boat.yaml", "boat.example.com/coracle created"},
+		{"get bt", "coracle +1"},
+		{"get boat coracle -o jsonpath={.spec.colour}", "^black$"},
+		{"explain boat.spec.seats", "How many people"},
+		{"patch boat coracle --type=merge -p {\"spec\":{\"seats\":2}}", "patched"},
+		{"apply --server-side --force-conflicts -f e2e/testdata/custom/boat.yaml", "serverside-applied"},
+	})
+	out, err := s.program("", "kubectl", "patch", "boat", "coracle", "--type=merge", "-p", `{"spec":{"seats":20}}`)
+	if err == nil || !strings.Contains(out, "big boats are white") {
+		s.t.Errorf("a boat against the rules: %v\n%s", err, out)
+	}
+	s.follow("kubectl", []line{{"delete crd boats.example.com --timeout=60s", "deleted"}})
+	if out, err := s.program("", "kubectl", "get", "boats"); err == nil || !strings.Contains(out, "could not find the requested resource") {
+		s.t.Errorf("the kind is gone, and: %v\n%s", err, out)
+	}
 }
 
 // explain asks for the documentation of every kind there is.
@@ -94,6 +117,12 @@ func (s *suite) helm() {
 	s.eventually("the release's page says what the upgrade set", 30*time.Second, func(context.Context) error {
 		_, err := s.program("", "kubectl", "exec", "deployment/greeter", "--", "sh", "-c", "wget -q -O - http://greeter | grep welcome")
 		return err
+	})
+	s.follow("kubectl", []line{
+		{"get --raw /api/v1/namespaces/default/services/greeter:80/proxy/", "welcome"},
+		{"get ipaddresses", "10.96.0.1 "},
+		{"get servicecidrs", "kubernetes +10.96.0.0/16"},
+		{"get componentstatuses", "etcd-0 +Healthy"},
 	})
 	s.follow("helm", []line{
 		{"rollback greeter 1 --wait --timeout 60s", "Rollback was a success"},
