@@ -210,7 +210,7 @@ func (f *filler) fill(v reflect.Value, depth int) {
 		}
 		return
 	case *metav1.FieldsV1:
-		p.Raw = []byte([]string{`{}`, `{"f:metadata":{"f:labels":{".":{},"f:a<b":{}}}}`, `{"f:x": {}}`, `{"f:a":{},"f:b":{}}`, `{"v:\"ä\"":{}}`}[f.rnd.IntN(5)])
+		p.SetRawString([]string{`{}`, `{"f:metadata":{"f:labels":{".":{},"f:a<b":{}}}}`, `{"f:x": {}}`, `{"f:a":{},"f:b":{}}`, `{"v:\"ä\"":{}}`}[f.rnd.IntN(5)])
 		return
 	case *runtime.RawExtension:
 		p.Raw = []byte(`{"kind":"X", "a":["<b>"]}`)
