@@ -98,7 +98,8 @@ func (r *report) memory(p *phase) {
 }
 
 func (r *report) bigLists(p *phase) {
-	r.Sections = append(r.Sections, section{Title: p.title, Lines: []line{
+	notes := []string{"what a server's heap has free after it was filled is used first and not counted: beside it, look at the CPU of one list"}
+	r.Sections = append(r.Sections, section{Title: p.title, Notes: notes, Lines: []line{
 		{Name: "more anonymous memory, all together", Unit: "MiB", AtMost: 64, Values: medians(p.figures[rowBigLists], same)},
 		{Name: "until all are read", Unit: "ms wall", Values: medians(p.samples[rowBigLists], func(s sample) float64 { return s.wall.Seconds() * 1000 })},
 		{Name: "one list", Unit: "ms CPU", Values: medians(p.samples[rowBigLists], func(s sample) float64 { return s.perOp() / 1000 })},
