@@ -89,6 +89,8 @@ func readError(err error, res *resource.Resource, name string) error {
 		return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d", expired.Revision))
 	case errors.Is(err, storage.ErrCompacted):
 		return apierrors.NewResourceExpired("the resourceVersion is too old: its history has been compacted")
+	case errors.Is(err, cache.ErrNotReached):
+		return apierrors.NewTimeoutError("the server is behind its store: try again", 1)
 	}
 	return storageError(err, res, name)
 }

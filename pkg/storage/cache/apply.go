@@ -289,10 +289,11 @@ func (h *waiters) Pop() any {
 	return w
 }
 
-// errNotReached says that a revision was not applied within the time given.
-var errNotReached = errors.New("the revision has not been reached in time")
+// ErrNotReached says that the cache did not apply a revision within the time
+// given: its feed is behind the store, and the caller may try again.
+var ErrNotReached = errors.New("the revision has not been reached in time")
 
-// waitApplied blocks until rev has been applied: nil, or errNotReached after
+// waitApplied blocks until rev has been applied: nil, or ErrNotReached after
 // the limit, or the error of ctx. While it waits it asks the store for progress
 // marks, since a revision of a key outside the prefix shows itself only there.
 func (c *Cache) waitApplied(ctx context.Context, rev storage.Revision, limit time.Duration) error {
@@ -318,7 +319,7 @@ func (c *Cache) waitApplied(ctx context.Context, rev storage.Revision, limit tim
 	for pause := firstNudge; ; pause = nudgeEvery {
 		left := deadline.Sub(c.cfg.Clock.Now())
 		if left <= 0 {
-			return errNotReached
+			return ErrNotReached
 		}
 		timer := c.cfg.Clock.NewTimer(min(pause, left))
 		select {

@@ -97,7 +97,7 @@ func (c *Cache) await(ctx context.Context, read Read) (behind bool, err error) {
 		}
 	}
 	err = c.waitApplied(ctx, rev, tooLargeWait)
-	if errors.Is(err, errNotReached) {
+	if errors.Is(err, ErrNotReached) {
 		return true, nil
 	}
 	return false, err
@@ -106,7 +106,7 @@ func (c *Cache) await(ctx context.Context, read Read) (behind bool, err error) {
 // reach waits until a revision that a client named has been applied.
 func (c *Cache) reach(ctx context.Context, rev storage.Revision) error {
 	err := c.waitApplied(ctx, rev, tooLargeWait)
-	if errors.Is(err, errNotReached) {
+	if errors.Is(err, ErrNotReached) {
 		return &TooLargeError{Asked: rev, Current: c.Revision(), RetryAfter: time.Second}
 	}
 	return err
@@ -134,7 +134,7 @@ func (c *Cache) present(ctx context.Context, k *kind, read Read) (st *kindState,
 		return nil, 0, behind, err
 	}
 	st, rev, err = c.settled(ctx, k)
-	if !errors.Is(err, errNotReached) {
+	if !errors.Is(err, ErrNotReached) {
 		return st, rev, false, err
 	}
 	// The kind was read anew, and the feed is silent since.

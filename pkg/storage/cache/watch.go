@@ -60,7 +60,7 @@ type Watcher struct {
 // Watch opens a watch of the objects under prefix, which is a kind's prefix or
 // begins with one. A revision in the future is waited for, except that an
 // initial state must be there within three seconds. Errors: *TooLargeError,
-// *CorruptError (only with Initial), ErrNoKind. That the history is gone is
+// ErrNotReached, *CorruptError (only with Initial), ErrNoKind. That the history is gone is
 // told by the first Next.
 func (c *Cache) Watch(ctx context.Context, prefix string, opts WatchOptions) (*Watcher, error) {
 	k, err := c.kindOf(ctx, prefix)
@@ -89,7 +89,7 @@ func (w *Watcher) start(ctx context.Context) error {
 	}
 	behind, err := w.cache.await(ctx, read)
 	if err == nil && behind {
-		err = fmt.Errorf("the watch cache is behind the store, try again: %w", errNotReached)
+		err = fmt.Errorf("the watch cache is behind the store, try again: %w", ErrNotReached)
 	}
 	if err == nil && w.opts.Consistent {
 		err = w.cache.reach(ctx, w.opts.From)
