@@ -53,7 +53,7 @@ clients: ## Stock kubectl and Helm of the pinned versions, for the end-to-end ru
 
 bench: bench-api bench-node ## What was measured beside its reference.
 
-bench-api: ## The API server beside a reference and a floor; ARGS="-quick" takes a minute.
+bench-api: ## The API server beside a reference and a floor; ARGS=-quick takes two minutes.
 	$(GO) build -ldflags "-s -w" -o bin/ ./cmd/apiserver
 	$(GO) -C hack/bench build -o ../../bin/bench/ ./etcd ./floor ./reference
 	$(GO) -C hack/bench run . $(ARGS)
