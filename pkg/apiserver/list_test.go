@@ -115,11 +115,14 @@ func (s *server) wantZipped(t *testing.T, path, media string) {
 	t.Helper()
 	plain := s.must(t, 200, "GET", path, "", accept(media)).body
 	a := s.must(t, 200, "GET", path, "", accept(media), header{"Accept-Encoding", "gzip"})
-	// A table has ages: it is compared within one second.
-	for again := s.must(t, 200, "GET", path, "", accept(media)).body; !bytes.Equal(again, plain); {
+	// A table has ages: it is compared with one of the same second.
+	for range 10 {
+		again := s.must(t, 200, "GET", path, "", accept(media)).body
+		if bytes.Equal(again, plain) {
+			break
+		}
 		plain = again
 		a = s.must(t, 200, "GET", path, "", accept(media), header{"Accept-Encoding", "gzip"})
-		again = s.must(t, 200, "GET", path, "", accept(media)).body
 	}
 	if a.header.Get("Content-Encoding") == "" {
 		if len(plain) >= 128<<10 || !bytes.Equal(a.body, plain) {
