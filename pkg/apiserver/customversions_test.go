@@ -98,7 +98,16 @@ func (s *server) stored(ctx context.Context, key string) (string, error) {
 // converter is a conversion webhook between size and width.
 func converter(t *testing.T, spoil func(*apiextensionsv1.ConversionResponse)) string {
 	t.Helper()
-	hook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	hook := httptest.NewTLSServer(answering(t, spoil))
+	t.Cleanup(hook.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw})
+	return fmt.Sprintf(`{"strategy":"Webhook","webhook":{"conversionReviewVersions":["v1"],"clientConfig":{"url":%q,"caBundle":%q}}}`,
+		hook.URL+"/convert", base64.StdEncoding.EncodeToString(ca))
+}
+
+// answering is what a converter does.
+func answering(t *testing.T, spoil func(*apiextensionsv1.ConversionResponse)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		var review apiextensionsv1.ConversionReview
 		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -130,11 +139,7 @@ func converter(t *testing.T, spoil func(*apiextensionsv1.ConversionResponse)) st
 		if err := json.NewEncoder(w).Encode(review); err != nil {
 			t.Errorf("answer: %v", err)
 		}
-	}))
-	t.Cleanup(hook.Close)
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw})
-	return fmt.Sprintf(`{"strategy":"Webhook","webhook":{"conversionReviewVersions":["v1"],"clientConfig":{"url":%q,"caBundle":%q}}}`,
-		hook.URL+"/convert", base64.StdEncoding.EncodeToString(ca))
+	}
 }
 
 func TestCustomVersionsWithWebhook(t *testing.T) {

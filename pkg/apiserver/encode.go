@@ -91,7 +91,7 @@ func (s served) appendBare(dst []byte, o *cache.Object) ([]byte, error) {
 }
 
 func (s served) viewed(o *cache.Object) (runtime.Object, error) {
-	obj, err := registry.Decode(s.res, o.Value)
+	obj, err := registry.Fresh(s.res, o)
 	if err != nil || s.view == nil {
 		return obj, err
 	}

@@ -25,6 +25,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 		WriteError(w, notFoundPath())
 		return
 	}
+	sv.res = registry.ForRequest(r.Context(), sv.res)
 	if text := sv.res.Deprecated; text != "" && sv.view == nil {
 		warner(r.Context())(text)
 		s.metrics.deprecated.WithLabelValues(sv.res.Group, sv.res.Version, sv.res.Plural, "", "").Set(1)
@@ -148,6 +149,7 @@ func (s *Server) sendList(w http.ResponseWriter, rep representation, sv served, 
 		WriteError(w, apierrors.NewInternalError(err))
 		return
 	}
+	registry.Expect(sv.res, page.Items)
 	s.stream(w, rep, form, page.Items)
 }
 

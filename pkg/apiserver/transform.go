@@ -80,8 +80,12 @@ func (s served) appendPartial(dst []byte, o *cache.Object) ([]byte, error) {
 		}
 	}
 	// What is stored as JSON has to be decoded; that is kept.
-	bare, err := o.Encoding("json/partial", func() ([]byte, error) {
-		obj, err := registry.Decode(s.res, o.Value)
+	id := "json/partial"
+	if s.res.Custom != nil {
+		id += "/" + s.res.Version + "/" + s.res.Custom.ID // a conversion may change labels
+	}
+	bare, err := registry.Kept(o, id, func() ([]byte, error) {
+		obj, err := registry.Fresh(s.res, o)
 		if err != nil {
 			return nil, err
 		}

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strconv"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	kjson "sigs.k8s.io/json"
 
 	"coracle/pkg/resource"
 	"coracle/pkg/storage"
@@ -67,6 +69,22 @@ func Decode(res *resource.Resource, value []byte) (runtime.Object, error) {
 	return obj, nil
 }
 
+// Fresh is Decode of a kept object, which may have been converted already.
+func Fresh(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
+	if res.Custom == nil || storedAs(res, o.Value) {
+		return Decode(res, o.Value)
+	}
+	doc, err := itemJSON(res, o)
+	if err != nil {
+		return nil, fmt.Errorf("decode %s: %w", res.Kind, err)
+	}
+	u := &unstructured.Unstructured{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(doc, &u.Object); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", res.Kind, err)
+	}
+	return u, nil
+}
+
 // Shared returns the decoded form that all readers of o share. It must not be
 // changed.
 func Shared(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
@@ -77,7 +95,14 @@ func Shared(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
 	if res.Custom != nil {
 		id = "decoded/" + res.Version + "/" + res.Custom.ID
 	}
-	v, err := o.DecodedAs(id, func() (any, error) { return Decode(res, o.Value) })
+	decode := func() (any, error) { return Fresh(res, o) }
+	var v any
+	var err error
+	if res.Custom == nil {
+		v, err = o.DecodedAs(id, decode)
+	} else {
+		v, err = unshared(func(make func() (any, error)) (any, error) { return o.DecodedAs(id, make) }, decode)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func (r *Registry) deleteOnce(ctx context.Context, req Request, key string, curr
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
 		return nil, false, err
 	}
-	obj, err := Decode(res, current.Value)
+	obj, err := Fresh(res, current)
 	if err != nil {
 		return nil, false, apierrors.NewInternalError(err)
 	}

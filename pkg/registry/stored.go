@@ -169,7 +169,7 @@ func itemJSON(res *resource.Resource, o *cache.Object) ([]byte, error) {
 	case storedAs(res, o.Value) && res.Custom.Conforms(int64(o.Revision)):
 		return o.Value, nil
 	}
-	return o.Encoding("json/"+res.Version+"/"+res.Custom.ID, encode)
+	return Kept(o, customID(res), encode)
 }
 
 // storedAs says that a value is in res's own version. It may say no where it

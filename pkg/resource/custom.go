@@ -1,11 +1,17 @@
 package resource
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 )
+
+// ErrAbandoned says that a conversion was not finished because the request that
+// wanted it has ended. It says nothing about the object.
+var ErrAbandoned = errors.New("the request that the conversion was for has ended")
 
 // Custom is what a version of a custom resource has beside the hooks of every
 // kind. Objects are stored as JSON in one version, of which the others are
@@ -31,6 +37,15 @@ type Custom struct {
 	// FromStored makes an object of this version out of a stored one, ToStored
 	// a stored one of this version. They may change u, and return it.
 	FromStored, ToStored func(u *unstructured.Unstructured) (*unstructured.Unstructured, error)
+	// For returns the resource as one request uses it: conversions by a webhook
+	// end with ctx, as ErrAbandoned. nil where no webhook converts; then
+	// conversions do not wait for anything.
+	For func(ctx context.Context) *Resource
+	// Expect says of a resource that For returned which stored objects
+	// FromStored will be asked for next, so that a webhook converts many of them
+	// in one call. load decodes the i-th of n when it is needed, and returns nil
+	// for one that will not be asked for.
+	Expect func(n int, load func(i int) *unstructured.Unstructured)
 	// Own records in managedFields who set what differs between live and u. It
 	// says no, and changes nothing, where it cannot follow the write: then
 	// Manager does it, which also applies.

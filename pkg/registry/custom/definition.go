@@ -1,6 +1,7 @@
 package custom
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -153,6 +154,9 @@ func (d *Definition) resource(crd *apiextensionsv1.CustomResourceDefinition, v *
 	}
 	o.columns = columnsOf(v)
 	r.Columns, r.Row = o.header(), o.row
+	if d.webhook {
+		r.Custom.For = func(ctx context.Context) *resource.Resource { return o.forRequest(ctx, r) }
+	}
 	return r
 }
 

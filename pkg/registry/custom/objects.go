@@ -1,6 +1,7 @@
 package custom
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,6 +29,9 @@ type objects struct {
 	status     bool // the version has /status
 	scale      *apiextensionsv1.CustomResourceSubresourceScale
 	columns    []column
+	// calls are those of the request that the hooks were made for; nil for
+	// hooks of no request.
+	calls *calls
 }
 
 func (o *objects) new() runtime.Object {
@@ -107,17 +111,43 @@ func (o *objects) fromStored(u *unstructured.Unstructured) (*unstructured.Unstru
 	if gv.Version == o.gvk.Version && o.conforming(u) {
 		return u, nil
 	}
-	if slices.Contains(o.d.versions, gv.Version) && !o.conforming(u) {
-		c, err := o.d.src.Schemas.get(o.d, gv.Version)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := o.d.coerce(u, c.structural, coercion{stored: true}); err != nil {
-			return nil, err
-		}
-		defaulting.Default(u.Object, c.structural)
+	if known := o.calls.take(u); known != nil {
+		return known, nil
 	}
-	return o.d.convert(u, o.gvk.Version)
+	batch := []*unstructured.Unstructured{u}
+	if gv.Version != o.gvk.Version {
+		batch = append(batch, o.calls.more(u)...)
+	}
+	for _, u := range batch {
+		if err := o.complete(u); err != nil {
+			return nil, err
+		}
+	}
+	keys := keysOf(batch)
+	out, err := o.d.convert(o.calls.context(), batch, o.gvk.Version)
+	if err != nil {
+		return nil, err
+	}
+	o.calls.keep(keys[1:], out[1:])
+	return out[0], nil
+}
+
+// complete does to a stored object what the schema of its own version asks of
+// one that is written today.
+func (o *objects) complete(u *unstructured.Unstructured) error {
+	gv, err := schema.ParseGroupVersion(u.GetAPIVersion())
+	if err != nil || !slices.Contains(o.d.versions, gv.Version) || o.conforming(u) {
+		return err
+	}
+	c, err := o.d.src.Schemas.get(o.d, gv.Version)
+	if err != nil {
+		return err
+	}
+	if _, err := o.d.coerce(u, c.structural, coercion{stored: true}); err != nil {
+		return err
+	}
+	defaulting.Default(u.Object, c.structural)
+	return nil
 }
 
 // conforming says that a stored object was written by the present schemas.
@@ -129,20 +159,30 @@ func (o *objects) conforming(u *unstructured.Unstructured) bool {
 
 // toStored implements resource.Custom.ToStored.
 func (o *objects) toStored(u *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	return o.d.convert(u, o.d.storage)
+	out, err := o.d.convert(o.calls.context(), []*unstructured.Unstructured{u}, o.d.storage)
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
 }
 
-// convert returns u in another version. It may change u.
-func (d *Definition) convert(u *unstructured.Unstructured, version string) (*unstructured.Unstructured, error) {
+// convert returns objects in another version, in their order. It may change
+// them.
+func (d *Definition) convert(ctx context.Context, all []*unstructured.Unstructured, version string) ([]*unstructured.Unstructured, error) {
 	target := d.group + "/" + version
-	if u.GetAPIVersion() == target {
-		return u, nil
+	var others []int
+	var converted []*unstructured.Unstructured
+	for i, u := range all {
+		if u.GetAPIVersion() != target {
+			others, converted = append(others, i), append(converted, u)
+		}
 	}
-	if !d.webhook {
-		u.SetAPIVersion(target)
-	} else {
+	if len(others) == 0 {
+		return all, nil
+	}
+	if d.webhook {
 		var err error
-		if u, err = d.callWebhook(u, target); err != nil {
+		if converted, err = d.callWebhook(ctx, converted, target); err != nil {
 			return nil, err
 		}
 	}
@@ -150,10 +190,15 @@ func (d *Definition) convert(u *unstructured.Unstructured, version string) (*uns
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.coerce(u, c.structural, coercion{}); err != nil {
-		return nil, err
+	out := slices.Clone(all)
+	for i, u := range converted {
+		u.SetAPIVersion(target)
+		if _, err := d.coerce(u, c.structural, coercion{}); err != nil {
+			return nil, err
+		}
+		out[others[i]] = u
 	}
-	return u, nil
+	return out, nil
 }
 
 // prepare implements resource.Resource.Prepare: status belongs to /status, and

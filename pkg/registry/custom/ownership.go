@@ -27,7 +27,7 @@ func (o *objects) manager(subresource string) (*managedfields.FieldManager, erro
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if m := c.managers[subresource]; m != nil {
+	if m := c.managers[subresource]; m != nil && o.calls == nil {
 		return m, nil
 	}
 	crd, types, err := o.types(c)
@@ -39,7 +39,9 @@ func (o *objects) manager(subresource string) (*managedfields.FieldManager, erro
 	if err != nil {
 		return nil, fmt.Errorf("set up field management of %s: %w", o.d.name, err)
 	}
-	c.managers[subresource] = m
+	if o.calls == nil {
+		c.managers[subresource] = m // others convert for their request alone
+	}
 	return m, nil
 }
 
@@ -185,7 +187,11 @@ func (h fieldHost) ConvertToVersion(in runtime.Object, target runtime.GroupVersi
 	if !slices.Contains(h.o.d.versions, gvk.Version) {
 		return nil, runtime.NewNotRegisteredErrForKind(h.o.d.name, gvk)
 	}
-	return h.o.d.convert(u.DeepCopy(), gvk.Version)
+	out, err := h.o.d.convert(h.o.calls.context(), []*unstructured.Unstructured{u.DeepCopy()}, gvk.Version)
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
 }
 
 // Convert implements runtime.ObjectConvertor; the library does not need it.

@@ -25,6 +25,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
+
+	"coracle/pkg/resource"
 )
 
 // Bounds of a call to a conversion webhook, which may hang, lie or send without
@@ -45,18 +47,21 @@ type HTTPWebhooks struct {
 }
 
 // Convert implements Webhooks.
-func (w *HTTPWebhooks) Convert(hook *apiextensionsv1.WebhookConversion, object *unstructured.Unstructured, apiVersion string) (*unstructured.Unstructured, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), webhookTimeout)
+func (w *HTTPWebhooks) Convert(request context.Context, hook *apiextensionsv1.WebhookConversion, objects []*unstructured.Unstructured, apiVersion string) ([]*unstructured.Unstructured, error) {
+	ctx, cancel := context.WithTimeout(request, webhookTimeout)
 	defer cancel()
-	out, err := w.convert(ctx, hook, object, apiVersion)
+	out, err := w.convert(ctx, hook, objects, apiVersion)
+	if err != nil && request.Err() != nil {
+		err = resource.ErrAbandoned
+	}
 	if err != nil {
-		return nil, fmt.Errorf("conversion webhook for %s failed: %w", object.GroupVersionKind(), err)
+		return nil, fmt.Errorf("conversion webhook for %s failed: %w", objects[0].GroupVersionKind(), err)
 	}
 	return out, nil
 }
 
-func (w *HTTPWebhooks) convert(ctx context.Context, hook *apiextensionsv1.WebhookConversion, object *unstructured.Unstructured, apiVersion string) (*unstructured.Unstructured, error) {
-	request, uid, err := newReview(hook, object, apiVersion)
+func (w *HTTPWebhooks) convert(ctx context.Context, hook *apiextensionsv1.WebhookConversion, objects []*unstructured.Unstructured, apiVersion string) ([]*unstructured.Unstructured, error) {
+	request, uid, err := newReview(hook, objects, apiVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -64,18 +69,23 @@ func (w *HTTPWebhooks) convert(ctx context.Context, hook *apiextensionsv1.Webhoo
 	if err != nil {
 		return nil, err
 	}
-	out, err := readReview(answer, uid)
+	out, err := readReview(answer, uid, len(objects))
 	if err != nil {
 		return nil, err
 	}
-	if got := out.GetAPIVersion(); got != apiVersion {
-		return nil, fmt.Errorf("it returned an object of apiVersion %s, %s was asked for", got, apiVersion)
+	for i, u := range out {
+		if got := u.GetAPIVersion(); got != apiVersion {
+			return nil, fmt.Errorf("it returned an object of apiVersion %s, %s was asked for", got, apiVersion)
+		}
+		if err := keepMetadata(objects[i], u); err != nil {
+			return nil, err
+		}
 	}
-	return out, keepMetadata(object, out)
+	return out, nil
 }
 
 // newReview is the body of a request.
-func newReview(hook *apiextensionsv1.WebhookConversion, object *unstructured.Unstructured, apiVersion string) (body []byte, uid string, err error) {
+func newReview(hook *apiextensionsv1.WebhookConversion, objects []*unstructured.Unstructured, apiVersion string) (body []byte, uid string, err error) {
 	version := ""
 	for _, v := range hook.ConversionReviewVersions {
 		if v == "v1" || v == "v1beta1" {
@@ -86,21 +96,22 @@ func newReview(hook *apiextensionsv1.WebhookConversion, object *unstructured.Uns
 	if version == "" {
 		return nil, "", fmt.Errorf("it understands %v only, and this server v1 and v1beta1", hook.ConversionReviewVersions)
 	}
-	raw, err := json.Marshal(object.Object)
-	if err != nil {
-		return nil, "", err
-	}
 	id := uuid.NewUUID()
-	review := apiextensionsv1.ConversionReview{Request: &apiextensionsv1.ConversionRequest{
-		UID: id, DesiredAPIVersion: apiVersion, Objects: []runtime.RawExtension{{Raw: raw}},
-	}}
+	review := apiextensionsv1.ConversionReview{Request: &apiextensionsv1.ConversionRequest{UID: id, DesiredAPIVersion: apiVersion}}
+	for _, u := range objects {
+		raw, err := json.Marshal(u.Object)
+		if err != nil {
+			return nil, "", err
+		}
+		review.Request.Objects = append(review.Request.Objects, runtime.RawExtension{Raw: raw})
+	}
 	review.Kind, review.APIVersion = "ConversionReview", "apiextensions.k8s.io/"+version
 	body, err = json.Marshal(review)
 	return body, string(id), err
 }
 
-// readReview returns the object of an answer.
-func readReview(answer []byte, uid string) (*unstructured.Unstructured, error) {
+// readReview returns the objects of an answer.
+func readReview(answer []byte, uid string, count int) ([]*unstructured.Unstructured, error) {
 	var review apiextensionsv1.ConversionReview
 	if err := json.Unmarshal(answer, &review); err != nil {
 		return nil, fmt.Errorf("its answer is no ConversionReview: %w", err)
@@ -113,14 +124,18 @@ func readReview(answer []byte, uid string) (*unstructured.Unstructured, error) {
 		return nil, fmt.Errorf("it answered request %q, not %q", r.UID, uid)
 	case r.Result.Status != "Success":
 		return nil, fmt.Errorf("it says: %s", r.Result.Message)
-	case len(r.ConvertedObjects) != 1:
-		return nil, fmt.Errorf("it returned %d objects, expected 1", len(r.ConvertedObjects))
+	case len(r.ConvertedObjects) != count:
+		return nil, fmt.Errorf("it returned %d objects, expected %d", len(r.ConvertedObjects), count)
 	}
-	u := &unstructured.Unstructured{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(r.ConvertedObjects[0].Raw, &u.Object); err != nil || u.Object == nil {
-		return nil, fmt.Errorf("what it returned is no object: %w", err)
+	out := make([]*unstructured.Unstructured, count)
+	for i := range out {
+		u := &unstructured.Unstructured{}
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(r.ConvertedObjects[i].Raw, &u.Object); err != nil || u.Object == nil {
+			return nil, fmt.Errorf("object %d of what it returned is none: %w", i, err)
+		}
+		out[i] = u
 	}
-	return u, nil
+	return out, nil
 }
 
 // keepMetadata gives out the metadata of in, of which a webhook may change
