@@ -32,8 +32,11 @@ const (
 
 // Attributes is one request as plugins see it. Plugins change Object only.
 type Attributes struct {
-	Operation   Operation
-	Resource    *resource.Resource
+	Operation Operation
+	Resource  *resource.Resource
+	// View is the form in which the client wrote the object, nil for that of
+	// Resource, which Object and Old have in any case.
+	View        *resource.View
 	Subresource string
 	// Namespace is empty for cluster-scoped resources. Name may be empty on a
 	// create with generateName.
@@ -47,8 +50,18 @@ type Attributes struct {
 	Options runtime.Object
 	User    *auth.User
 	DryRun  bool
+	// Internal says that the server itself writes, for its own start or as a
+	// part of a request that has been admitted: what clients configured
+	// (webhooks, policies) is not asked.
+	Internal bool
 	// Warn adds a text to the client's Warning headers. Never nil.
 	Warn func(text string)
+	// Annotate adds to what the audit log says of the request. Never nil.
+	Annotate func(key, value string)
+
+	pass  int            // over the mutators; set by the chain
+	again bool           // a second pass was asked for
+	kept  map[string]any // what plugins remember between passes, by their names
 }
 
 // Mutator may change a.Object, or refuse with an API status error.
@@ -105,17 +118,6 @@ func NewChain(plugins ...Plugin) (*Chain, error) {
 		seen[p.Name()] = true
 	}
 	return &Chain{plugins: plugins}, nil
-}
-
-// Admit runs the mutating plugins in order and stops at the first refusal.
-func (c *Chain) Admit(ctx context.Context, a *Attributes) error {
-	return c.run(Mutating, a, func(p Plugin) (bool, error) {
-		m, ok := p.(Mutator)
-		if !ok {
-			return false, nil
-		}
-		return true, m.Admit(ctx, a)
-	})
 }
 
 // Validate runs the validating plugins in order and stops at the first

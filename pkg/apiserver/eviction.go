@@ -53,7 +53,7 @@ func (s *Server) evict(ctx context.Context, req registry.Request, eviction *poli
 		return err
 	}
 	del.WriteOptions.DryRun = opts.DryRun || dry
-	del.Options = &del.DeleteOptions
+	del.Options, del.Internal = &del.DeleteOptions, true // the eviction was admitted
 	req.Subresource = ""
 	pod, err := s.podOf(ctx, req)
 	if err != nil {
@@ -118,7 +118,7 @@ func (s *Server) spend(ctx context.Context, pod *corev1.Pod, dryRun bool) error 
 	_, _, err = s.cfg.Registry.Update(ctx, target, func(current runtime.Object) (runtime.Object, error) {
 		b := current.(*policyv1.PodDisruptionBudget)
 		return b, spendOne(b, pod.Name, now)
-	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{DryRun: dryRun, Manager: "kube-apiserver"}})
+	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{DryRun: dryRun, Manager: "kube-apiserver", Internal: true}})
 	return err
 }
 
@@ -220,6 +220,6 @@ func (s *Server) markDisrupted(ctx context.Context, req registry.Request, pod *c
 		}
 		p.Status.Conditions = append(p.Status.Conditions, target)
 		return p, nil
-	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: "kube-apiserver"}})
+	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: "kube-apiserver", Internal: true}})
 	return err
 }

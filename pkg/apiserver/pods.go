@@ -30,7 +30,7 @@ func (s *Server) ownHandlers() map[string]Handler {
 
 // createUnstored serves the kinds that are created under their own name but
 // stored as something else: a v1 Binding binds a pod.
-func (s *Server) createUnstored(ctx context.Context, sv served, req registry.Request, obj runtime.Object) error {
+func (s *Server) createUnstored(ctx context.Context, sv served, req registry.Request, obj runtime.Object, opts registry.WriteOptions) error {
 	binding, ok := obj.(*corev1.Binding)
 	if !ok {
 		return methodNotSupported(sv.res.GroupResource(), "create")
@@ -40,7 +40,7 @@ func (s *Server) createUnstored(ctx context.Context, sv served, req registry.Req
 		return methodNotSupported(sv.res.GroupResource(), "create")
 	}
 	target := registry.Request{Resource: pods, Subresource: "binding", Namespace: req.Namespace, Name: binding.Name}
-	return s.bind(ctx, target, binding, registry.WriteOptions{})
+	return s.bind(ctx, target, binding, opts)
 }
 
 func (s *Server) serveBinding(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
@@ -96,6 +96,7 @@ func (s *Server) bind(ctx context.Context, req registry.Request, b *corev1.Bindi
 			pre.ResourceVersion = &b.ResourceVersion
 		}
 	}
+	opts.Internal = true // the binding was admitted
 	_, _, err := s.cfg.Registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		pod := current.(*corev1.Pod)
 		return pod, assign(pod, b, metav1.Time{Time: s.now()})

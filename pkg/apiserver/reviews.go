@@ -22,7 +22,7 @@ func (s *Server) serveReview(w http.ResponseWriter, r *http.Request, sv served, 
 		WriteError(w, notAcceptable())
 		return
 	}
-	_, validation, err := writeOptions(r, &metav1.CreateOptions{})
+	opts, validation, err := writeOptions(r, &metav1.CreateOptions{})
 	if err != nil {
 		WriteError(w, err)
 		return
@@ -32,14 +32,14 @@ func (s *Server) serveReview(w http.ResponseWriter, r *http.Request, sv served, 
 		WriteError(w, err)
 		return
 	}
-	if err := s.review(r.Context(), sv, req, obj); err != nil {
+	if err := s.review(r.Context(), sv, req, obj, opts); err != nil {
 		WriteError(w, err)
 		return
 	}
 	sendObject(w, http.StatusCreated, rep, sv.gvk(), obj)
 }
 
-func (s *Server) review(ctx context.Context, sv served, req registry.Request, obj runtime.Object) error {
+func (s *Server) review(ctx context.Context, sv served, req registry.Request, obj runtime.Object, opts registry.WriteOptions) error {
 	user, _ := auth.UserFrom(ctx)
 	if o, ok := obj.(*authorizationv1.LocalSubjectAccessReview); ok && o.Namespace == "" {
 		o.Namespace = req.Namespace
@@ -77,7 +77,7 @@ func (s *Server) review(ctx context.Context, sv served, req registry.Request, ob
 		}
 		o.Status = auth.ReviewToken(ctx, s.cfg.Tokens, s.cfg.Tokens.Audiences(), &o.Spec)
 	default:
-		return s.createUnstored(ctx, sv, req, obj)
+		return s.createUnstored(ctx, sv, req, obj, opts)
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func (cp *ControlPlane) createDefaultAccount(ctx context.Context, namespace stri
 	_, err := cp.registry.Create(ctx,
 		registry.Request{Resource: cp.resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")), Namespace: namespace},
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}},
-		registry.WriteOptions{Manager: bootstrapManager})
+		registry.WriteOptions{Manager: bootstrapManager, Internal: true})
 	return err
 }
 

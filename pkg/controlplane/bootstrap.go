@@ -95,7 +95,7 @@ func (cp *ControlPlane) ensureOnce(ctx context.Context, w wantedObject) error {
 		return err
 	}
 	req := registry.Request{Resource: cp.resource(w.gvr), Namespace: acc.GetNamespace(), Name: acc.GetName()}
-	opts := registry.WriteOptions{Manager: bootstrapManager}
+	opts := registry.WriteOptions{Manager: bootstrapManager, Internal: true}
 	stored, err := cp.registry.Get(ctx, req, "")
 	if apierrors.IsNotFound(err) {
 		obj := w.obj.DeepCopyObject()

@@ -278,7 +278,7 @@ func (d *definitions) update(ctx context.Context, name string, change func(*apie
 	req := registry.Request{Resource: d.kind, Subresource: "status", Name: name}
 	_, _, err := d.cp.registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		return current, change(current.(*apiextensionsv1.CustomResourceDefinition))
-	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: bootstrapManager}})
+	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: bootstrapManager, Internal: true}})
 	return err
 }
 
@@ -338,7 +338,8 @@ func (d *definitions) finish(ctx context.Context, name, uid string, stored *reso
 		return err
 	}
 	req := registry.Request{Resource: stored}
-	_, err := d.cp.registry.DeleteCollection(ctx, req, registry.ListOptions{}, registry.DeleteOptions{})
+	_, err := d.cp.registry.DeleteCollection(ctx, req, registry.ListOptions{},
+		registry.DeleteOptions{WriteOptions: registry.WriteOptions{Internal: true}})
 	if err != nil {
 		return errors.Join(err, step(custom.EndingFailed, err))
 	}

@@ -39,7 +39,7 @@ func (cp *ControlPlane) serviceRange(ctx context.Context) error {
 			})
 		}
 		return cidr, nil
-	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: bootstrapManager}})
+	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: bootstrapManager, Internal: true}})
 	return err
 }
 

@@ -125,11 +125,22 @@ type WriteOptions struct {
 	Options runtime.Object
 	// Warn receives texts for Warning headers; nil drops them.
 	Warn func(string)
+	// Annotate receives what admission has to say for the audit log; nil drops
+	// it.
+	Annotate func(key, value string)
+	// Internal is admission.Attributes.Internal.
+	Internal bool
 }
 
 func (o WriteOptions) warn(text string) {
 	if o.Warn != nil {
 		o.Warn(text)
+	}
+}
+
+func (o WriteOptions) annotate(key, value string) {
+	if o.Annotate != nil {
+		o.Annotate(key, value)
 	}
 }
 
@@ -166,10 +177,10 @@ func Key(res *resource.Resource, namespace, name string) (string, error) {
 func (r *Registry) attributes(ctx context.Context, op admission.Operation, req Request, obj, old runtime.Object, opts WriteOptions) *admission.Attributes {
 	user, _ := auth.UserFrom(ctx)
 	return &admission.Attributes{
-		Operation: op, Resource: req.Resource, Subresource: req.Subresource,
+		Operation: op, Resource: req.Resource, View: req.View, Subresource: req.Subresource,
 		Namespace: req.Namespace, Name: req.Name,
 		Object: obj, Old: old, Options: opts.Options,
-		User: user, DryRun: opts.DryRun, Warn: opts.warn,
+		User: user, DryRun: opts.DryRun, Internal: opts.Internal, Warn: opts.warn, Annotate: opts.annotate,
 	}
 }
 

@@ -21,27 +21,13 @@ import (
 func (r *Registry) SetScale(ctx context.Context, req Request, change func(scale runtime.Object) (runtime.Object, error), opts UpdateOptions) (*cache.Object, error) {
 	res := req.Resource
 	o, _, err := r.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
-		scale := res.Scale(current)
-		if scale == nil {
-			scale = unscaled(current) // a custom resource that lacks the field gets it
-		}
-		next, err := change(scale)
+		next, err := change(res.ScaleOf(current))
 		if err != nil {
 			return nil, err
 		}
 		return current, setScale(res, req, current, next)
 	}, opts)
 	return o, err
-}
-
-// unscaled is the scale of an object that says nothing of replicas.
-func unscaled(obj runtime.Object) *autoscalingv1.Scale {
-	scale := &autoscalingv1.Scale{}
-	if acc, err := meta.Accessor(obj); err == nil {
-		scale.Name, scale.Namespace, scale.UID = acc.GetName(), acc.GetNamespace(), acc.GetUID()
-		scale.ResourceVersion = acc.GetResourceVersion()
-	}
-	return scale
 }
 
 func setScale(res *resource.Resource, req Request, obj, scale runtime.Object) error {

@@ -2,7 +2,9 @@ package resource
 
 import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -12,6 +14,20 @@ func scaleSubresource() Subresource {
 		Name: "scale", Kind: autoscalingv1.SchemeGroupVersion.WithKind("Scale"),
 		Verbs: []string{"get", "patch", "update"},
 	}
+}
+
+// ScaleOf is the scale of an object. That of a custom resource which lacks the
+// field of its replicas has none.
+func (r *Resource) ScaleOf(obj runtime.Object) *autoscalingv1.Scale {
+	if scale := r.Scale(obj); scale != nil {
+		return scale
+	}
+	scale := &autoscalingv1.Scale{}
+	if acc, err := meta.Accessor(obj); err == nil {
+		scale.Name, scale.Namespace, scale.UID = acc.GetName(), acc.GetNamespace(), acc.GetUID()
+		scale.ResourceVersion = acc.GetResourceVersion()
+	}
+	return scale
 }
 
 // makeScale shows a workload as its number of replicas. The selector is text,

@@ -169,7 +169,7 @@ func (a *Allocator) createAddress(ctx context.Context, svc *corev1.Service, ip n
 		}},
 		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: svc.Namespace, Name: svc.Name}},
 	}
-	_, err := a.cfg.Registry.Create(ctx, registry.Request{Resource: a.addresses}, obj, registry.WriteOptions{Manager: manager, Options: &metav1.CreateOptions{}})
+	_, err := a.cfg.Registry.Create(ctx, registry.Request{Resource: a.addresses}, obj, registry.WriteOptions{Manager: manager, Options: &metav1.CreateOptions{}, Internal: true})
 	return err
 }
 
@@ -206,7 +206,7 @@ func (a *Allocator) freeAddress(ctx context.Context, svc *corev1.Service, ip net
 func (a *Allocator) deleteAddress(ctx context.Context, have *networkingv1.IPAddress) error {
 	options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &have.UID, ResourceVersion: &have.ResourceVersion}}
 	_, _, err := a.cfg.Registry.Delete(ctx, registry.Request{Resource: a.addresses, Name: have.Name},
-		registry.DeleteOptions{WriteOptions: registry.WriteOptions{Options: &options}, DeleteOptions: options})
+		registry.DeleteOptions{WriteOptions: registry.WriteOptions{Options: &options, Internal: true}, DeleteOptions: options})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // it is another one now
 	}

@@ -130,7 +130,7 @@ func (a *Allocator) report(ctx context.Context, f finding) error {
 	now := metav1.Time{Time: a.cfg.Clock.Now().Truncate(time.Second)}
 	name := fmt.Sprintf("%s.%s", f.service.Name, map[string]string{addressComponent: "address", portComponent: "port"}[f.component])
 	req := registry.Request{Resource: a.events, Namespace: f.service.Namespace, Name: name}
-	opts := registry.WriteOptions{Manager: f.component}
+	opts := registry.WriteOptions{Manager: f.component, Internal: true}
 	event := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: f.service.Namespace},
 		InvolvedObject: corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: f.service.Namespace, Name: f.service.Name,
