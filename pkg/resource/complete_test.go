@@ -8,29 +8,46 @@ import (
 	"strings"
 	"testing"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // elsewhere lists the kinds of stable versions that are no resource of their
 // own, with where they are served.
 var elsewhere = map[string]string{
-	"/v1, Kind=RangeAllocation":                   "only ever stored by old servers, never served",
-	"/v1, Kind=SerializedReference":               "the value of an annotation",
-	"policy/v1, Kind=Eviction":                    "pods/eviction",
-	"autoscaling/v1, Kind=Scale":                  "the scale subresources",
-	"authentication.k8s.io/v1, Kind=TokenRequest": "serviceaccounts/token",
+	"/v1, Kind=RangeAllocation":                      "only ever stored by old servers, never served",
+	"/v1, Kind=SerializedReference":                  "the value of an annotation",
+	"policy/v1, Kind=Eviction":                       "pods/eviction",
+	"autoscaling/v1, Kind=Scale":                     "the scale subresources",
+	"authentication.k8s.io/v1, Kind=TokenRequest":    "serviceaccounts/token",
+	"apiextensions.k8s.io/v1, Kind=ConversionReview": "sent to webhooks, never served",
 }
 
 var stable = regexp.MustCompile(`^v[0-9]+$`)
 
-// TestEveryStableKindIsServed: a kind of a stable version of k8s.io/api has an
+// everyScheme knows the kinds of k8s.io/api and of the two groups that extend
+// the API, whose types are in modules of their own.
+func everyScheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientscheme.AddToScheme, apiextensionsv1.AddToScheme, apiregistrationv1.AddToScheme} {
+		if err := add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// TestEveryStableKindIsServed: a kind of a stable version of the API has an
 // entry in the table, or a place elsewhere.
 func TestEveryStableKindIsServed(t *testing.T) {
 	table := Builtin()
 	unused := maps.Clone(elsewhere)
-	for gvk, typ := range clientscheme.Scheme.AllKnownTypes() {
+	for gvk, typ := range everyScheme(t).AllKnownTypes() {
 		if !stable.MatchString(gvk.Version) || !isObject(gvk, typ) {
 			continue
 		}
@@ -52,7 +69,8 @@ func TestEveryStableKindIsServed(t *testing.T) {
 
 // isObject leaves out lists, options and the types that every version has.
 func isObject(gvk schema.GroupVersionKind, typ reflect.Type) bool {
-	if !strings.HasPrefix(typ.PkgPath(), "k8s.io/api/") {
+	if !strings.HasPrefix(typ.PkgPath(), "k8s.io/api/") && !strings.Contains(typ.PkgPath(), "/apis/apiextensions/") &&
+		!strings.Contains(typ.PkgPath(), "/apis/apiregistration/") {
 		return false
 	}
 	f, ok := typ.FieldByName("ObjectMeta")

@@ -121,6 +121,7 @@ func applyPatch(obj any, position, patch string) (any, error) {
 func typeName(t reflect.Type) string {
 	pkg := strings.TrimPrefix(t.PkgPath(), "k8s.io/api/")
 	pkg = strings.TrimPrefix(pkg, "k8s.io/apimachinery/pkg/apis/")
+	pkg = strings.TrimPrefix(pkg, "k8s.io/kube-aggregator/pkg/apis/")
 	return pkg + "." + t.Name()
 }
 

@@ -98,6 +98,7 @@ func Builtin() *Table {
 		componentStatuses(),
 		workloads(),
 		podGroups(),
+		apiServices(),
 		customResourceDefinitions(),
 	)
 }
