@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -42,4 +43,22 @@ func get[T runtime.Object](ctx context.Context, objects Objects, gvr schema.Grou
 		return none, err
 	}
 	return obj.(T), nil
+}
+
+// list reads all objects of a known type in a namespace.
+func list[T runtime.Object](ctx context.Context, objects Objects, gvr schema.GroupVersionResource, namespace string) ([]T, error) {
+	found, err := objects.List(ctx, gvr, namespace)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]T, len(found))
+	for i, obj := range found {
+		out[i] = obj.(T)
+	}
+	return out, nil
+}
+
+// forbidden is a plugin's refusal of a.
+func forbidden(a *Attributes, err error) error {
+	return apierrors.NewForbidden(a.Resource.GroupResource(), a.Name, err)
 }

@@ -119,10 +119,10 @@ func assign(pod *corev1.Pod, b *corev1.Binding, now metav1.Time) error {
 	}
 	pod.Spec.NodeName = b.Target.Name
 	for k, v := range b.Annotations {
-		if pod.Annotations == nil {
-			pod.Annotations = map[string]string{}
-		}
-		pod.Annotations[k] = v
+		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, k, v)
+	}
+	for k, v := range b.Labels {
+		metav1.SetMetaDataLabel(&pod.ObjectMeta, k, v)
 	}
 	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: now.Truncate(1e9)}}
 	for i := range pod.Status.Conditions {

@@ -37,6 +37,7 @@ import (
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
 	"coracle/pkg/controllers/servicecidr"
+	"coracle/pkg/controllers/storageprotection"
 	"coracle/pkg/controllers/tainteviction"
 	"coracle/pkg/reconcile"
 )
@@ -117,6 +118,15 @@ var list = []constructor{
 	{name: "daemon-set-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return daemonset.New(e), nil }},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
+	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
+		return storageprotection.NewClaims(e), nil
+	}},
+	{name: "pv-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
+		return storageprotection.NewVolumes(e), nil
+	}},
+	{name: "volumeattributesclass-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
+		return storageprotection.NewClasses(e), nil
+	}},
 	{name: "endpointslicemirroring-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointmirror.New(e), nil }},
 }
 

@@ -15,25 +15,51 @@ import (
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/registry"
+	"coracle/pkg/resource"
 )
 
-// plugins are all admission plugins, in the order in which they run.
-func (cp *ControlPlane) plugins() []admission.Plugin {
+// placed is a plugin at its place in the chain.
+type placed struct {
+	admission.Plugin
+	// off says that the plugin works only where the configuration enables it.
+	off bool
+}
+
+// plugins are all admission plugins, in the order in which they run, which is
+// upstream's.
+func (cp *ControlPlane) plugins() []placed {
 	objects := cachedObjects{cp}
-	list := []admission.Plugin{
-		admission.NamespaceLifecycle{Objects: objects},
-		admission.ServiceAccount{Objects: objects, CreateDefault: cp.createDefaultAccount, Suffix: cp.nameSuffix},
-		admission.NodeRestriction{Objects: objects},
-		admission.TaintNodesByCondition{},
-		admission.Priority{Objects: objects},
-		admission.DefaultTolerationSeconds{},
-		admission.CertificateRequester{},
-		admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}},
+	return []placed{
+		{Plugin: admission.NamespaceLifecycle{Objects: objects}},
+		{Plugin: admission.LimitRanger{Objects: objects}},
+		{Plugin: admission.ServiceAccount{Objects: objects, CreateDefault: cp.createDefaultAccount, Suffix: cp.nameSuffix}},
+		{Plugin: admission.NodeRestriction{Objects: objects}},
+		{Plugin: admission.TaintNodesByCondition{}},
+		{Plugin: admission.AlwaysPullImages{}, off: true},
+		{Plugin: admission.PodNodeSelector{Objects: objects}, off: true},
+		{Plugin: admission.Priority{Objects: objects}},
+		{Plugin: admission.DefaultTolerationSeconds{}},
+		{Plugin: admission.PodTolerationRestriction{Objects: objects}, off: true},
+		{Plugin: admission.ExtendedResourceToleration{}, off: true},
+		{Plugin: admission.DefaultStorageClass{Objects: objects}},
+		{Plugin: admission.StorageObjectInUseProtection{}},
+		{Plugin: admission.OwnerReferencesPermissionEnforcement{Authorizer: cp.authz, Kinds: cp.kind}, off: true},
+		{Plugin: admission.PersistentVolumeClaimResize{Objects: objects}},
+		{Plugin: admission.RuntimeClass{Objects: objects}},
+		{Plugin: admission.CertificateApproval{Authorizer: cp.authz}},
+		{Plugin: admission.CertificateSigning{Authorizer: cp.authz}},
+		{Plugin: admission.ClusterTrustBundleAttest{Authorizer: cp.authz}},
+		{Plugin: admission.CertificateSubjectRestriction{}},
+		{Plugin: admission.DefaultIngressClass{Objects: objects}},
+		{Plugin: admission.DenyServiceExternalIPs{}, off: cp.cfg.AllowExternalIPs},
+		{Plugin: admission.PodTopologyLabels{Objects: objects}},
+		{Plugin: admission.PodResizeValidator{Objects: objects}},
+		// What others than the server decide goes here: policies and webhooks,
+		// first those that change objects. After them come the server's own
+		// words on what was changed.
+		{Plugin: admission.CertificateRequester{}},
+		{Plugin: admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}}},
 	}
-	if !cp.cfg.AllowExternalIPs {
-		list = append(list, admission.DenyServiceExternalIPs{})
-	}
-	return list
 }
 
 // neverDisabled are the plugins without which a cluster is not safe (CIS
@@ -41,16 +67,36 @@ func (cp *ControlPlane) plugins() []admission.Plugin {
 // about convenience there.
 var neverDisabled = []string{"NamespaceLifecycle", "NodeRestriction", "PrivilegeEscalation", "CertificateRequester"}
 
-// admission is the chain without the plugins that the configuration disables.
+// admission is the chain of the plugins that are on by default or enabled, and
+// not disabled.
 func (cp *ControlPlane) admission() (*admission.Chain, error) {
-	list := cp.plugins()
 	for _, name := range cp.cfg.DisableAdmission {
 		if slices.Contains(neverDisabled, name) {
 			return nil, fmt.Errorf("admission plugin %s cannot be disabled: take it out of --disable-admission-plugins", name)
 		}
-		list = slices.DeleteFunc(list, func(p admission.Plugin) bool { return p.Name() == name })
+		if slices.Contains(cp.cfg.EnableAdmission, name) {
+			return nil, fmt.Errorf("admission plugin %s is both enabled and disabled: take it out of --enable-admission-plugins or --disable-admission-plugins", name)
+		}
+	}
+	all := cp.plugins()
+	for _, name := range cp.cfg.EnableAdmission {
+		if !slices.ContainsFunc(all, func(p placed) bool { return p.Name() == name }) {
+			return nil, fmt.Errorf("admission plugin %s is not offered: take it out of --enable-admission-plugins", name)
+		}
+	}
+	var list []admission.Plugin
+	for _, p := range all {
+		enabled := !p.off || slices.Contains(cp.cfg.EnableAdmission, p.Name())
+		if enabled && !slices.Contains(cp.cfg.DisableAdmission, p.Name()) {
+			list = append(list, p.Plugin)
+		}
 	}
 	return admission.NewChain(list...)
+}
+
+// kind finds what is served under a kind.
+func (cp *ControlPlane) kind(gvk schema.GroupVersionKind) (*resource.Resource, bool) {
+	return cp.registry.Table().ByGVK(gvk)
 }
 
 // createDefaultAccount makes a namespace's default service account.

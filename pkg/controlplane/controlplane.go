@@ -70,8 +70,9 @@ type Config struct {
 	Roles bool
 	// AllowExternalIPs accepts Services with spec.externalIPs.
 	AllowExternalIPs bool
-	// DisableAdmission lists plugins by name.
-	DisableAdmission []string
+	// EnableAdmission lists plugins that are off by default, DisableAdmission
+	// those to leave out, both by name.
+	EnableAdmission, DisableAdmission []string
 	// Profiling serves Go's profiles below /debug/pprof to who may see them.
 	Profiling bool
 	// OpenAPI serves /openapi; it defaults to the description of all kinds.
