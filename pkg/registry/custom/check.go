@@ -30,17 +30,52 @@ func (o *objects) check(ctx context.Context, obj, before runtime.Object, subreso
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
-	k := checker{o: o, c: c, u: u, old: old}
+	fine := c.fine(u, old, subresource)
+	if fine && !c.hasRules {
+		return o.checkScale(u, subresource)
+	}
+	lib, err := c.library()
+	if err != nil {
+		return field.ErrorList{field.InternalError(nil, err)}
+	}
+	k := checker{o: o, c: lib, u: u, old: old}
 	if old != nil {
-		k.unchanged = common.NewCorrelatedObject(u.Object, old.Object, &model.Structural{Structural: c.structural})
+		k.unchanged = common.NewCorrelatedObject(u.Object, old.Object, &model.Structural{Structural: lib.structural})
 	}
 	var errs field.ErrorList
-	if subresource == "status" {
+	switch {
+	case fine:
+		errs = o.checkScale(u, subresource)
+	case subresource == "status":
 		errs = k.status()
-	} else {
+	default:
 		errs = k.whole(ctx)
 	}
 	return append(errs, k.rules(ctx, errs)...)
+}
+
+// fine says that the schema has nothing against what is written.
+func (c *compiled) fine(u, old *unstructured.Unstructured, subresource string) bool {
+	switch {
+	case c.shape == nil || c.deep && old != nil || !c.shape.unique(u.Object):
+		return false
+	case subresource != "status":
+		return !c.embeds && c.shape.valid(u.Object)
+	}
+	status, ok := u.Object["status"]
+	if !ok || c.shape.object == nil || c.shape.object.fields["status"] == nil {
+		return true
+	}
+	return c.shape.object.fields["status"].valid(status)
+}
+
+// checkScale checks the fields that /scale shows.
+func (o *objects) checkScale(u *unstructured.Unstructured, subresource string) field.ErrorList {
+	k := checker{o: o, u: u}
+	if subresource == "status" {
+		return k.scaleStatus()
+	}
+	return append(k.scaleSpec(), k.scaleStatus()...)
 }
 
 func (o *objects) checkType(u *unstructured.Unstructured) field.ErrorList {
@@ -57,7 +92,7 @@ func (o *objects) checkType(u *unstructured.Unstructured) field.ErrorList {
 // checker validates one object.
 type checker struct {
 	o         *objects
-	c         *compiled
+	c         *library
 	u, old    *unstructured.Unstructured // old is nil on create
 	unchanged *common.CorrelatedObject   // nil on create
 }

@@ -49,7 +49,7 @@ func (o *objects) accept(u *unstructured.Unstructured, wantUnknown bool) ([]stri
 	if err != nil {
 		return nil, err
 	}
-	return o.d.coerce(u, c.structural, coercion{unknown: wantUnknown})
+	return o.d.coerce(u, c, coercion{unknown: wantUnknown})
 }
 
 // coercion says how strict coerce is.
@@ -60,7 +60,15 @@ type coercion struct {
 
 // coerce does what decoding into a Go type would do: it drops what the schema
 // does not have, checks the metadata, and drops nulls that mean "unset".
-func (d *Definition) coerce(u *unstructured.Unstructured, s *structuralschema.Structural, how coercion) ([]string, error) {
+func (d *Definition) coerce(u *unstructured.Unstructured, c *compiled, how coercion) ([]string, error) {
+	if c.shape != nil && !c.embeds && plainMeta(u.Object["metadata"]) && c.shape.tidy(u.Object) && (!how.stored || u.GetGeneration() != 0) {
+		return nil, nil
+	}
+	lib, err := c.library()
+	if err != nil {
+		return nil, err
+	}
+	s := lib.structural
 	kind, apiVersion := u.Object["kind"], u.Object["apiVersion"]
 	meta, hasMeta, unknown, err := objectmeta.GetObjectMetaWithOptions(u.Object, objectmeta.ObjectMetaOptions{
 		DropMalformedFields: how.stored, ReturnUnknownFieldPaths: how.unknown,
@@ -98,7 +106,20 @@ func (o *objects) fill(obj runtime.Object) {
 	if !ok || err != nil {
 		return // whoever validates the object learns of it
 	}
-	defaulting.Default(u.Object, c.structural)
+	_ = c.fill(u) // the same
+}
+
+// fill puts defaults into an object.
+func (c *compiled) fill(u *unstructured.Unstructured) error {
+	if c.shape != nil {
+		c.shape.fill(u.Object)
+		return nil
+	}
+	lib, err := c.library()
+	if err == nil {
+		defaulting.Default(u.Object, lib.structural)
+	}
+	return err
 }
 
 // fromStored implements resource.Custom.FromStored: what was stored is
@@ -143,11 +164,10 @@ func (o *objects) complete(u *unstructured.Unstructured) error {
 	if err != nil {
 		return err
 	}
-	if _, err := o.d.coerce(u, c.structural, coercion{stored: true}); err != nil {
+	if _, err := o.d.coerce(u, c, coercion{stored: true}); err != nil {
 		return err
 	}
-	defaulting.Default(u.Object, c.structural)
-	return nil
+	return c.fill(u)
 }
 
 // conforming says that a stored object was written by the present schemas.
@@ -193,7 +213,7 @@ func (d *Definition) convert(ctx context.Context, all []*unstructured.Unstructur
 	out := slices.Clone(all)
 	for i, u := range converted {
 		u.SetAPIVersion(target)
-		if _, err := d.coerce(u, c.structural, coercion{}); err != nil {
+		if _, err := d.coerce(u, c, coercion{}); err != nil {
 			return nil, err
 		}
 		out[others[i]] = u

@@ -4,7 +4,9 @@ import (
 	"container/list"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"sync"
+	"sync/atomic"
 	"weak"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
@@ -15,6 +17,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"coracle/pkg/registry/ownership"
 )
@@ -56,13 +59,19 @@ const (
 
 // compiled is what objects of one version are processed with.
 type compiled struct {
-	// structural is nil for a version without a (structural) schema.
-	structural *structuralschema.Structural
-	// whole validates objects, status what /status writes.
-	whole, status validation.SchemaValidator
-	// rules are the x-kubernetes-validations, nil when there are none.
-	rules *cel.Validator
-	size  int // estimated bytes
+	// shape is for objects that are as they should be, nil where the library
+	// has to look at all of them.
+	shape *shape
+	// embeds says that there are embedded resources, deep that an update may
+	// match more junctors than a create (see shaper).
+	embeds, deep bool
+	hasRules     bool // there are x-kubernetes-validations
+	size         int  // estimated bytes
+
+	// load makes the library's part again.
+	load   func() (*library, error)
+	making sync.Mutex              // held while lib is made
+	lib    atomic.Pointer[library] // nil until asked for
 
 	mu       sync.Mutex
 	managers map[string]*managedfields.FieldManager // by subresource; guarded by mu
@@ -70,6 +79,34 @@ type compiled struct {
 
 	ownOnce sync.Once
 	own     *ownership.Kind // nil when the schema cannot be followed; set by ownOnce
+}
+
+// library is a schema in the library's forms, which say what is wrong with an
+// object.
+type library struct {
+	// structural is nil for a version without a (structural) schema.
+	structural *structuralschema.Structural
+	// whole validates objects, status what /status writes.
+	whole, status validation.SchemaValidator
+	// rules are the x-kubernetes-validations, nil when there are none.
+	rules *cel.Validator
+}
+
+// library returns the schema in the library's forms.
+func (c *compiled) library() (*library, error) {
+	if lib := c.lib.Load(); lib != nil {
+		return lib, nil
+	}
+	c.making.Lock()
+	defer c.making.Unlock()
+	if lib := c.lib.Load(); lib != nil {
+		return lib, nil
+	}
+	lib, err := c.load()
+	if err == nil {
+		c.lib.Store(lib)
+	}
+	return lib, err
 }
 
 // get returns the compiled schema of a version.
@@ -86,7 +123,7 @@ func (s *Schemas) get(d *Definition, version string) (*compiled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the schema of %s: %w", d.name, err)
 	}
-	c, err := compile(crd, version)
+	c, err := compile(crd, version, d.src.Load)
 	if err != nil {
 		return nil, fmt.Errorf("compile the schema of %s, version %s: %w", d.name, version, err)
 	}
@@ -153,37 +190,71 @@ func (s *Schemas) Forget(d *Definition) {
 	}
 }
 
-func compile(crd *apiextensionsv1.CustomResourceDefinition, version string) (*compiled, error) {
+// compile compiles a version. load reads the definition again.
+func compile(crd *apiextensionsv1.CustomResourceDefinition, version string, load func() (*apiextensionsv1.CustomResourceDefinition, error)) (*compiled, error) {
 	v := versionOf(crd, version)
 	if v == nil {
 		return nil, errNoSchema
 	}
-	props, structural, err := structuralOf(crd, v)
+	lib, open, err := newLibrary(crd, v)
 	if err != nil {
 		return nil, err
 	}
-	c := &compiled{structural: structural, managers: map[string]*managedfields.FieldManager{}}
-	if c.whole, _, err = validation.NewSchemaValidator(props); err != nil {
-		return nil, err
-	}
-	if props != nil {
-		if status, ok := props.Properties["status"]; ok && v.Subresources != nil && v.Subresources.Status != nil {
-			if c.status, _, err = validation.NewSchemaValidator(&status); err != nil {
-				return nil, err
-			}
+	c := &compiled{managers: map[string]*managedfields.FieldManager{}, size: perVersion}
+	c.load = func() (*library, error) {
+		crd, err := load()
+		if err != nil {
+			return nil, err
 		}
+		v := versionOf(crd, version)
+		if v == nil {
+			return nil, errNoSchema
+		}
+		lib, _, err := newLibrary(crd, v)
+		return lib, err
+	}
+	if lib.structural != nil && !crd.Spec.PreserveUnknownFields {
+		b := shaper{patterns: map[string]*regexp.Regexp{}}
+		c.shape = b.root(open, lib.structural)
+		c.embeds, c.deep = b.embeds, b.deep
+	}
+	if v.Schema != nil {
 		text, err := json.Marshal(v.Schema)
 		if err != nil {
 			return nil, err
 		}
-		c.size = perByte * len(text)
+		c.size += perByte * len(text)
 	}
-	c.size += perVersion
-	if n := ruleCount(structural); n > 0 {
-		c.rules = cel.NewValidator(structural, true, celconfig.PerCallLimit)
-		c.size += n * perRule
+	n := ruleCount(lib.structural)
+	c.hasRules, c.size = n > 0, c.size+n*perRule
+	if c.hasRules || c.shape == nil {
+		c.lib.Store(lib)
 	}
 	return c, nil
+}
+
+// newLibrary compiles a version for the library. open is the schema that its
+// validator follows.
+func newLibrary(crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion) (lib *library, open *spec.Schema, err error) {
+	props, structural, err := structuralOf(crd, v)
+	if err != nil {
+		return nil, nil, err
+	}
+	lib = &library{structural: structural}
+	if lib.whole, open, err = validation.NewSchemaValidator(props); err != nil {
+		return nil, nil, err
+	}
+	if props != nil {
+		if status, ok := props.Properties["status"]; ok && v.Subresources != nil && v.Subresources.Status != nil {
+			if lib.status, _, err = validation.NewSchemaValidator(&status); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if ruleCount(structural) > 0 {
+		lib.rules = cel.NewValidator(structural, true, celconfig.PerCallLimit)
+	}
+	return lib, open, nil
 }
 
 func versionOf(crd *apiextensionsv1.CustomResourceDefinition, name string) *apiextensionsv1.CustomResourceDefinitionVersion {
