@@ -36,6 +36,7 @@ import (
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/allocator"
 	"coracle/pkg/registry/custom"
+	"coracle/pkg/registry/fieldtypes"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
@@ -164,7 +165,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	}
 	cp.registry = registry.New(registry.Config{
 		Table: table, Cache: cp.cache, Chain: chain.Observed(cp.metrics.admitted), Clock: cfg.Clock, Rand: cfg.Rand,
-		Types: func() managedfields.TypeConverter { return newTypes(table.Scheme()) },
+		Types: func() managedfields.TypeConverter { return fieldtypes.New(table.Scheme()) },
 		Hooks: map[string]registry.Hook{"services": cp.serviceHook()},
 	})
 	cp.ips, err = allocator.New(allocator.Config{
