@@ -71,9 +71,12 @@ func (cp *ControlPlane) newDefinitions() *definitions {
 func (d *definitions) projection() registry.Projection {
 	return registry.Projection{
 		Resource: d.kind,
-		Raw:      func(o *cache.Object) { d.queue.Add(o.Name) },
-		Delete:   func(_, name string) { d.queue.Add(name) },
-		Synced:   func() { d.queue.Add("") },
+		Raw: func(o *cache.Object) error {
+			d.queue.Add(o.Name)
+			return nil
+		},
+		Delete: func(_, name string) { d.queue.Add(name) },
+		Synced: func() { d.queue.Add("") },
 	}
 }
 

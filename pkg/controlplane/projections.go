@@ -13,6 +13,7 @@ import (
 
 	"coracle/pkg/registry"
 	"coracle/pkg/resource"
+	"coracle/pkg/storage/cache"
 )
 
 // maxLag is how far the cache may trail the store before the server calls
@@ -34,8 +35,7 @@ func (cp *ControlPlane) projections() []registry.Projection {
 			func(_, name string) { roles.DeleteClusterRoleBinding(name) }),
 		cp.projection(rbacGVR("rolebindings"),
 			func(o runtime.Object) { roles.SetRoleBinding(o.(*rbacv1.RoleBinding)) }, roles.DeleteRoleBinding),
-		cp.projection(corev1.SchemeGroupVersion.WithResource("pods"),
-			func(o runtime.Object) { nodes.SetPod(o.(*corev1.Pod)) }, nodes.DeletePod),
+		cp.podProjection(),
 		cp.projection(corev1.SchemeGroupVersion.WithResource("persistentvolumes"),
 			func(o runtime.Object) { nodes.SetPersistentVolume(o.(*corev1.PersistentVolume)) },
 			func(_, name string) { nodes.DeletePersistentVolume(name) }),
@@ -68,6 +68,26 @@ func (cp *ControlPlane) projection(gvr schema.GroupVersionResource, set func(run
 			}
 		},
 	}
+}
+
+// podProjection feeds the node authorizer. A pod without a node is no node's
+// business and need not be decoded; the form of one that has a node is not kept,
+// since nobody else reads it.
+func (cp *ControlPlane) podProjection() registry.Projection {
+	nodes := cp.nodes
+	p := cp.projection(corev1.SchemeGroupVersion.WithResource("pods"), nil, nodes.DeletePod)
+	p.Raw = func(o *cache.Object) error {
+		if o.Fields["spec.nodeName"] == "" {
+			nodes.DeletePod(o.Namespace, o.Name)
+			return nil
+		}
+		obj, err := registry.Decode(p.Resource, o.Value)
+		if err == nil {
+			nodes.SetPod(obj.(*corev1.Pod))
+		}
+		return err
+	}
+	return p
 }
 
 // resource returns a kind that every table has.

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"fmt"
-	"strconv"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -112,14 +111,29 @@ func Shared(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
 // KindOf describes res to the watch cache: where its objects are and how they
 // are indexed.
 func KindOf(res *resource.Resource) cache.Kind {
+	fields := selectableOf(res)
 	return cache.Kind{
 		Prefix: Prefix(res, ""),
 		Index: func(key string, stored []byte, rev storage.Revision) (*cache.Object, error) {
-			return index(res, key, stored, rev)
+			o, err := index(res, key, stored, rev)
+			if err != nil || res.Fields == nil || res.StoredJSON {
+				return o, err
+			}
+			raw, err := Raw(o.Value)
+			if err == nil {
+				o.Fields, err = fields.fields(raw)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("index %s: %w", key, err)
+			}
+			return o, nil
 		},
 	}
 }
 
+// index reads a stored value as an object of the cache, all but the selectable
+// fields of kinds that are stored as protobuf: what has not been stored is not
+// selected.
 func index(res *resource.Resource, key string, stored []byte, rev storage.Revision) (*cache.Object, error) {
 	if res.StoredJSON {
 		return indexJSON(res, key, stored, rev)
@@ -132,22 +146,14 @@ func index(res *resource.Resource, key string, stored []byte, rev storage.Revisi
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", key, err)
 	}
-	o := &cache.Object{
+	return &cache.Object{
 		Namespace: m.namespace,
 		Name:      m.name,
 		UID:       types.UID(m.uid),
 		Labels:    m.labels,
 		Deleting:  m.deleting,
-		Value:     sealEnvelope(env.apiVersion, env.kind, spliceRevision(env.raw, m, strconv.FormatInt(int64(rev), 10))),
-	}
-	if res.Fields != nil {
-		obj, err := Decode(res, stored)
-		if err != nil {
-			return nil, fmt.Errorf("index %s: %w", key, err)
-		}
-		o.Fields = res.Fields(obj)
-	}
-	return o, nil
+		Value:     sealRevision(env, m, rev),
+	}, nil
 }
 
 // ProtoValue returns o as protobuf in its envelope.

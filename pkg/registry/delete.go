@@ -35,16 +35,30 @@ func (r *Registry) Delete(ctx context.Context, req Request, opts DeleteOptions) 
 	if err != nil {
 		return nil, false, err
 	}
+	// As in Update, only a try on a confirmed read may refuse or change nothing.
+	read := cache.Read{Any: true}
 	for range maxConflictRetries {
-		current, err := r.cfg.Cache.Get(ctx, key, cache.Read{})
+		current, err := r.cfg.Cache.Get(ctx, key, read)
+		confirmed := !read.Any
+		if errors.Is(err, storage.ErrNotFound) && !confirmed {
+			read = cache.Read{}
+			continue
+		}
 		if err != nil {
 			return nil, false, storageError(err, req.Resource, req.Name)
 		}
-		o, gone, err := r.deleteOnce(ctx, req, key, current, opts)
-		if _, lost := errors.AsType[*storage.ConflictError](err); lost {
+		d := deletion{req: req, key: key, current: current, opts: opts}
+		err = r.deleteOnce(ctx, &d)
+		if err == nil && (d.wrote || confirmed) {
+			return d.last, d.gone, nil
+		}
+		_, lost := errors.AsType[*storage.ConflictError](err)
+		_, unknown := errors.AsType[*storage.OutcomeUnknownError](err)
+		if lost || !confirmed && !unknown {
+			read = cache.Read{} // shows what the transaction saw, or newer
 			continue
 		}
-		return o, gone, storageError(err, req.Resource, req.Name)
+		return nil, false, storageError(err, req.Resource, req.Name)
 	}
 	return nil, false, errModified(req.Resource, req.Name)
 }
@@ -69,62 +83,76 @@ func checkDeleteOptions(opts metav1.DeleteOptions) error {
 	return nil
 }
 
-func (r *Registry) deleteOnce(ctx context.Context, req Request, key string, current *cache.Object, opts DeleteOptions) (o *cache.Object, gone bool, err error) {
-	res := req.Resource
-	if err := checkPreconditions(req, current, opts.Preconditions); err != nil {
-		return nil, false, err
+// deletion is one attempt to delete an object.
+type deletion struct {
+	req     Request
+	key     string
+	current *cache.Object // what the attempt rests on
+	opts    DeleteOptions
+
+	// The result: last is the object's last state, gone says that it left the
+	// store, wrote that the store has confirmed that current was the present one.
+	last        *cache.Object
+	gone, wrote bool
+}
+
+func (r *Registry) deleteOnce(ctx context.Context, d *deletion) error {
+	res := d.req.Resource
+	if err := checkPreconditions(d.req, d.current, d.opts.Preconditions); err != nil {
+		return err
 	}
-	old, err := Shared(res, current)
+	old, err := Shared(res, d.current)
 	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+		return apierrors.NewInternalError(err)
 	}
-	attrs := r.attributes(ctx, admission.Delete, req, nil, old, opts.WriteOptions)
+	attrs := r.attributes(ctx, admission.Delete, d.req, nil, old, d.opts.WriteOptions)
 	if err := r.cfg.Chain.Admit(ctx, attrs); err != nil {
-		return nil, false, err
+		return err
 	}
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
-		return nil, false, err
+		return err
 	}
-	obj, err := Fresh(res, current)
-	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+	obj := old.DeepCopyObject()
+	if err := r.markDeleting(res, obj, d.opts.DeleteOptions); err != nil {
+		return apierrors.NewInternalError(err)
 	}
-	if err := r.markDeleting(res, obj, opts.DeleteOptions); err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+	if !mayGo(res, obj) {
+		return r.storeMark(ctx, d, obj)
 	}
-	if mayGo(res, obj) {
-		if opts.WriteOptions.DryRun {
-			return current, true, nil
-		}
-		o, err := r.cfg.Cache.Delete(ctx, key, current.Revision)
-		if err != nil {
-			return nil, false, err
-		}
-		r.deleted(ctx, res, obj)
-		return o, true, nil
+	d.gone = true
+	if d.opts.WriteOptions.DryRun {
+		d.last = d.current
+		return nil
 	}
-	return r.storeMark(ctx, res, key, current, obj, opts.WriteOptions.DryRun)
+	if d.last, err = r.cfg.Cache.Delete(ctx, d.key, d.current.Revision); err != nil {
+		return err
+	}
+	d.wrote = true
+	r.deleted(ctx, res, obj)
+	return nil
 }
 
 // storeMark writes an object that is now marked for deletion, unless it was
 // marked that way before.
-func (r *Registry) storeMark(ctx context.Context, res *resource.Resource, key string, current *cache.Object, obj runtime.Object, dryRun bool) (*cache.Object, bool, error) {
+func (r *Registry) storeMark(ctx context.Context, d *deletion, obj runtime.Object) error {
+	res := d.req.Resource
 	value, err := Encode(res, obj)
 	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+		return apierrors.NewInternalError(err)
 	}
-	next, err := index(res, key, value, current.Revision)
+	next, err := index(res, d.key, value, d.current.Revision)
 	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+		return apierrors.NewInternalError(err)
 	}
-	if string(next.Value) == string(current.Value) {
-		return current, false, nil
+	d.last = next
+	switch {
+	case string(next.Value) == string(d.current.Value):
+		d.last = d.current
+	case !d.opts.WriteOptions.DryRun:
+		d.last, err = r.cfg.Cache.Update(ctx, d.key, value, d.current.Revision, res.TTL)
+		d.wrote = err == nil
 	}
-	if dryRun {
-		return next, false, nil
-	}
-	o, err := r.cfg.Cache.Update(ctx, key, value, current.Revision, res.TTL)
-	return o, false, err
+	return err
 }
 
 // markDeleting sets deletionTimestamp, grace period and the finalizers that

@@ -20,8 +20,8 @@ type Projection struct {
 	// object is shared and must not be changed.
 	Set func(obj runtime.Object)
 	// Raw is called instead of Set, where it is set, with the object as the
-	// cache holds it.
-	Raw func(o *cache.Object)
+	// cache holds it. An error begins the projection anew.
+	Raw func(o *cache.Object) error
 	// Delete is called with the name of each object that went.
 	Delete func(namespace, name string)
 	// Synced is called once the first state is complete; may be nil.
@@ -79,19 +79,24 @@ func (r *Registry) projectOnce(ctx context.Context, p Projection, known map[stri
 					initial[e.Object.Key] = true
 				}
 				known[e.Object.Key] = e.Object
-				if p.Raw != nil {
-					p.Raw(e.Object)
-					continue
-				}
-				obj, err := Shared(p.Resource, e.Object)
-				if err != nil {
+				if err := p.set(e.Object); err != nil {
 					return err
 				}
-				p.Set(obj)
 			case e.Type == cache.Deleted:
 				delete(known, e.Object.Key)
 				p.Delete(e.Object.Namespace, e.Object.Name)
 			}
 		}
 	}
+}
+
+func (p *Projection) set(o *cache.Object) error {
+	if p.Raw != nil {
+		return p.Raw(o)
+	}
+	obj, err := Shared(p.Resource, o)
+	if err == nil {
+		p.Set(obj)
+	}
+	return err
 }

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"coracle/pkg/storage"
 )
 
 // protoPrefix starts every value that is a runtime.Unknown in protobuf, in
@@ -68,7 +71,7 @@ func openEnvelope(value []byte) (envelope, error) {
 
 // sealEnvelope is the inverse of openEnvelope.
 func sealEnvelope(apiVersion, kind string, raw []byte) []byte {
-	out := make([]byte, 0, len(protoPrefix)+len(apiVersion)+len(kind)+len(raw)+32)
+	out := make([]byte, 0, sealSize(apiVersion, kind, len(raw)))
 	out = appendSealHead(out, apiVersion, kind, len(raw))
 	return append(append(out, raw...), envelopeTail...)
 }
@@ -131,19 +134,32 @@ func scanMeta(raw []byte) (rawMeta, error) {
 	return m, err
 }
 
-// spliceRevision returns raw with metadata.resourceVersion set to rv,
-// whatever it was before.
-func spliceRevision(raw []byte, m rawMeta, rv string) []byte {
-	meta := raw[m.metaStart:m.metaEnd]
+// sealRevision returns an opened value, in its envelope again, with
+// metadata.resourceVersion set to rev, whatever it was before.
+func sealRevision(env envelope, m rawMeta, rev storage.Revision) []byte {
+	var room [20]byte
+	rv := strconv.AppendInt(room[:0], int64(rev), 10)
+	meta := env.raw[m.metaStart:m.metaEnd]
 	size := len(meta) - (m.rvEnd - m.rvStart) + 2 + len(rv)
-	out := make([]byte, 0, len(raw)+len(rv)+8)
+	whole := 1 + protowire.SizeVarint(uint64(size)) + size + len(env.raw) - m.rest
+
+	out := make([]byte, 0, sealSize(env.apiVersion, env.kind, whole))
+	out = appendSealHead(out, env.apiVersion, env.kind, whole)
 	out = protowire.AppendTag(out, objectMeta, protowire.BytesType)
 	out = protowire.AppendVarint(out, uint64(size))
 	out = append(out, meta[:m.rvStart]...)
 	out = protowire.AppendTag(out, metaResourceVersion, protowire.BytesType)
-	out = protowire.AppendString(out, rv)
+	out = protowire.AppendBytes(out, rv)
 	out = append(out, meta[m.rvEnd:]...)
-	return append(out, raw[m.rest:]...)
+	out = append(out, env.raw[m.rest:]...)
+	return append(out, envelopeTail...)
+}
+
+// sealSize is the size of an envelope around so many bytes. Objects are kept as
+// they are sealed: a byte too much would be kept for each of them.
+func sealSize(apiVersion, kind string, size int) int {
+	types := 2 + protowire.SizeBytes(len(apiVersion)) + protowire.SizeBytes(len(kind))
+	return len(protoPrefix) + 2 + protowire.SizeBytes(types) + protowire.SizeVarint(uint64(size)) + size + len(envelopeTail)
 }
 
 // eachField walks the fields of a message. body is the content of a

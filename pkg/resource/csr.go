@@ -28,6 +28,7 @@ func certificateSigningRequests() *Resource {
 		New:        func() runtime.Object { return &certificatesv1.CertificateSigningRequest{} },
 		NewList:    func() runtime.Object { return &certificatesv1.CertificateSigningRequestList{} },
 		FieldNames: []string{"spec.signerName"},
+		FieldsRead: []string{"spec.signerName"},
 		Columns:    columns("Name", "Age", "SignerName", "Requestor", "RequestedDuration", "Condition"),
 	}, hooks[*certificatesv1.CertificateSigningRequest]{
 		Prepare: func(csr, old *certificatesv1.CertificateSigningRequest) {

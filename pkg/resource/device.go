@@ -108,6 +108,7 @@ func resourceSlices() *Resource {
 		New:                 func() runtime.Object { return &resourcev1.ResourceSlice{} },
 		NewList:             func() runtime.Object { return &resourcev1.ResourceSliceList{} },
 		FieldNames:          []string{"spec.driver", "spec.nodeName"},
+		FieldsRead:          []string{"spec.driver", "spec.nodeName"},
 		Columns:             columns("Name", "Node", "Driver", "Pool", "Age"),
 	}, hooks[*resourcev1.ResourceSlice]{
 		Prepare:        func(s, _ *resourcev1.ResourceSlice) { dropAlphaOfSlice(&s.Spec) },

@@ -23,6 +23,7 @@ func events() *Resource {
 		TTL:                 eventTTL,
 		New:                 func() runtime.Object { return &corev1.Event{} },
 		NewList:             func() runtime.Object { return &corev1.EventList{} },
+		FieldsRead:          []string{"involvedObject", "reason", "reportingComponent", "source", "type"},
 		FieldNames: []string{
 			"involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
 			"involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",

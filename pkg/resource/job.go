@@ -26,6 +26,7 @@ func jobs() *Resource {
 		New:                 func() runtime.Object { return &batchv1.Job{} },
 		NewList:             func() runtime.Object { return &batchv1.JobList{} },
 		FieldNames:          []string{"status.successful"},
+		FieldsRead:          []string{"status.succeeded"},
 		Columns:             columns("Name", "Status", "Completions", "Duration", "Age", "+Containers", "+Images", "+Selector"),
 	}, hooks[*batchv1.Job]{
 		Default:        defaultJob,

@@ -30,6 +30,7 @@ func namespaces() *Resource {
 		New:        func() runtime.Object { return &corev1.Namespace{} },
 		NewList:    func() runtime.Object { return &corev1.NamespaceList{} },
 		FieldNames: []string{"status.phase"},
+		FieldsRead: []string{"status.phase"},
 		Columns:    columns("Name", "Status", "Age"),
 	}, hooks[*corev1.Namespace]{
 		Default: func(ns *corev1.Namespace) {

@@ -30,6 +30,7 @@ func nodes() *Resource {
 		New:        func() runtime.Object { return &corev1.Node{} },
 		NewList:    func() runtime.Object { return &corev1.NodeList{} },
 		FieldNames: []string{"spec.unschedulable"},
+		FieldsRead: []string{"spec.unschedulable"},
 		Columns: columns("Name", "Status", "Roles", "Age", "Version",
 			"+Internal-IP", "+External-IP", "+OS-Image", "+Kernel-Version", "+Container-Runtime"),
 	}, hooks[*corev1.Node]{

@@ -23,6 +23,10 @@ func pods() *Resource {
 		ReturnDeleted:       true,
 		New:                 func() runtime.Object { return &corev1.Pod{} },
 		NewList:             func() runtime.Object { return &corev1.PodList{} },
+		FieldsRead: []string{
+			"spec.hostNetwork", "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
+			"status.nominatedNodeName", "status.phase", "status.podIP", "status.podIPs",
+		},
 		FieldNames: []string{
 			"spec.hostNetwork", "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
 			"status.nominatedNodeName", "status.phase", "status.podIP", "status.podIPs",

@@ -25,6 +25,7 @@ func replicaSets() *Resource {
 		New:                 func() runtime.Object { return &appsv1.ReplicaSet{} },
 		NewList:             func() runtime.Object { return &appsv1.ReplicaSetList{} },
 		FieldNames:          []string{"status.replicas"},
+		FieldsRead:          []string{"status.replicas"},
 		Columns: columns("Name", "Desired:integer", "Current:integer", "Ready:integer", "Age",
 			"+Containers", "+Images", "+Selector"),
 	}, hooks[*appsv1.ReplicaSet]{

@@ -26,6 +26,7 @@ func replicationControllers() *Resource {
 		New:                 func() runtime.Object { return &corev1.ReplicationController{} },
 		NewList:             func() runtime.Object { return &corev1.ReplicationControllerList{} },
 		FieldNames:          []string{"status.replicas"},
+		FieldsRead:          []string{"status.replicas"},
 		Columns: columns("Name", "Desired:integer", "Current:integer", "Ready:integer", "Age",
 			"+Containers", "+Images", "+Selector"),
 	}, hooks[*corev1.ReplicationController]{

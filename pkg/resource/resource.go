@@ -122,9 +122,11 @@ type Resource struct {
 	Warnings func(obj, old runtime.Object) []string
 	// Fields returns the selectable fields beside metadata.name and
 	// metadata.namespace. FieldNames lists all keys it may return, since a
-	// selector on another field is a 400.
+	// selector on another field is a 400. FieldsRead are the fields, by the
+	// JSON names that lead there, which Fields reads; empty means any.
 	Fields     func(obj runtime.Object) map[string]string
 	FieldNames []string
+	FieldsRead []string
 	// Grace decides on graceful deletion. Nil means that objects go at once.
 	Grace func(obj runtime.Object, requested *int64) Grace
 	// Held says that an object marked for deletion has to stay although it has

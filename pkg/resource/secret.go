@@ -15,6 +15,7 @@ func secrets() *Resource {
 		New:                 func() runtime.Object { return &corev1.Secret{} },
 		NewList:             func() runtime.Object { return &corev1.SecretList{} },
 		FieldNames:          []string{"type"},
+		FieldsRead:          []string{"type"},
 		Columns:             columns("Name", "Type", "Data", "Age"),
 	}, hooks[*corev1.Secret]{
 		Default:        defaultSecret,

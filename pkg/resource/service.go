@@ -32,6 +32,7 @@ func services() *Resource {
 		New:           func() runtime.Object { return &corev1.Service{} },
 		NewList:       func() runtime.Object { return &corev1.ServiceList{} },
 		FieldNames:    []string{"spec.clusterIP", "spec.type"},
+		FieldsRead:    []string{"spec.clusterIP", "spec.type"},
 		Columns:       columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "+Selector"),
 	}, hooks[*corev1.Service]{
 		Default:        defaultService,

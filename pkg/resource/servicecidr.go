@@ -26,6 +26,7 @@ func ipAddresses() *Resource {
 		},
 		New:        func() runtime.Object { return &networkingv1.IPAddress{} },
 		NewList:    func() runtime.Object { return &networkingv1.IPAddressList{} },
+		FieldsRead: []string{"spec.parentRef"},
 		FieldNames: []string{"spec.parentRef.group", "spec.parentRef.resource", "spec.parentRef.namespace", "spec.parentRef.name"},
 		Columns:    columns("Name", "ParentRef"),
 	}, hooks[*networkingv1.IPAddress]{

@@ -24,6 +24,7 @@ func clusterTrustBundles() *Resource {
 		New:        func() runtime.Object { return &certificatesv1.ClusterTrustBundle{} },
 		NewList:    func() runtime.Object { return &certificatesv1.ClusterTrustBundleList{} },
 		FieldNames: []string{"spec.signerName"},
+		FieldsRead: []string{"spec.signerName"},
 		Columns:    columns("Name", "SignerName"),
 	}, hooks[*certificatesv1.ClusterTrustBundle]{
 		Validate: validateTrustBundle,
@@ -103,6 +104,7 @@ func podCertificateRequests() *Resource {
 		New:                 func() runtime.Object { return &certificatesv1.PodCertificateRequest{} },
 		NewList:             func() runtime.Object { return &certificatesv1.PodCertificateRequestList{} },
 		FieldNames:          []string{"spec.signerName", "spec.podName", "spec.nodeName"},
+		FieldsRead:          []string{"spec.signerName", "spec.podName", "spec.nodeName"},
 		Columns:             columns("Name", "PodName", "ServiceAccountName", "NodeName", "SignerName", "State"),
 	}, hooks[*certificatesv1.PodCertificateRequest]{
 		Default: func(r *certificatesv1.PodCertificateRequest) {
