@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"k8s.io/utils/clock"
 
 	"coracle/pkg/controlplane"
 	"coracle/pkg/storage"
@@ -96,13 +97,17 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	if s.ClusterCIDR, err = netip.ParsePrefix(o.nodeCIDR); err != nil {
 		return fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", o.nodeCIDR, err)
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g.Go(func() error { return keepHeap(ctx, clock.RealClock{}) })
 	backend, err := o.open(ctx, log)
 	if err != nil {
-		return err
+		cancel()
+		return errors.Join(err, g.Wait())
 	}
 	s.Backend = backend
 	s.Roles = o.allInOne
-	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return storage.Compactor{Backend: backend, Log: log}.Run(ctx) })
 	g.Go(func() error { return controlplane.Serve(ctx, *s) })
 	return errors.Join(g.Wait(), backend.Close())
