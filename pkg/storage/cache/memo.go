@@ -28,7 +28,9 @@ type memo struct {
 	bytes []byte
 	value any
 	err   error
-	size  int // guarded by the budget's lock, as what follows
+	// budget accounts for the memo; set when it is made, before it is accounted.
+	budget atomic.Pointer[memoBudget]
+	size   int // guarded by the budget's lock, as what follows
 	// accounted says that slot is its place among those of present objects.
 	accounted bool
 	slot      int
@@ -40,6 +42,10 @@ type memo struct {
 // replaced, the oldest is dropped, and early: each pins a whole object.
 type memoBudget struct {
 	limit int
+	// forms bounds the decoded forms apart from the encodings, nil in the one
+	// that does. They are for what is read again and again, a namespace or a
+	// role; after the update of many objects there would be one of each.
+	forms *memoBudget
 
 	mu       sync.Mutex // guards all below, and the slots and sizes of memos
 	used     int
@@ -49,11 +55,16 @@ type memoBudget struct {
 	pastUsed int
 }
 
-// pastShare is the part of the limit for the memos of replaced objects.
-const pastShare = 8
+// pastShare is the part of the limit for the memos of replaced objects, and
+// formShare that for decoded forms.
+const (
+	pastShare = 8
+	formShare = 8
+)
 
 func newMemoBudget(limit int) *memoBudget {
-	return &memoBudget{limit: limit, random: 0x9e3779b97f4a7c15}
+	forms := &memoBudget{limit: limit / formShare, random: 0x9e3779b97f4a7c15}
+	return &memoBudget{limit: limit - forms.limit, random: forms.random, forms: forms}
 }
 
 // Encoding returns the bytes remembered under id (for example "json/v1"),
@@ -65,7 +76,7 @@ func (o *Object) Encoding(id string, make func() ([]byte, error)) ([]byte, error
 	m.once.Do(func() {
 		m.bytes, m.err = make()
 		m.done.Store(m.err == nil)
-		o.settle(m, len(m.bytes))
+		o.settle(m, o.memo.budget, len(m.bytes))
 	})
 	return m.bytes, m.err
 }
@@ -92,7 +103,7 @@ func (o *Object) Offer(id string, b []byte) {
 	m.once.Do(func() {
 		m.bytes = bytes.Clone(b)
 		m.done.Store(true)
-		o.settle(m, len(b))
+		o.settle(m, o.memo.budget, len(b))
 	})
 }
 
@@ -108,7 +119,11 @@ func (o *Object) DecodedAs(id string, make func() (any, error)) (any, error) {
 	m.once.Do(func() {
 		m.value, m.err = make()
 		// Decoded Kubernetes objects take a few times their encoded size.
-		o.settle(m, 4*len(o.Value))
+		budget := o.memo.budget
+		if budget != nil {
+			budget = budget.forms
+		}
+		o.settle(m, budget, 4*len(o.Value))
 	})
 	return m.value, m.err
 }
@@ -135,13 +150,14 @@ func (o *Object) remember(id string) *memo {
 }
 
 // settle accounts for a memo that has just been made, or drops it.
-func (o *Object) settle(m *memo, size int) {
-	if m.err != nil || o.memo.budget == nil {
+func (o *Object) settle(m *memo, budget *memoBudget, size int) {
+	if m.err != nil || budget == nil {
 		o.forget(m)
 		return
 	}
 	m.size = size + memoOverhead
-	o.memo.budget.add(m)
+	m.budget.Store(budget)
+	budget.add(m)
 }
 
 // forget drops a memo; whoever holds its result keeps it.
@@ -167,13 +183,14 @@ func (o *Object) retire() {
 	o.memo.kept.Store(false)
 	if list := o.memo.list.Load(); list != nil && o.memo.budget != nil {
 		o.memo.budget.retire(*list)
+		o.memo.budget.forms.retire(*list)
 	}
 }
 
 func (b *memoBudget) retire(memos []*memo) {
 	b.mu.Lock()
 	for _, m := range memos {
-		if m.accounted {
+		if m.budget.Load() == b && m.accounted {
 			b.removeLocked(m.slot)
 			b.pastLocked(m)
 		}
