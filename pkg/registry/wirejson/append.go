@@ -26,7 +26,10 @@ type span struct {
 
 // usualFields is how many fields a message may have for its spans to need no
 // memory of their own.
-const usualFields = 48
+const (
+	usualFields = 48
+	fewFields   = 8
+)
 
 func (p *Plan) object(dst, wire []byte) ([]byte, error) {
 	dst, _, err := p.members(append(dst, '{'), wire, false)
@@ -36,14 +39,24 @@ func (p *Plan) object(dst, wire []byte) ([]byte, error) {
 // members appends the fields of a message without the braces. any says that
 // there is one before them, and the result that there is one now.
 func (p *Plan) members(dst, wire []byte, any bool) ([]byte, bool, error) {
-	var room [usualFields]span
-	found := room[:]
-	if len(p.fields) > usualFields {
-		found = make([]span, len(p.fields))
-	}
 	if len(wire) > math.MaxInt32 {
 		return dst, any, ErrUnusual
 	}
+	// Most messages are small: not even the clearing of more spans is for them.
+	switch n := len(p.fields); {
+	case n <= fewFields:
+		var room [fewFields]span
+		return p.write(dst, wire, any, room[:n])
+	case n <= usualFields:
+		var room [usualFields]span
+		return p.write(dst, wire, any, room[:n])
+	default:
+		return p.write(dst, wire, any, make([]span, n))
+	}
+}
+
+// write is members with room for what is found.
+func (p *Plan) write(dst, wire []byte, any bool, found []span) ([]byte, bool, error) {
 	if err := p.find(found, wire); err != nil {
 		return dst, any, err
 	}
@@ -84,15 +97,23 @@ func comma(dst []byte, any bool) []byte {
 // as the library does.
 func (p *Plan) find(found []span, wire []byte) error {
 	for pos := 0; pos < len(wire); {
-		num, typ, n := protowire.ConsumeTag(wire[pos:])
+		num, typ, n := tag(wire[pos:])
 		if n < 0 {
 			return ErrUnusual
 		}
-		size := protowire.ConsumeFieldValue(num, typ, wire[pos+n:])
-		if size < 0 {
+		end := pos + n
+		if typ == protowire.BytesType && end < len(wire) && wire[end] < 0x80 {
+			end += 1 + int(wire[end])
+		} else {
+			size := protowire.ConsumeFieldValue(num, typ, wire[end:])
+			if size < 0 {
+				return ErrUnusual
+			}
+			end += size
+		}
+		if end > len(wire) {
 			return ErrUnusual
 		}
-		end := pos + n + size
 		if int(num) < len(p.byNumber) && p.byNumber[num] > 0 {
 			i := p.byNumber[num] - 1
 			if typ != p.fields[i].wire() {
@@ -108,6 +129,14 @@ func (p *Plan) find(found []span, wire []byte) error {
 		pos = end
 	}
 	return nil
+}
+
+// tag is protowire.ConsumeTag, quick for the usual ones of one byte.
+func tag(wire []byte) (protowire.Number, protowire.Type, int) {
+	if c := wire[0]; c < 0x80 && c >= 8 {
+		return protowire.Number(c >> 3), protowire.Type(c & 7), 1
+	}
+	return protowire.ConsumeTag(wire)
 }
 
 // wire is how the field itself is encoded.
@@ -139,31 +168,34 @@ func (f *field) one(wire []byte, s *span) (item, error) {
 // next reads the first value of the field in wire and returns what follows.
 func (f *field) next(wire []byte) (item, []byte, error) {
 	for len(wire) > 0 {
-		num, typ, n := protowire.ConsumeTag(wire)
+		num, typ, n := tag(wire)
 		if n < 0 {
 			return item{}, nil, ErrUnusual
 		}
-		if num != f.number {
-			size := protowire.ConsumeFieldValue(num, typ, wire[n:])
+		rest := wire[n:]
+		switch {
+		case num != f.number:
+			size := protowire.ConsumeFieldValue(num, typ, rest)
 			if size < 0 {
 				return item{}, nil, ErrUnusual
 			}
-			wire = wire[n+size:]
+			wire = rest[size:]
 			continue
-		}
-		switch typ {
-		case protowire.VarintType:
-			v, size := protowire.ConsumeVarint(wire[n:])
+		case typ == protowire.VarintType:
+			v, size := protowire.ConsumeVarint(rest)
 			if size < 0 {
 				return item{}, nil, ErrUnusual
 			}
-			return item{number: v}, wire[n+size:], nil
-		case protowire.BytesType:
-			b, size := protowire.ConsumeBytes(wire[n:])
+			return item{number: v}, rest[size:], nil
+		case typ == protowire.BytesType && len(rest) > 0 && rest[0] < 0x80 && int(rest[0]) < len(rest):
+			end := 1 + int(rest[0])
+			return item{body: rest[1:end]}, rest[end:], nil
+		case typ == protowire.BytesType:
+			b, size := protowire.ConsumeBytes(rest)
 			if size < 0 {
 				return item{}, nil, ErrUnusual
 			}
-			return item{body: b}, wire[n+size:], nil
+			return item{body: b}, rest[size:], nil
 		}
 		return item{}, nil, ErrUnusual
 	}

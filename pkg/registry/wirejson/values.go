@@ -153,18 +153,63 @@ func appendFieldsV1(dst []byte, _ uint64, body []byte) ([]byte, error) {
 	return append(dst, doc...), err
 }
 
-// compact says that encoding/json would leave valid JSON as it is. The fields
-// of a set have no spaces outside of strings, and hardly ever one within.
+// mostNested is how deep a set may be for compact: that of any object is not
+// deeper.
+const mostNested = 1000
+
+// compact says that the text of a set is valid JSON that encoding/json would
+// leave as it is. It knows sets as they are: objects within objects, without
+// spaces, whose names hardly ever need an escape. Whatever else is left to the
+// library.
 func compact(raw []byte) bool {
-	if len(raw) < 2 || raw[0] != '{' || raw[len(raw)-1] != '}' {
-		return false
-	}
-	for _, c := range raw {
-		if c <= ' ' || c == '<' || c == '>' || c == '&' || c >= utf8.RuneSelf {
+	depth, i := 0, 0
+	for depth < mostNested {
+		if i >= len(raw) || raw[i] != '{' {
+			return false
+		}
+		depth++
+		i++
+		if i < len(raw) && raw[i] == '}' {
+			for i < len(raw) && raw[i] == '}' && depth > 0 {
+				depth--
+				i++
+			}
+			if depth == 0 {
+				return i == len(raw)
+			}
+			if i >= len(raw) || raw[i] != ',' {
+				return false
+			}
+			i++
+		}
+		if i = skipName(raw, i); i < 0 {
 			return false
 		}
 	}
-	return json.Valid(raw)
+	return false
+}
+
+// skipName returns where the value of the name at i begins, less than 0 when
+// there is none that is plain.
+func skipName(raw []byte, i int) int {
+	if i >= len(raw) || raw[i] != '"' {
+		return -1
+	}
+	for i++; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case asItIs[c]:
+		case c == '"':
+			if i++; i >= len(raw) || raw[i] != ':' {
+				return -1
+			}
+			return i + 1
+		case c == '\\' && i+1 < len(raw) && (raw[i+1] == '"' || raw[i+1] == '\\'):
+			i++
+		default:
+			return -1
+		}
+	}
+	return -1
 }
 
 // appendQuantity writes a quantity: as it is when it is canonical at a glance.

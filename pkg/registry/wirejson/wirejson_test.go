@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/registry/wirejson"
 	table "coracle/pkg/resource"
@@ -263,7 +265,18 @@ func BenchmarkAppend(b *testing.B) {
 	f.fill(reflect.ValueOf(pod).Elem(), 0)
 	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "bench", Namespace: "default", UID: "1", ResourceVersion: "12", Labels: map[string]string{"app": "bench"}},
 		Data: map[string]string{"text": strings.Repeat("some text \"quoted\" ", 55)}}
-	for _, obj := range []message{pod, config} {
+	usual := &corev1.Pod{}
+	text, err := os.ReadFile("../ownership/testdata/pod.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, usual); err != nil {
+		b.Fatal(err)
+	}
+	set := `"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:image":{},"f:ports":{".":{},"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{},"f:protocol":{}}}}}`
+	usual.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl", Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1",
+		FieldsV1: metav1.NewFieldsV1(`{"f:spec":{` + strings.Repeat(set+",", 7) + set + `}}`)}}
+	for _, obj := range []message{pod, usual, config} {
 		wire, err := obj.Marshal()
 		if err != nil {
 			b.Fatal(err)
