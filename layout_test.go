@@ -54,11 +54,12 @@ var layers = map[string][]string{
 	"pkg/image":      {},
 	"pkg/resource":   {},
 	"pkg/metrics":    {},
+	"pkg/callout":    {},
 	// The server side, each on what is below it.
 	"pkg/storage":   {},
 	"pkg/auth":      {"pkg/pki"},
-	"pkg/admission": {"pkg/resource", "pkg/auth"},
-	"pkg/registry":  {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/storage"},
+	"pkg/admission": {"pkg/resource", "pkg/auth", "pkg/callout"},
+	"pkg/registry":  {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/storage", "pkg/callout"},
 	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},

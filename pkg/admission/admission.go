@@ -54,7 +54,8 @@ type Attributes struct {
 	// part of a request that has been admitted: what clients configured
 	// (webhooks, policies) is not asked.
 	Internal bool
-	// Warn adds a text to the client's Warning headers. Never nil.
+	// Warn adds a text to the client's Warning headers. Never nil; like
+	// Annotate, it is safe for concurrent use.
 	Warn func(text string)
 	// Annotate adds to what the audit log says of the request. Never nil.
 	Annotate func(key, value string)

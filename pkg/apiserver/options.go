@@ -99,6 +99,7 @@ func writeOptions(r *http.Request, options runtime.Object) (registry.WriteOption
 	if out.Manager == "" {
 		out.Manager = managerOfAgent(r.UserAgent())
 	}
+	fillOptions(options, q)
 	validation := registry.Validation(q.Get("fieldValidation"))
 	switch validation {
 	case "":
@@ -109,6 +110,18 @@ func writeOptions(r *http.Request, options runtime.Object) (registry.WriteOption
 			": supported values: \"Ignore\", \"Strict\", \"Warn\"")
 	}
 	return out, validation, nil
+}
+
+// fillOptions gives options what the query says, for admission.
+func fillOptions(options runtime.Object, q url.Values) {
+	switch o := options.(type) {
+	case *metav1.CreateOptions:
+		o.DryRun, o.FieldManager, o.FieldValidation = q["dryRun"], q.Get("fieldManager"), q.Get("fieldValidation")
+	case *metav1.UpdateOptions:
+		o.DryRun, o.FieldManager, o.FieldValidation = q["dryRun"], q.Get("fieldManager"), q.Get("fieldValidation")
+	case *metav1.PatchOptions:
+		o.DryRun, o.FieldManager, o.FieldValidation = q["dryRun"], q.Get("fieldManager"), q.Get("fieldValidation")
+	}
 }
 
 const maxManagerLength = 128

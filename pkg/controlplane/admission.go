@@ -29,6 +29,7 @@ type placed struct {
 // upstream's.
 func (cp *ControlPlane) plugins() []placed {
 	objects := cachedObjects{cp}
+	mutating, validating := cp.webhooks(objects)
 	return []placed{
 		{Plugin: admission.NamespaceLifecycle{Objects: objects}},
 		{Plugin: admission.LimitRanger{Objects: objects}},
@@ -57,6 +58,8 @@ func (cp *ControlPlane) plugins() []placed {
 		// What others than the server decide goes here: policies and webhooks,
 		// first those that change objects. After them come the server's own
 		// words on what was changed.
+		{Plugin: mutating},
+		{Plugin: validating},
 		{Plugin: admission.CertificateRequester{}},
 		{Plugin: admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}}},
 	}

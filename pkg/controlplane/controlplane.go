@@ -21,18 +21,23 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
+	"coracle/pkg/admission/expression"
+	"coracle/pkg/admission/webhook"
 	"coracle/pkg/apiserver"
 	"coracle/pkg/apiserver/openapi"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/node"
 	"coracle/pkg/auth/policy"
 	"coracle/pkg/auth/rbac"
+	"coracle/pkg/callout"
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/allocator"
 	"coracle/pkg/registry/custom"
@@ -95,6 +100,9 @@ type ControlPlane struct {
 	synced   []chan struct{} // closed as each projection is complete
 	ready    chan struct{}   // closed once the default objects are there
 	metrics  *partMetrics
+	callouts *callout.Client // calls webhooks
+	// expressions compiles those of admission.
+	expressions *expression.Compiler
 	// customsSynced is closed as the custom resources that were there at the
 	// start are served.
 	customsSynced chan struct{}
@@ -126,14 +134,27 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// table is that of the kinds that every cluster serves.
-func table() (*resource.Table, error) {
+// table is that of the kinds that every cluster serves, some of which are
+// validated by what package resource may not link.
+func table(expressions *expression.Compiler) (*resource.Table, error) {
 	t := resource.Builtin()
-	definition, ok := t.ByGVR(apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions"))
-	if !ok {
-		return nil, errors.New("the table lacks CustomResourceDefinitions")
+	checked := func(res *resource.Resource) *resource.Resource { return webhook.Validated(res, expressions) }
+	var kinds []*resource.Resource
+	for _, k := range []struct {
+		gvr       schema.GroupVersionResource
+		validated func(*resource.Resource) *resource.Resource
+	}{
+		{apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions"), custom.Validated},
+		{admissionregistrationv1.SchemeGroupVersion.WithResource("mutatingwebhookconfigurations"), checked},
+		{admissionregistrationv1.SchemeGroupVersion.WithResource("validatingwebhookconfigurations"), checked},
+	} {
+		res, ok := t.ByGVR(k.gvr)
+		if !ok {
+			return nil, fmt.Errorf("the table lacks %s", k.gvr)
+		}
+		kinds = append(kinds, k.validated(res))
 	}
-	return t.Replace(custom.Validated(definition))
+	return t.Replace(kinds...)
 }
 
 // New composes a control plane. Nothing runs yet.
@@ -142,10 +163,12 @@ func New(cfg Config) (*ControlPlane, error) {
 		return nil, err
 	}
 	cp := &ControlPlane{cfg: cfg, roles: &rbac.Store{}, nodes: &node.Graph{}, ready: make(chan struct{}), customsSynced: make(chan struct{})}
-	table, err := table()
+	cp.expressions = expression.New(0)
+	table, err := table(cp.expressions)
 	if err != nil {
 		return nil, err
 	}
+	cp.callouts = &callout.Client{Resolve: cp.endpoint}
 	cp.metrics = newMetrics(table, cfg.Backend)
 	var kinds []cache.Kind
 	for _, res := range table.All() {
@@ -265,6 +288,7 @@ func (cp *ControlPlane) RESTConfig(user *auth.User) *rest.Config {
 // Run serves until ctx ends. It returns nil then, and an error when a part
 // could not start or go on.
 func (cp *ControlPlane) Run(ctx context.Context) error {
+	defer cp.callouts.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cp.cache.Run(ctx) })
 	g.Go(func() error {

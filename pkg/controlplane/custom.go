@@ -62,7 +62,7 @@ type record struct {
 func (cp *ControlPlane) newDefinitions() *definitions {
 	return &definitions{
 		cp: cp, kind: cp.resource(apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")),
-		webhooks: &custom.HTTPWebhooks{Resolve: cp.endpoint}, schemas: &custom.Schemas{Limit: schemaMemory}, records: map[string]*record{}, ending: make(chan struct{}, maxEnding),
+		webhooks: &custom.HTTPWebhooks{Client: cp.callouts}, schemas: &custom.Schemas{Limit: schemaMemory}, records: map[string]*record{}, ending: make(chan struct{}, maxEnding),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
 	}
 }
@@ -90,7 +90,6 @@ func (d *definitions) run(ctx context.Context, synced chan struct{}) error {
 		name, down := d.queue.Get()
 		if down {
 			d.enders.Wait()
-			d.webhooks.Close()
 			return nil
 		}
 		if name == "" {

@@ -28,6 +28,7 @@ type partMetrics struct {
 	requests      *prometheus.CounterVec   // code, method, host
 	latency       *prometheus.HistogramVec // verb, host
 	size          prometheus.Collector     // nil when the backend has none to tell
+	webhooks      webhookMetrics
 
 	paths map[string]*resource.Resource // by storage path; read-only
 	// What the vectors made, resolved.
@@ -55,7 +56,8 @@ func newMetrics(table *resource.Table, backend storage.Backend) *partMetrics {
 		requests:      counter("rest_client_requests_total", "Requests of the roles in this process.", "code", "method", "host"),
 		latency: histogram("rest_client_request_duration_seconds", "Time until requests of the roles in this process were answered.",
 			[]float64{.005, .025, .1, .25, .5, 1, 2, 4, 8, 15, 30, 60}, "verb", "host"),
-		paths: map[string]*resource.Resource{},
+		webhooks: newWebhookMetrics(),
+		paths:    map[string]*resource.Resource{},
 	}
 	for _, res := range table.All() {
 		if res.Stored() {
@@ -71,7 +73,7 @@ func newMetrics(table *resource.Table, backend storage.Backend) *partMetrics {
 }
 
 func (m *partMetrics) collectors() []prometheus.Collector {
-	out := []prometheus.Collector{m.storage, m.storageCount, m.storageErrors, m.step, m.plugin, m.requests, m.latency}
+	out := append([]prometheus.Collector{m.storage, m.storageCount, m.storageErrors, m.step, m.plugin, m.requests, m.latency}, m.webhooks.collectors()...)
 	if m.size != nil {
 		out = append(out, m.size)
 	}

@@ -134,6 +134,11 @@ func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, 
 	if err := r.cfg.Chain.Admit(ctx, attrs); err != nil {
 		return nil, err
 	}
+	// A webhook may have named the object otherwise, but not moved it.
+	if err := setNamespace(req, acc); err != nil {
+		return nil, err
+	}
+	req.Name, attrs.Name = acc.GetName(), acc.GetName()
 	if res.Default != nil {
 		res.Default(obj) // what a plugin added is defaulted too
 	}
@@ -234,7 +239,7 @@ func Transient(res *resource.Resource, obj runtime.Object) (*cache.Object, error
 
 // completeNew fills in what the server decides on a new object.
 func (r *Registry) completeNew(res *resource.Resource, obj runtime.Object, acc metav1.Object) error {
-	uid, err := r.newUID()
+	uid, err := r.NewUID()
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -20,19 +19,9 @@ import (
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
+	"coracle/pkg/admission/jsonpatch"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage/cache"
-)
-
-// maxPatchOperations bounds a JSON patch (upstream's limit, CVE-2019-1002100).
-const maxPatchOperations = 10000
-
-// Bounds of a JSON patch's copy operations: by how much all of them may grow
-// the document (the store takes no larger object anyway), and the sum of the
-// documents they result in, which is what they cost.
-const (
-	maxCopyGrowth = 512 << 10
-	maxCopyWork   = 4 << 20
 )
 
 // PatchOptions are those of a patch.
@@ -244,49 +233,22 @@ func (p *patcher) onJSON(f documentChange) Change {
 }
 
 func (p *patcher) applyJSONPatch(doc []byte) ([]byte, error) {
-	ops, err := jsonpatch.DecodePatch(p.patch)
-	if err != nil {
-		return nil, apierrors.NewBadRequest("the JSON patch cannot be decoded: " + err.Error())
+	patch, err := jsonpatch.Decode(p.patch)
+	if err == nil {
+		doc, err = patch.Apply(doc)
 	}
-	if len(ops) > maxPatchOperations {
-		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
-			"the allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(ops)))
-	}
-	return runOperations(doc, ops)
-}
-
-// runOperations applies a JSON patch. A copy can double the document, so each
-// is applied by itself and what all of them make is bounded
-// (CVE-2019-1002100); the others only add what the body holds.
-func runOperations(doc []byte, ops jsonpatch.Patch) ([]byte, error) {
-	grown, work := 0, 0
-	for len(ops) > 0 {
-		n := 1
-		copies := ops[0].Kind() == "copy"
-		for !copies && n < len(ops) && ops[n].Kind() != "copy" {
-			n++
-		}
-		out, err := ops[:n].Apply(doc)
-		if err != nil {
-			return nil, errPatchFails(err)
-		}
-		if copies {
-			grown, work = grown+len(out)-len(doc), work+len(out)
-			if grown > maxCopyGrowth || work > maxCopyWork {
-				return nil, apierrors.NewRequestEntityTooLargeError("the copies of the JSON patch make too large a document: write the values themselves")
-			}
-		}
-		doc, ops = out, ops[n:]
+	switch {
+	case errors.Is(err, jsonpatch.ErrTooLarge):
+		return nil, apierrors.NewRequestEntityTooLargeError(err.Error())
+	case errors.Is(err, jsonpatch.ErrSyntax):
+		return nil, apierrors.NewBadRequest(err.Error())
+	case err != nil:
+		return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
+			Message: "the JSON patch cannot be applied: " + err.Error(),
+		}}
 	}
 	return doc, nil
-}
-
-// errPatchFails says that a JSON patch does not fit its object.
-func errPatchFails(err error) error {
-	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
-		Message: "the JSON patch cannot be applied: " + err.Error(),
-	}}
 }
 
 func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {

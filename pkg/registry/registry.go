@@ -123,10 +123,11 @@ type WriteOptions struct {
 	Manager string
 	// Options is the request's own options object, for admission.
 	Options runtime.Object
-	// Warn receives texts for Warning headers; nil drops them.
+	// Warn receives texts for Warning headers, from one goroutine or many; nil
+	// drops them.
 	Warn func(string)
 	// Annotate receives what admission has to say for the audit log; nil drops
-	// it.
+	// it. It is called as Warn is.
 	Annotate func(key, value string)
 	// Internal is admission.Attributes.Internal.
 	Internal bool
@@ -198,8 +199,8 @@ func (r *Registry) hook(res *resource.Resource) Hook {
 	return r.cfg.Hooks[res.GroupResource().String()]
 }
 
-// newUID makes a random (version 4) UUID.
-func (r *Registry) newUID() (types.UID, error) {
+// NewUID makes a random (version 4) UUID.
+func (r *Registry) NewUID() (types.UID, error) {
 	var b [16]byte
 	if err := r.random(b[:]); err != nil {
 		return "", err

@@ -57,9 +57,13 @@ func (r *Registry) Update(ctx context.Context, req Request, change Change, opts 
 	// The first try rests on the cache, which may trail the store when other
 	// servers write; only a try on a confirmed read may refuse or skip.
 	read := cache.Read{Any: true}
+	var first attempt
 	for range maxConflictRetries {
 		current, err := r.cfg.Cache.Get(ctx, key, read)
 		confirmed := !read.Any
+		if err == nil && confirmed && first.on != nil && first.on.Revision == current.Revision {
+			return first.o, false, storageError(first.err, req.Resource, req.Name)
+		}
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
 			return nil, false, storageError(err, req.Resource, req.Name)
 		}
@@ -86,11 +90,21 @@ func (r *Registry) Update(ctx context.Context, req Request, change Change, opts 
 		_, unknown := errors.AsType[*storage.OutcomeUnknownError](err)
 		if lost || !confirmed && !unknown {
 			read = cache.Read{} // shows what the transaction saw, or newer
+			if first = (attempt{}); !lost {
+				first = attempt{current, o, err}
+			}
 			continue
 		}
 		return nil, false, storageError(err, req.Resource, req.Name)
 	}
 	return nil, false, errModified(req.Resource, req.Name)
+}
+
+// attempt is what an update came to on an object as the cache had it: once the
+// store has confirmed that it is still so, nobody needs to be asked again.
+type attempt struct {
+	on, o *cache.Object
+	err   error
 }
 
 func (r *Registry) createByUpdate(ctx context.Context, req Request, change Change, opts UpdateOptions) (*cache.Object, error) {

@@ -1,6 +1,7 @@
 package match
 
 import (
+	"context"
 	"fmt"
 	"reflect"
 
@@ -28,12 +29,16 @@ type Form struct {
 	// take makes an object of admission of the form's. base is what admission
 	// has at present.
 	take func(shown, base runtime.Object) (runtime.Object, error)
+	// fresh makes an empty object of the form, nil where it is of the type that
+	// admission has. accept prunes a custom resource by the schema of the form.
+	fresh  func() runtime.Object
+	accept func(u *unstructured.Unstructured) (unknown []string, err error)
 }
 
 // asked is the form in which the client made the request.
 func asked(a *admission.Attributes) *Form {
 	res := a.Resource
-	f := &Form{Kind: res.GVK(), Resource: res.GVR(), show: same, take: taken}
+	f := ownForm(res)
 	if v := a.View; v != nil {
 		f = viewForm(res, v)
 	}
@@ -41,7 +46,7 @@ func asked(a *admission.Attributes) *Form {
 	if !ok || sub.Kind.Kind == "" {
 		return f
 	}
-	f.Kind, f.show, f.take = sub.Kind, same, taken
+	f = &Form{Kind: sub.Kind, Resource: f.Resource, show: same, take: taken}
 	if sub.Name == "scale" && res.Scale != nil {
 		f.show = func(obj runtime.Object) (runtime.Object, error) { return res.ScaleOf(obj), nil }
 		f.take = func(shown, base runtime.Object) (runtime.Object, error) { return takeScale(res, shown, base) }
@@ -50,7 +55,7 @@ func asked(a *admission.Attributes) *Form {
 }
 
 // others are the further forms that the objects of a request have.
-func others(a *admission.Attributes, table *resource.Table) []*Form {
+func others(ctx context.Context, a *admission.Attributes, table *resource.Table) []*Form {
 	var out []*Form
 	res := a.Resource
 	sub, isSub := res.Subresource(a.Subresource)
@@ -64,7 +69,7 @@ func others(a *admission.Attributes, table *resource.Table) []*Form {
 		out = append(out, f)
 	}
 	if a.View != nil {
-		add(&Form{Kind: res.GVK(), Resource: res.GVR(), show: same, take: taken})
+		add(ownForm(res))
 	}
 	for i := range res.Views {
 		if v := &res.Views[i]; v != a.View {
@@ -79,6 +84,9 @@ func others(a *admission.Attributes, table *resource.Table) []*Form {
 			continue
 		}
 		if _, has := other.Subresource(a.Subresource); has || a.Subresource == "" {
+			if other.Custom.For != nil {
+				other = other.Custom.For(ctx)
+			}
 			add(customForm(res, other))
 		}
 	}
@@ -89,10 +97,23 @@ func same(obj runtime.Object) (runtime.Object, error) { return shallow(obj), nil
 
 func taken(shown, _ runtime.Object) (runtime.Object, error) { return shown, nil }
 
+// ownForm is that of the resource's own version.
+func ownForm(res *resource.Resource) *Form {
+	f := &Form{Kind: res.GVK(), Resource: res.GVR(), show: same, take: taken}
+	if res.Custom != nil {
+		f.accept = accepts(res)
+	}
+	return f
+}
+
+func accepts(res *resource.Resource) func(u *unstructured.Unstructured) ([]string, error) {
+	return func(u *unstructured.Unstructured) ([]string, error) { return res.Custom.Accept(u, false) }
+}
+
 func viewForm(res *resource.Resource, v *resource.View) *Form {
 	gv := schema.GroupVersion{Group: v.Group, Version: v.Version}
 	return &Form{
-		Kind: gv.WithKind(v.Kind), Resource: gv.WithResource(res.Plural), show: v.To,
+		Kind: gv.WithKind(v.Kind), Resource: gv.WithResource(res.Plural), show: v.To, fresh: v.New,
 		take: func(shown, _ runtime.Object) (runtime.Object, error) { return v.From(shown) },
 	}
 }
@@ -111,7 +132,7 @@ func customForm(from, to *resource.Resource) *Form {
 		return to.Custom.FromStored(stored)
 	}
 	return &Form{
-		Kind: to.GVK(), Resource: to.GVR(),
+		Kind: to.GVK(), Resource: to.GVR(), accept: accepts(to),
 		show: func(obj runtime.Object) (runtime.Object, error) { return convert(obj, from, to) },
 		take: func(shown, _ runtime.Object) (runtime.Object, error) { return convert(shown, to, from) },
 	}

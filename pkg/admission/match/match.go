@@ -75,8 +75,8 @@ func (r *Request) isNamespace() bool {
 // Match returns the form in which the author of c wants to see the request,
 // nil when it is none of those. Errors are API status errors.
 func (r *Request) Match(ctx context.Context, c *Criteria) (*Form, error) {
-	form := r.covered(c.Rules, c.Exact)
-	if form == nil || len(c.Except) > 0 && r.covered(c.Except, c.Exact) != nil || !r.objectMatches(c.Objects) {
+	form := r.covered(ctx, c.Rules, c.Exact)
+	if form == nil || len(c.Except) > 0 && r.covered(ctx, c.Except, c.Exact) != nil || !r.objectMatches(c.Objects) {
 		return nil, nil
 	}
 	ok, err := r.namespaceMatches(ctx, c.Namespaces)
@@ -88,7 +88,7 @@ func (r *Request) Match(ctx context.Context, c *Criteria) (*Form, error) {
 
 // covered returns the form in which a rule names the request: before all
 // others that in which the client made it.
-func (r *Request) covered(rules []admissionv1.NamedRuleWithOperations, exact bool) *Form {
+func (r *Request) covered(ctx context.Context, rules []admissionv1.NamedRuleWithOperations, exact bool) *Form {
 	for i := range rules {
 		if covers(&rules[i], r.Attributes, r.asked.Resource) {
 			return r.asked
@@ -98,7 +98,7 @@ func (r *Request) covered(rules []admissionv1.NamedRuleWithOperations, exact boo
 		return nil
 	}
 	if !r.known {
-		r.other, r.known = others(r.Attributes, r.m.Table()), true
+		r.other, r.known = others(ctx, r.Attributes, r.m.Table()), true
 	}
 	for i := range rules {
 		for _, f := range r.other {

@@ -1,20 +1,10 @@
 package custom
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"strconv"
-	"sync"
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -26,25 +16,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
+	"coracle/pkg/callout"
 	"coracle/pkg/resource"
 )
 
 // Bounds of a call to a conversion webhook, which may hang, lie or send without
 // end: it harms its own objects only.
 const (
-	webhookTimeout  = 30 * time.Second
-	maxWebhookBody  = 16 << 20
-	maxWebhookHosts = 64
+	webhookTimeout = 30 * time.Second
+	maxWebhookBody = 16 << 20
 )
 
-// HTTPWebhooks calls conversion webhooks over TLS. It follows no redirects.
-type HTTPWebhooks struct {
-	// Resolve returns a host and port at which the port of a Service answers.
-	Resolve func(ctx context.Context, namespace, name string, port int32) (string, error)
-
-	mu      sync.Mutex
-	clients map[[sha256.Size]byte]*http.Client // by host and authority; guarded by mu
-}
+// HTTPWebhooks calls conversion webhooks.
+type HTTPWebhooks struct{ Client *callout.Client }
 
 // Convert implements Webhooks.
 func (w *HTTPWebhooks) Convert(request context.Context, hook *apiextensionsv1.WebhookConversion, objects []*unstructured.Unstructured, apiVersion string) ([]*unstructured.Unstructured, error) {
@@ -187,107 +171,17 @@ func (w *HTTPWebhooks) post(ctx context.Context, config *apiextensionsv1.Webhook
 	if config == nil {
 		return nil, errors.New("the definition does not say where it is")
 	}
-	target, name, err := w.target(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	client, err := w.client(name, config.CABundle)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxWebhookBody+1))
-	err = errors.Join(err, resp.Body.Close())
-	switch {
-	case err != nil:
-		return nil, err
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("it answered %s", resp.Status)
-	case len(answer) > maxWebhookBody:
-		return nil, fmt.Errorf("its answer is longer than %d bytes", maxWebhookBody)
-	}
-	return answer, nil
-}
-
-// target is the URL of a webhook and the name that its certificate must have.
-func (w *HTTPWebhooks) target(ctx context.Context, config *apiextensionsv1.WebhookClientConfig) (target, name string, err error) {
+	target := callout.Target{Authority: config.CABundle}
 	if config.URL != nil {
-		u, err := url.Parse(*config.URL)
-		if err != nil {
-			return "", "", err
+		target.URL = *config.URL
+	} else if s := config.Service; s != nil {
+		target.Service = &callout.Service{Namespace: s.Namespace, Name: s.Name}
+		if s.Path != nil {
+			target.Service.Path = *s.Path
 		}
-		return u.String(), u.Hostname(), nil
-	}
-	s := config.Service
-	if s == nil || w.Resolve == nil {
-		return "", "", errors.New("the definition gives neither a URL nor a Service that can be reached")
-	}
-	port := int32(443)
-	if s.Port != nil {
-		port = *s.Port
-	}
-	host, err := w.Resolve(ctx, s.Namespace, s.Name, port)
-	if err != nil {
-		return "", "", fmt.Errorf("find service %s/%s, port %s: %w", s.Namespace, s.Name, strconv.Itoa(int(port)), err)
-	}
-	u := url.URL{Scheme: "https", Host: host}
-	if s.Path != nil {
-		u.Path = *s.Path
-	}
-	return u.String(), s.Name + "." + s.Namespace + ".svc", nil
-}
-
-// client returns the client that trusts an authority for a name.
-func (w *HTTPWebhooks) client(name string, authority []byte) (*http.Client, error) {
-	key := sha256.Sum256(append([]byte(name+"\n"), authority...))
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c := w.clients[key]; c != nil {
-		return c, nil
-	}
-	config := &tls.Config{ServerName: name, MinVersion: tls.VersionTLS12}
-	if len(authority) > 0 {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(authority) {
-			return nil, errors.New("its caBundle holds no certificate")
+		if s.Port != nil {
+			target.Service.Port = *s.Port
 		}
 	}
-	if len(w.clients) >= maxWebhookHosts {
-		for _, c := range w.clients {
-			c.CloseIdleConnections()
-		}
-		w.clients = nil
-	}
-	if w.clients == nil {
-		w.clients = map[[sha256.Size]byte]*http.Client{}
-	}
-	c := &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig: config, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
-			DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, TLSHandshakeTimeout: 10 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	w.clients[key] = c
-	return c, nil
-}
-
-// Close ends idle connections.
-func (w *HTTPWebhooks) Close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.clients {
-		c.CloseIdleConnections()
-	}
-	w.clients = nil
+	return w.Client.Post(ctx, target, body, maxWebhookBody)
 }

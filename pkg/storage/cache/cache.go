@@ -267,6 +267,18 @@ func (c *Cache) kindOf(ctx context.Context, key string) (*kind, error) {
 	}
 }
 
+// Mark tells states of a kind's objects apart.
+type Mark struct{ state *kindState }
+
+// Mark returns that of the state that reads of what the cache has see: as long
+// as it stays equal (==), the kind's objects are the same. It costs nothing.
+func (c *Cache) Mark(prefix string) Mark {
+	if k := c.table().find(prefix); k != nil {
+		return Mark{k.state.Load()}
+	}
+	return Mark{}
+}
+
 // Object reads a stored key as an object, for example the Current of a
 // *storage.ConflictError. The error is a *CorruptError or wraps ErrNoKind.
 func (c *Cache) Object(kv *storage.KV) (*Object, error) {
