@@ -61,6 +61,7 @@ func Dial(ctx context.Context, cfg External) (*Store, error) {
 		return nil, fmt.Errorf("etcd at %v: %w", cfg.Endpoints, err)
 	}
 	s := newStore(client, cfg.Log)
+	s.lane = newLane(&cfg)
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if _, err := s.Current(ctx); err != nil {

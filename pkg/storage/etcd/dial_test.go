@@ -73,7 +73,15 @@ func external(t *testing.T) (addr string, conf *tls.Config) {
 	t.Helper()
 	cert, key, conf := identity(t)
 	info := transport.TLSInfo{CertFile: cert, KeyFile: key, TrustedCAFile: cert, ClientCertAuth: true}
-	local := url.URL{Scheme: "https", Host: "127.0.0.1:0"}
+	return started(t, "https", info), conf
+}
+
+// plain starts an etcd without TLS.
+func plain(t testing.TB) (addr string) { return started(t, "http", transport.TLSInfo{}) }
+
+func started(t testing.TB, scheme string, info transport.TLSInfo) (addr string) {
+	t.Helper()
+	local := url.URL{Scheme: scheme, Host: "127.0.0.1:0"}
 	cfg := embed.NewConfig()
 	cfg.Dir = t.TempDir()
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
@@ -93,7 +101,7 @@ func external(t *testing.T) (addr string, conf *tls.Config) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("etcd does not become ready")
 	}
-	return server.Clients[0].Addr().String(), conf
+	return server.Clients[0].Addr().String()
 }
 
 func dial(t *testing.T, addr string, conf *tls.Config) *etcd.Store {
@@ -110,7 +118,9 @@ func TestExternalBackend(t *testing.T) {
 	storagetest.Run(t, storagetest.Options{
 		Open: func(t *testing.T) storage.Backend {
 			addr, conf := external(t)
-			return dial(t, addr, conf)
+			s := dial(t, addr, conf)
+			awaitLane(t, s)
+			return s
 		},
 		ShortTTL: time.Second,
 		MaxTTL:   10 * time.Second,

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -26,6 +27,7 @@ const callTimeout = 30 * time.Second
 // Store is a storage.Backend over an etcd client.
 type Store struct {
 	client *clientv3.Client
+	lane   *lane // nil when there is none
 	leases *leases
 	log    *slog.Logger
 	// shut releases what is below the client, nil when nothing is.
@@ -65,6 +67,7 @@ func newStore(client *clientv3.Client, log *slog.Logger) *Store {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closing)
+		s.lane.close()
 		s.closeErr = s.client.Close()
 		if errors.Is(s.closeErr, context.Canceled) {
 			s.closeErr = nil
@@ -146,14 +149,14 @@ func (s *Store) Range(ctx context.Context, prefix string, opts storage.RangeOpti
 // Put implements storage.Backend.
 func (s *Store) Put(ctx context.Context, key string, value []byte, expect storage.Revision, ttl time.Duration) (storage.Revision, error) {
 	if ttl <= 0 {
-		return s.write(ctx, key, expect, clientv3.OpPut(key, string(value)))
+		return s.write(ctx, key, expect, change{value: value})
 	}
 	for attempt := 0; ; attempt++ {
 		lease, err := s.lease(ctx, ttl)
 		if err != nil {
 			return 0, err
 		}
-		rev, err := s.write(ctx, key, expect, clientv3.OpPut(key, string(value), clientv3.WithLease(lease)))
+		rev, err := s.write(ctx, key, expect, change{value: value, lease: int64(lease)})
 		// The lease was shared with earlier keys and has just ended: etcd has
 		// refused the whole transaction, so it can be sent with another one.
 		if !errors.Is(err, rpctypes.ErrLeaseNotFound) || attempt > 0 {
@@ -182,26 +185,24 @@ func (s *Store) Delete(ctx context.Context, key string, expect storage.Revision)
 	if expect <= 0 {
 		return 0, fmt.Errorf("key %s: a deletion must name the revision that it deletes", key)
 	}
-	return s.write(ctx, key, expect, clientv3.OpDelete(key))
+	return s.write(ctx, key, expect, change{delete: true})
 }
 
 // write is the one transaction behind every change.
-func (s *Store) write(ctx context.Context, key string, expect storage.Revision, op clientv3.Op) (storage.Revision, error) {
+func (s *Store) write(ctx context.Context, key string, expect storage.Revision, ch change) (storage.Revision, error) {
 	ctx, cancel, err := s.begin(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer cancel()
-	resp, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(key), "=", int64(expect))).
-		Then(op).
-		Else(clientv3.OpGet(key)).
-		Commit()
+	resp, rev, done, err := s.lane.transaction(ctx, transactionOf(key, expect, ch))
+	if !done {
+		resp, rev, err = s.transaction(ctx, key, expect, ch)
+	}
 	if err != nil {
 		return 0, writeError(key, err)
 	}
-	rev := storage.Revision(resp.Header.Revision)
-	if resp.Succeeded {
+	if resp == nil {
 		return rev, nil
 	}
 	conflict := &storage.ConflictError{Key: key, Expect: expect, Revision: rev}
@@ -212,6 +213,28 @@ func (s *Store) write(ctx context.Context, key string, expect storage.Revision, 
 	return 0, conflict
 }
 
+// transaction makes a transaction through etcd's client. The response is nil
+// when the change was made.
+func (s *Store) transaction(ctx context.Context, key string, expect storage.Revision, ch change) (*pb.TxnResponse, storage.Revision, error) {
+	op := clientv3.OpPut(key, string(ch.value), clientv3.WithLease(clientv3.LeaseID(ch.lease)))
+	if ch.delete {
+		op = clientv3.OpDelete(key)
+	}
+	resp, err := s.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(key), "=", int64(expect))).
+		Then(op).
+		Else(clientv3.OpGet(key)).
+		Commit()
+	if err != nil {
+		return nil, 0, err
+	}
+	rev := storage.Revision(resp.Header.Revision)
+	if resp.Succeeded {
+		return nil, rev, nil
+	}
+	return (*pb.TxnResponse)(resp), rev, nil
+}
+
 // Current implements storage.Backend.
 func (s *Store) Current(ctx context.Context) (storage.Revision, error) {
 	ctx, cancel, err := s.begin(ctx)
@@ -220,6 +243,12 @@ func (s *Store) Current(ctx context.Context) (storage.Revision, error) {
 	}
 	defer cancel()
 	// Any linearizable read tells; this one finds no key.
+	if rev, done, err := s.lane.current(ctx); done {
+		if err != nil {
+			return 0, s.readError(ctx, err, 0)
+		}
+		return rev, nil
+	}
 	resp, err := s.client.Get(ctx, "/", clientv3.WithCountOnly())
 	if err != nil {
 		return 0, s.readError(ctx, err, 0)
