@@ -34,6 +34,7 @@ import (
 	"coracle/pkg/controllers/nodelifecycle"
 	"coracle/pkg/controllers/podgc"
 	"coracle/pkg/controllers/replicaset"
+	"coracle/pkg/controllers/replicationcontroller"
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
 	"coracle/pkg/controllers/servicecidr"
@@ -114,6 +115,9 @@ var list = []constructor{
 	}},
 	{name: "service-cidrs-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return servicecidr.New(e), nil }},
 	{name: "replicaset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return replicaset.New(e), nil }},
+	{name: "replication-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
+		return replicationcontroller.New(e), nil
+	}},
 	{name: "deployment-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
 	{name: "daemon-set-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return daemonset.New(e), nil }},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},

@@ -1,4 +1,4 @@
-package replicaset
+package replicas
 
 import (
 	"errors"
@@ -52,24 +52,22 @@ func justReady(p *corev1.Pod) {
 	p.Status.Conditions[0].LastTransitionTime = metav1.Time{Time: now.Add(-time.Second)}
 }
 
-func set(replicas int32, change ...func(*appsv1.ReplicaSet)) *appsv1.ReplicaSet {
-	rs := &appsv1.ReplicaSet{
-		ObjectMeta: metav1.ObjectMeta{Name: "rs", Namespace: "ns", UID: "rs", Generation: 3},
-		Spec: appsv1.ReplicaSetSpec{
-			Replicas: &replicas,
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web"}}},
-		},
+func set(replicas int, change ...func(*Set)) Set {
+	s := Set{
+		Object:   &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "rs", Namespace: "ns", UID: "rs", Generation: 3}},
+		Replicas: replicas, CountsTerminating: true,
+		Template: &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web"}}},
 	}
 	for _, c := range change {
-		c(rs)
+		c(&s)
 	}
-	return rs
+	return s
 }
 
 func TestCompute(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
-		rs     *appsv1.ReplicaSet
+		rs     Set
 		pods   []*corev1.Pod
 		create int
 		remove []string
@@ -78,7 +76,7 @@ func TestCompute(t *testing.T) {
 		{name: "none yet", rs: set(3), create: 3},
 		{name: "right", rs: set(2), pods: []*corev1.Pod{pod("a"), pod("b")}},
 		{name: "failed and dying pods are replaced", rs: set(3), pods: []*corev1.Pod{pod("a"), pod("b", failed), pod("c", dying)}, create: 2},
-		{name: "a deleted set makes nothing", rs: set(3, func(rs *appsv1.ReplicaSet) { rs.DeletionTimestamp = &metav1.Time{Time: now} })},
+		{name: "a deleted set makes nothing", rs: set(3, func(s *Set) { s.Object.SetDeletionTimestamp(&metav1.Time{Time: now}) })},
 		{name: "to zero", rs: set(0), pods: []*corev1.Pod{pod("a")}, remove: []string{"a"}},
 		{name: "unplaced first", rs: set(2), pods: []*corev1.Pod{pod("a", unready), pod("b"), pod("c", unplaced)}, remove: []string{"c"}},
 		{name: "unready before ready", rs: set(2), pods: []*corev1.Pod{pod("a"), pod("b", unready), pod("c", cheap)}, remove: []string{"b"}},
@@ -86,7 +84,7 @@ func TestCompute(t *testing.T) {
 		{name: "crowded node first", rs: set(2), pods: []*corev1.Pod{pod("a", justReady), pod("b", crowded), pod("c", crowded)}, remove: []string{"b"}},
 		{name: "younger first", rs: set(2), pods: []*corev1.Pod{pod("a"), pod("b", justReady), pod("c", restarted)}, remove: []string{"b"}},
 		{name: "restarted first among equals", rs: set(2), pods: []*corev1.Pod{pod("a"), pod("b"), pod("c", restarted)}, remove: []string{"c"}},
-		{name: "wakes when a pod becomes available", rs: set(1, func(rs *appsv1.ReplicaSet) { rs.Spec.MinReadySeconds = 90 }), pods: []*corev1.Pod{pod("a")}, wake: 30 * time.Second},
+		{name: "wakes when a pod becomes available", rs: set(1, func(s *Set) { s.MinReady = 90 * time.Second }), pods: []*corev1.Pod{pod("a")}, wake: 30 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := compute(tc.rs, tc.pods, nil, now)
@@ -105,7 +103,7 @@ func TestCompute(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	rs := set(4, func(rs *appsv1.ReplicaSet) { rs.Spec.MinReadySeconds = 30 })
+	rs := set(4, func(s *Set) { s.MinReady = 30 * time.Second })
 	unlabelled := func(p *corev1.Pod) { p.Labels = map[string]string{"other": "x"} }
 	pods := []*corev1.Pod{pod("a"), pod("b", justReady), pod("c", unready, unlabelled), pod("d", failed), pod("e", dying)}
 	got := status(rs, pods, nil, now)
@@ -153,7 +151,7 @@ func TestVictimsLeaveWhatWasAsked(t *testing.T) {
 			pods = append(pods, p)
 		}
 		want := n % 5
-		p := compute(set(int32(want)), pods, nil, now)
+		p := compute(set(want), pods, nil, now)
 		seen := map[string]bool{}
 		for _, v := range p.remove {
 			if seen[v.Name] || v.DeletionTimestamp != nil || v.Status.Phase == corev1.PodFailed {

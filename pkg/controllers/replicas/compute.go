@@ -1,4 +1,4 @@
-package replicaset
+package replicas
 
 import (
 	"time"
@@ -12,7 +12,23 @@ import (
 	"coracle/pkg/controllers/podset"
 )
 
-// plan is what one reconcile of a ReplicaSet does.
+// Set is what an owner asks for and says of itself, whatever its kind. It
+// shares its parts with the owner and must not be changed.
+type Set struct {
+	Object   podset.Owner
+	Selector labels.Selector
+	Replicas int
+	MinReady time.Duration
+	Template *corev1.PodTemplateSpec
+	// Status is what the owner's status says now. A kind whose status lacks
+	// some of it ignores that when it is written.
+	Status appsv1.ReplicaSetStatus
+	// CountsTerminating is set by a kind whose status tells how many pods are
+	// ending.
+	CountsTerminating bool
+}
+
+// plan is what one reconcile of a Set does.
 type plan struct {
 	create int           // how many pods to make
 	remove []*corev1.Pod // which pods to delete
@@ -24,13 +40,13 @@ type plan struct {
 // set owns; neighbours counts, by node, the active pods of all sets of the
 // same owner, so that scaling one of a Deployment's sets down thins out the
 // crowded nodes.
-func compute(rs *appsv1.ReplicaSet, pods []*corev1.Pod, neighbours map[string]int, now time.Time) plan {
+func compute(set Set, pods []*corev1.Pod, neighbours map[string]int, now time.Time) plan {
 	active := activeOf(pods)
-	p := plan{wake: nextAvailable(rs, active, now)}
-	if rs.DeletionTimestamp != nil {
+	p := plan{wake: nextAvailable(set, active, now)}
+	if set.Object.GetDeletionTimestamp() != nil {
 		return p
 	}
-	switch diff := len(active) - int(*rs.Spec.Replicas); {
+	switch diff := len(active) - set.Replicas; {
 	case diff < 0:
 		p.create = -diff
 	case diff > 0:
@@ -49,28 +65,24 @@ func activeOf(pods []*corev1.Pod) []*corev1.Pod {
 	return active
 }
 
-func minReady(rs *appsv1.ReplicaSet) time.Duration {
-	return time.Duration(rs.Spec.MinReadySeconds) * time.Second
-}
-
-func nextAvailable(rs *appsv1.ReplicaSet, active []*corev1.Pod, now time.Time) time.Duration {
+func nextAvailable(set Set, active []*corev1.Pod, now time.Time) time.Duration {
 	var next time.Duration
 	for _, p := range active {
-		if _, wait := podset.Available(p, minReady(rs), now); wait > 0 && (next == 0 || wait < next) {
+		if _, wait := podset.Available(p, set.MinReady, now); wait > 0 && (next == 0 || wait < next) {
 			next = wait
 		}
 	}
 	return next
 }
 
-// status computes rs's status from its pods. failure is what went wrong with
-// creating or deleting pods this time, or nil.
-func status(rs *appsv1.ReplicaSet, pods []*corev1.Pod, failure error, now time.Time) appsv1.ReplicaSetStatus {
-	s := *rs.Status.DeepCopy()
-	s.ObservedGeneration = rs.Generation
+// status computes the set's status from its pods. failure is what went wrong
+// with creating or deleting pods this time, or nil.
+func status(set Set, pods []*corev1.Pod, failure error, now time.Time) appsv1.ReplicaSetStatus {
+	s := *set.Status.DeepCopy()
+	s.ObservedGeneration = set.Object.GetGeneration()
 	s.Replicas, s.FullyLabeledReplicas, s.ReadyReplicas, s.AvailableReplicas = 0, 0, 0, 0
 	var terminating int32
-	template := labels.SelectorFromValidatedSet(rs.Spec.Template.Labels)
+	template := labels.SelectorFromValidatedSet(set.Template.Labels)
 	for _, p := range pods {
 		if p.DeletionTimestamp != nil && !podset.Finished(p) {
 			terminating++
@@ -85,17 +97,19 @@ func status(rs *appsv1.ReplicaSet, pods []*corev1.Pod, failure error, now time.T
 		if podset.Ready(p) {
 			s.ReadyReplicas++
 		}
-		if ok, _ := podset.Available(p, minReady(rs), now); ok {
+		if ok, _ := podset.Available(p, set.MinReady, now); ok {
 			s.AvailableReplicas++
 		}
 	}
-	s.TerminatingReplicas = &terminating
-	s.Conditions = conditions(rs, s, failure, now)
+	if set.CountsTerminating {
+		s.TerminatingReplicas = &terminating
+	}
+	s.Conditions = conditions(set, s, failure, now)
 	return s
 }
 
 // conditions sets or removes ReplicaFailure.
-func conditions(rs *appsv1.ReplicaSet, s appsv1.ReplicaSetStatus, failure error, now time.Time) []appsv1.ReplicaSetCondition {
+func conditions(set Set, s appsv1.ReplicaSetStatus, failure error, now time.Time) []appsv1.ReplicaSetCondition {
 	var have *appsv1.ReplicaSetCondition
 	var others []appsv1.ReplicaSetCondition
 	for i := range s.Conditions {
@@ -112,7 +126,7 @@ func conditions(rs *appsv1.ReplicaSet, s appsv1.ReplicaSetStatus, failure error,
 		return s.Conditions
 	}
 	reason := "FailedCreate"
-	if s.Replicas > *rs.Spec.Replicas {
+	if int(s.Replicas) > set.Replicas {
 		reason = "FailedDelete"
 	}
 	return append(others, appsv1.ReplicaSetCondition{
@@ -125,6 +139,6 @@ func conditions(rs *appsv1.ReplicaSet, s appsv1.ReplicaSetStatus, failure error,
 }
 
 // changed reports whether writing s would change anything.
-func changed(rs *appsv1.ReplicaSet, s appsv1.ReplicaSetStatus) bool {
-	return !equality.Semantic.DeepEqual(rs.Status, s)
+func changed(set Set, s appsv1.ReplicaSetStatus) bool {
+	return !equality.Semantic.DeepEqual(set.Status, s)
 }
