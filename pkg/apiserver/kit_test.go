@@ -104,7 +104,7 @@ func accept(v string) header      { return header{"Accept", v} }
 func contentType(v string) header { return header{"Content-Type", v} }
 
 // request builds a request; a nil body sends none.
-func request(ctx context.Context, t *testing.T, method, path string, body []byte, headers ...header) *http.Request {
+func request(ctx context.Context, t testing.TB, method, path string, body []byte, headers ...header) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, method, "http://coracle.invalid"+path, bytes.NewReader(body))
 	if err != nil {
@@ -117,7 +117,7 @@ func request(ctx context.Context, t *testing.T, method, path string, body []byte
 }
 
 // do sends a request and reads the whole answer.
-func (s *server) do(t *testing.T, method, path, body string, headers ...header) *answer {
+func (s *server) do(t testing.TB, method, path, body string, headers ...header) *answer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -133,7 +133,7 @@ func (s *server) do(t *testing.T, method, path, body string, headers ...header) 
 	return &answer{code: resp.StatusCode, header: resp.Header, body: data}
 }
 
-func closeIt(t *testing.T, c io.Closer) {
+func closeIt(t testing.TB, c io.Closer) {
 	t.Helper()
 	if err := c.Close(); err != nil {
 		t.Errorf("close: %v", err)
@@ -141,7 +141,7 @@ func closeIt(t *testing.T, c io.Closer) {
 }
 
 // must sends a request that has to be answered with code.
-func (s *server) must(t *testing.T, code int, method, path, body string, headers ...header) *answer {
+func (s *server) must(t testing.TB, code int, method, path, body string, headers ...header) *answer {
 	t.Helper()
 	a := s.do(t, method, path, body, headers...)
 	if a.code != code {
@@ -186,7 +186,7 @@ func configMap(name string, data ...string) *corev1.ConfigMap {
 }
 
 // makeConfigMap creates one in namespace default.
-func (s *server) makeConfigMap(t *testing.T, cm *corev1.ConfigMap) *corev1.ConfigMap {
+func (s *server) makeConfigMap(t testing.TB, cm *corev1.ConfigMap) *corev1.ConfigMap {
 	t.Helper()
 	out, err := s.Client.CoreV1().ConfigMaps("default").Create(t.Context(), cm, metav1.CreateOptions{})
 	if err != nil {

@@ -25,6 +25,10 @@ type readOptions struct {
 // maxTimeout is the longest timeoutSeconds that is honoured.
 const maxTimeout = 24 * time.Hour
 
+// maxSelector bounds a selector in a query: each of its terms is compared with
+// every object.
+const maxSelector = 64 << 10
+
 func listOptions(r *http.Request, sv served, _ time.Time) (readOptions, error) {
 	q := r.URL.Query()
 	out := readOptions{ListOptions: registry.ListOptions{
@@ -32,6 +36,9 @@ func listOptions(r *http.Request, sv served, _ time.Time) (readOptions, error) {
 		Match:    metav1.ResourceVersionMatch(q.Get("resourceVersionMatch")),
 		Continue: q.Get("continue"),
 	}}
+	if len(q.Get("labelSelector")) > maxSelector || len(q.Get("fieldSelector")) > maxSelector {
+		return out, apierrors.NewBadRequest("a selector is longer than " + strconv.Itoa(maxSelector) + " bytes: list everything, or in several requests")
+	}
 	var err error
 	if s := q.Get("labelSelector"); s != "" {
 		if out.Labels, err = labels.Parse(s); err != nil {

@@ -81,7 +81,7 @@ func readSub[T runtime.Object](s *Server, w http.ResponseWriter, r *http.Request
 // bind gives a pod its node, once.
 func (s *Server) bind(ctx context.Context, req registry.Request, b *corev1.Binding, opts registry.WriteOptions) error {
 	if errs := resource.CheckBinding(b); len(errs) > 0 {
-		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
+		return registry.Invalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
 	}
 	if err := s.cfg.Registry.Admit(ctx, admission.Create, req, b, nil, opts); err != nil {
 		return err

@@ -119,6 +119,9 @@ func (i *requestInfo) attributes(u *auth.User, r *http.Request) auth.Attributes 
 		return a
 	}
 	q := r.URL.Query()
+	if len(q.Get("labelSelector")) > maxSelector || len(q.Get("fieldSelector")) > maxSelector {
+		return a // the request is refused when it is served
+	}
 	if sel, err := fields.ParseSelector(q.Get("fieldSelector")); err == nil && q.Has("fieldSelector") {
 		a.FieldSelector = sel.Requirements()
 		if name, ok := sel.RequiresExactMatch("metadata.name"); ok && a.Name == "" {

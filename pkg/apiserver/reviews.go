@@ -48,7 +48,7 @@ func (s *Server) review(ctx context.Context, sv served, req registry.Request, ob
 	}
 	if sv.res.Nameless {
 		if errs := sv.res.CheckCreate(ctx, obj); len(errs) > 0 {
-			return apierrors.NewInvalid(sv.gvk().GroupKind(), "", errs)
+			return registry.Invalid(sv.gvk().GroupKind(), "", errs)
 		}
 	}
 	switch o := obj.(type) {

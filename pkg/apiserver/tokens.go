@@ -62,7 +62,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, req registry
 		tr.Spec.ExpirationSeconds = ptr(int64(defaultTokenSeconds))
 	}
 	if errs := validateTokenRequest(tr); len(errs) > 0 {
-		WriteError(w, apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), req.Name, errs))
+		WriteError(w, registry.Invalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), req.Name, errs))
 		return
 	}
 	if err := s.issue(r.Context(), req, tr, opts); err != nil {

@@ -46,6 +46,8 @@ type Decoder struct {
 	strict, lenient map[MediaType]runtime.Serializer
 	// exact are the library's own, which explain what is wrong with a body.
 	exact map[MediaType]runtime.Serializer
+	// shapes are the types of protobuf bodies that were measured.
+	shapes shapes
 }
 
 // NewDecoder makes a Decoder for the types of scheme.
@@ -79,7 +81,7 @@ func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionK
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("bodies of type %s cannot be decoded", media))
 	}
-	if err := checkWidth(data, media); err != nil {
+	if err := d.checkWidth(data, media, want, nil); err != nil {
 		return nil, err
 	}
 	obj, got, err := s.Decode(data, &want, nil)
@@ -130,7 +132,7 @@ func (d *Decoder) DecodeFor(res *resource.Resource, data []byte, media MediaType
 // decodeMap decodes JSON or YAML without a type. found is what strict decoding
 // finds: repeated fields.
 func decodeMap(data []byte, media MediaType) (u *unstructured.Unstructured, found []error, err error) {
-	if err := checkWidth(data, media); err != nil {
+	if err := checkWidth(data, media, maxNodes); err != nil {
 		return nil, nil, err
 	}
 	switch media {
@@ -194,7 +196,7 @@ func (d *Decoder) DecodeInto(data []byte, media MediaType, into runtime.Object) 
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("bodies of type %s cannot be decoded", media))
 	}
-	if err := checkWidth(data, media); err != nil {
+	if err := d.checkWidth(data, media, schema.GroupVersionKind{}, into); err != nil {
 		return nil, err
 	}
 	obj, _, err := s.Decode(data, nil, into)

@@ -62,6 +62,9 @@ func (r *Registry) createNamed(ctx context.Context, req Request, obj runtime.Obj
 
 // checkCreateMeta refuses metadata that contradicts the request.
 func checkCreateMeta(req Request, acc metav1.Object) error {
+	if err := checkMetaSize(req, acc); err != nil {
+		return err
+	}
 	if acc.GetResourceVersion() != "" {
 		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
 	}
@@ -185,7 +188,7 @@ func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object
 		return nil, apierrors.NewForbidden(res.GroupResource(), req.Name, errors.New("create not allowed while custom resource definition is terminating"))
 	}
 	if errs := res.CheckCreate(ctx, obj); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(res.GVK().GroupKind(), req.Name, errs)
+		return nil, Invalid(res.GVK().GroupKind(), req.Name, errs)
 	}
 	attrs.Object = obj
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {

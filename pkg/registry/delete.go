@@ -78,7 +78,7 @@ func checkDeleteOptions(opts metav1.DeleteOptions) error {
 		}
 	}
 	if len(errs) > 0 {
-		return apierrors.NewInvalid(metav1.SchemeGroupVersion.WithKind("DeleteOptions").GroupKind(), "", errs)
+		return Invalid(metav1.SchemeGroupVersion.WithKind("DeleteOptions").GroupKind(), "", errs)
 	}
 	return nil
 }

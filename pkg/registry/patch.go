@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -207,7 +208,7 @@ func (p *patcher) decode(doc []byte) (runtime.Object, error) {
 		return nil, err
 	}
 	if p.opts.Validation == Strict && len(found) > 0 {
-		return nil, apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
+		return nil, Invalid(schema.GroupKind{}, "", field.ErrorList{
 			field.Invalid(field.NewPath("patch"), string(p.patch), runtime.NewStrictDecodingError(found).Error())})
 	}
 	for _, e := range found {
@@ -258,6 +259,9 @@ func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
 	if err := utiljson.Unmarshal(p.patch, &patch); err != nil {
 		return nil, apierrors.NewBadRequest("the strategic merge patch is not a JSON object: " + err.Error())
 	}
+	if err := checkPairs(patch, current); err != nil {
+		return nil, err
+	}
 	current.GetObjectKind().SetGroupVersionKind(p.req.Resource.GVK())
 	doc, err := runtime.DefaultUnstructuredConverter.ToUnstructured(current)
 	if err != nil {
@@ -279,6 +283,9 @@ func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
 func (p *patcher) apply(current runtime.Object) (runtime.Object, error) {
 	applied, err := p.applied()
 	if err != nil {
+		return nil, err
+	}
+	if err := cmp.Or(checkSquares(applied.Object), checkSquares(current)); err != nil {
 		return nil, err
 	}
 	m, err := p.r.manager(p.req)
@@ -339,6 +346,15 @@ func (p *patcher) decodeApplied() (*unstructured.Unstructured, error) {
 			return nil, err
 		}
 		return u, report(found, p.opts.Validation, p.opts.warn)
+	}
+	// JSON that is right need not be read as YAML, which would find the same.
+	if looksLikeJSON(p.patch) {
+		u := &unstructured.Unstructured{Object: map[string]any{}}
+		if _, err := p.d.Decode(p.patch, JSON, p.req.gvk(), Strict, func(string) {}); err == nil && utiljson.Unmarshal(p.patch, &u.Object) == nil {
+			return u, nil
+		} else if apierrors.IsRequestEntityTooLargeError(err) {
+			return nil, err
+		}
 	}
 	// The typed decode finds unknown and repeated fields and wrong types.
 	if _, err := p.d.Decode(p.patch, YAML, p.req.gvk(), p.opts.Validation, p.opts.warn); err != nil {

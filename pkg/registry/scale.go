@@ -48,10 +48,10 @@ func setScale(res *resource.Resource, req Request, obj, scale runtime.Object) er
 	}
 	if typed.Spec.Replicas < 0 {
 		errs := field.ErrorList{field.Invalid(field.NewPath("spec", "replicas"), typed.Spec.Replicas, "must be greater than or equal to 0")}
-		return apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), req.Name, errs)
+		return Invalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), req.Name, errs)
 	}
 	if errs := res.SetScale(obj, typed); len(errs) > 0 {
-		return apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), req.Name, errs)
+		return Invalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), req.Name, errs)
 	}
 	return nil
 }

@@ -192,6 +192,9 @@ func (r *Registry) wanted(ctx context.Context, req Request, current *cache.Objec
 // checkUpdateMeta refuses a body that is about another object or another
 // version of it, and fills in what it left out.
 func checkUpdateMeta(req Request, acc, old metav1.Object) error {
+	if err := checkMetaSize(req, acc); err != nil {
+		return err
+	}
 	if acc.GetName() != req.Name {
 		if acc.GetName() != "" {
 			return apierrors.NewBadRequest("the name of the object (" + acc.GetName() + ") does not match the name on the URL (" + req.Name + ")")
@@ -203,7 +206,7 @@ func checkUpdateMeta(req Request, acc, old metav1.Object) error {
 	}
 	if rv := acc.GetResourceVersion(); rv == "" || rv == "0" {
 		if !req.Resource.UnconditionalUpdate {
-			return apierrors.NewInvalid(req.Resource.GVK().GroupKind(), req.Name, field.ErrorList{field.Invalid(
+			return Invalid(req.Resource.GVK().GroupKind(), req.Name, field.ErrorList{field.Invalid(
 				field.NewPath("metadata", "resourceVersion"), acc.GetResourceVersion(), "must be specified for an update")})
 		}
 	} else if rv != old.GetResourceVersion() {
@@ -272,7 +275,7 @@ func (r *Registry) hookUpdate(ctx context.Context, res *resource.Resource, obj, 
 func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, current *cache.Object, obj, old runtime.Object, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
 	res := req.Resource
 	if errs := validateChange(ctx, req, obj, old, opts.Verbatim); len(errs) > 0 {
-		return nil, false, apierrors.NewInvalid(res.GVK().GroupKind(), req.Name, errs)
+		return nil, false, Invalid(res.GVK().GroupKind(), req.Name, errs)
 	}
 	attrs := r.attributes(ctx, admission.Update, req, obj, old, opts.WriteOptions)
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {

@@ -154,8 +154,15 @@ var scheduleFields = []struct {
 	{"day of week", 0, 7, []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}},
 }
 
+// maxSchedule bounds a schedule, of which the longest that names every minute,
+// hour and day has some hundred characters.
+const maxSchedule = 2 << 10
+
 // badSchedule says what is wrong with a schedule, "" if nothing.
 func badSchedule(schedule string) string {
+	if len(schedule) > maxSchedule {
+		return "longer than " + strconv.Itoa(maxSchedule) + " characters"
+	}
 	if every, ok := strings.CutPrefix(schedule, "@every "); ok {
 		if _, err := time.ParseDuration(every); err != nil {
 			return "failed to parse duration " + schedule + ": " + err.Error()
