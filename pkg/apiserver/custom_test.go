@@ -220,6 +220,13 @@ func TestCustomResourcePatches(t *testing.T) {
 		}
 		patch(http.StatusUnsupportedMediaType, "application/strategic-merge-patch+json", `{}`, "")
 		patch(http.StatusOK, "application/merge-patch+json", `{"spec":{"replicas":3}}`, "")
+		// What the server adds to the object before it is patched is no fault of the patch.
+		for _, typ := range []string{"application/merge-patch+json", "application/json-patch+json"} {
+			body := map[string]string{"application/merge-patch+json": `{}`, "application/json-patch+json": `[]`}[typ]
+			if w := patch(http.StatusOK, typ, body, "?fieldValidation=Strict").header.Values("Warning"); len(w) > 0 {
+				t.Errorf("%s: warnings %q", typ, w)
+			}
+		}
 		patch(http.StatusUnprocessableEntity, "application/merge-patch+json", `{"spec":{"replicas":30}}`, "")
 		patch(http.StatusOK, "application/json-patch+json", `[{"op":"replace","path":"/spec/color","value":"green"}]`, "")
 		apply := func(ports string) string {

@@ -16,6 +16,7 @@ import (
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
+	"coracle/pkg/registry/jsonvalue"
 	"coracle/pkg/resource"
 )
 
@@ -149,6 +150,9 @@ func decodeMap(data []byte, media MediaType) (u *unstructured.Unstructured, foun
 	default:
 		return nil, nil, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "", schema.GroupResource{}, "",
 			"the body of the request was in an unknown format - accepted media types include: application/json, application/yaml", 0, false)
+	}
+	if object, ok := jsonvalue.Read(data); ok {
+		return &unstructured.Unstructured{Object: object}, found, nil
 	}
 	u = &unstructured.Unstructured{}
 	strict, err := kjson.UnmarshalStrict(data, &u.Object)

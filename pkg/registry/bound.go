@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	kjson "sigs.k8s.io/json"
 
 	"coracle/pkg/resource"
 	"coracle/pkg/storage/cache"
@@ -31,8 +30,8 @@ func Expect(res *resource.Resource, items []*cache.Object) {
 		if _, ok := o.Encoded(customID(res)); ok || storedAs(res, o.Value) {
 			return nil
 		}
-		u := &unstructured.Unstructured{}
-		if err := kjson.UnmarshalCaseSensitivePreserveInts(o.Value, &u.Object); err != nil {
+		u, err := decodeValue(o.Value)
+		if err != nil {
 			return nil // whoever asks for it learns of it
 		}
 		return u

@@ -3,11 +3,9 @@ package registry
 import (
 	"fmt"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	kjson "sigs.k8s.io/json"
 
 	"coracle/pkg/resource"
 	"coracle/pkg/storage"
@@ -77,8 +75,8 @@ func Fresh(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", res.Kind, err)
 	}
-	u := &unstructured.Unstructured{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(doc, &u.Object); err != nil {
+	u, err := decodeValue(doc)
+	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", res.Kind, err)
 	}
 	return u, nil

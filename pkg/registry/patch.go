@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/admission/jsonpatch"
+	"coracle/pkg/registry/jsonvalue"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage/cache"
 )
@@ -63,6 +64,13 @@ func (p *patcher) patchStored(o *cache.Object, onDocument documentChange) (runti
 	bare, err := ItemJSON(p.req.Resource, p.r.Plan(p.req.Resource), o)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
+	}
+	if p.req.Resource.Custom != nil { // it says what it is
+		out, err := onDocument(bare)
+		if err != nil {
+			return nil, err
+		}
+		return p.decode(out)
 	}
 	gvk := p.req.Resource.GVK()
 	doc := fmt.Appendf(make([]byte, 0, len(bare)+96), `{"kind":%q,"apiVersion":%q`, gvk.Kind, gvk.GroupVersion().String())
@@ -179,6 +187,9 @@ type jsonPatchOperation struct {
 // refused where it is applied.
 func repeated(patch []byte, kind types.PatchType) (found []error) {
 	if kind != types.JSONPatchType {
+		if _, ok := jsonvalue.Read(patch); ok {
+			return nil
+		}
 		found, err := kjson.UnmarshalStrict(patch, &map[string]any{})
 		if err != nil {
 			return nil

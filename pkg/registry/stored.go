@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	kjson "sigs.k8s.io/json"
 
+	"coracle/pkg/registry/jsonvalue"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
@@ -47,28 +47,11 @@ func encodeJSON(res *resource.Resource, obj runtime.Object) ([]byte, error) {
 // marshalCustom encodes an object with its type and metadata first, so that a
 // reader of the bytes finds them at once.
 func marshalCustom(u *unstructured.Unstructured) ([]byte, error) {
-	first := []string{"apiVersion", "kind", "metadata"}
-	rest := slices.DeleteFunc(slices.Sorted(maps.Keys(u.Object)), func(k string) bool { return slices.Contains(first, k) })
-	out := append(make([]byte, 0, 1<<10), '{')
-	for _, key := range append(first, rest...) {
-		value, ok := u.Object[key]
-		if !ok {
-			continue
-		}
-		name, err := json.Marshal(key)
-		if err != nil {
-			return nil, fmt.Errorf("encode field %q: %w", key, err)
-		}
-		text, err := json.Marshal(value)
-		if err != nil {
-			return nil, fmt.Errorf("encode field %q: %w", key, err)
-		}
-		if len(out) > 1 {
-			out = append(out, ',')
-		}
-		out = append(append(append(out, name...), ':'), text...)
+	out, err := jsonvalue.AppendFirst(make([]byte, 0, 2<<10), u.Object, "apiVersion", "kind", "metadata")
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", u.GetKind(), err)
 	}
-	return append(out, '}'), nil
+	return out, nil
 }
 
 func decodeJSON(res *resource.Resource, value []byte) (runtime.Object, error) {
@@ -84,11 +67,20 @@ func decodeJSON(res *resource.Resource, value []byte) (runtime.Object, error) {
 		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 		return obj, nil
 	}
-	u := &unstructured.Unstructured{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(plain, &u.Object); err != nil {
+	u, err := decodeValue(plain)
+	if err != nil {
 		return nil, err
 	}
 	return res.Custom.FromStored(u)
+}
+
+// decodeValue decodes an object that is stored as JSON.
+func decodeValue(plain []byte) (*unstructured.Unstructured, error) {
+	if object, ok := jsonvalue.Read(plain); ok {
+		return &unstructured.Unstructured{Object: object}, nil
+	}
+	u := &unstructured.Unstructured{}
+	return u, kjson.UnmarshalCaseSensitivePreserveInts(plain, &u.Object)
 }
 
 // plainJSON undoes compact.
@@ -135,8 +127,8 @@ func indexJSON(res *resource.Resource, key string, stored []byte, rev storage.Re
 		Value: spliceJSON(plain, m, int64(rev)),
 	}
 	if res.Fields != nil {
-		u := &unstructured.Unstructured{}
-		if err := kjson.UnmarshalCaseSensitivePreserveInts(plain, &u.Object); err != nil {
+		u, err := decodeValue(plain)
+		if err != nil {
 			return nil, fmt.Errorf("index %s: %w", key, err)
 		}
 		o.Fields = res.Fields(u)

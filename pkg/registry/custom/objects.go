@@ -13,12 +13,13 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"coracle/pkg/registry/jsonvalue"
 )
 
 // objects are those of one version of a definition: the hooks of its Resource.
@@ -258,7 +259,7 @@ func sameContent(a, b map[string]any) bool {
 	}
 	for key, value := range a {
 		other, ok := b[key]
-		if key != "metadata" && (!ok || !equality.Semantic.DeepEqual(value, other)) {
+		if key != "metadata" && (!ok || !jsonvalue.Equal(value, other)) {
 			return false
 		}
 	}
