@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
+	"coracle/pkg/registry/jsonvalue"
 	"coracle/pkg/registry/ownership"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage/cache"
@@ -181,8 +182,13 @@ func (r *Registry) ownCustom(req Request, c *resource.Custom, live, obj *unstruc
 
 // successor encodes obj as what follows current, which old is decoded from.
 // When obj differs from it in the times of its managedFields entries alone, it
-// is given the old ones, so that a write that changes nothing stays one.
+// is given the old ones, so that a write that changes nothing stays one. next is
+// nil for a custom resource that has changed for sure.
 func successor(res *resource.Resource, key string, obj, old runtime.Object, current *cache.Object) (value []byte, next *cache.Object, err error) {
+	if u, ok := obj.(*unstructured.Unstructured); ok && storedAs(res, current.Value) && changedContent(u.Object, old.(*unstructured.Unstructured).Object) {
+		value, err = Encode(res, obj)
+		return value, nil, err
+	}
 	encode := func() error {
 		if value, err = Encode(res, obj); err == nil {
 			next, err = index(res, key, value, current.Revision)
@@ -207,6 +213,36 @@ func successor(res *resource.Resource, key string, obj, old runtime.Object, curr
 	}
 	err = encode()
 	return value, next, err
+}
+
+// changedContent says that two custom resources differ in more than what the
+// server notes of a write.
+func changedContent(a, b map[string]any) bool {
+	return !sameFields(a, b, func(name string, a, b any) bool {
+		if name != "metadata" {
+			return jsonvalue.Equal(a, b)
+		}
+		am, aok := a.(map[string]any)
+		bm, bok := b.(map[string]any)
+		return aok && bok && sameFields(am, bm, func(name string, a, b any) bool {
+			return name == "managedFields" || name == "resourceVersion" || jsonvalue.Equal(a, b)
+		})
+	})
+}
+
+// sameFields compares two objects field by field; nil stands for an absent one.
+func sameFields(a, b map[string]any, same func(name string, a, b any) bool) bool {
+	for name, v := range a {
+		if !same(name, v, b[name]) {
+			return false
+		}
+	}
+	for name, v := range b {
+		if _, ok := a[name]; !ok && !same(name, nil, v) {
+			return false
+		}
+	}
+	return true
 }
 
 func onlyTimesDiffer(a, b []metav1.ManagedFieldsEntry) bool {

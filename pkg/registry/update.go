@@ -290,12 +290,15 @@ func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, cur
 	if err != nil {
 		return nil, false, apierrors.NewInternalError(err)
 	}
-	if bytes.Equal(next.Value, current.Value) {
+	if next != nil && bytes.Equal(next.Value, current.Value) {
 		return current, false, nil
 	}
 	gone := mayGo(res, obj)
 	switch {
 	case opts.DryRun:
+		if next, err = index(res, key, value, current.Revision); err != nil {
+			return nil, false, apierrors.NewInternalError(err)
+		}
 		next.Key, next.Revision = key, current.Revision
 		return next, true, nil
 	case gone:

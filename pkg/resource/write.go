@@ -78,7 +78,7 @@ func (r *Resource) CheckCreate(ctx context.Context, obj runtime.Object) field.Er
 	}
 	var errs field.ErrorList
 	if !r.Nameless {
-		errs = validation.ValidateObjectMetaAccessor(acc, r.Namespaced, r.nameRule(), path)
+		errs = validation.ValidateObjectMetaAccessor(briefly(acc), r.Namespaced, r.nameRule(), path)
 	}
 	if r.Check != nil {
 		return append(errs, r.Check(ctx, obj, nil, "")...)
@@ -129,8 +129,8 @@ func (r *Resource) CheckMetaUpdate(obj, old runtime.Object) field.ErrorList {
 		return field.ErrorList{field.InternalError(path, err)}
 	}
 	acc.SetResourceVersion(oldAcc.GetResourceVersion())
-	errs := validation.ValidateObjectMetaAccessor(acc, r.Namespaced, r.nameRule(), path)
-	return append(errs, validation.ValidateObjectMetaAccessorUpdate(acc, oldAcc, path)...)
+	errs := validation.ValidateObjectMetaAccessor(briefly(acc), r.Namespaced, r.nameRule(), path)
+	return append(errs, validation.ValidateObjectMetaAccessorUpdate(briefly(acc), briefly(oldAcc), path)...)
 }
 
 func (r *Resource) nameRule() validation.ValidateNameFunc {

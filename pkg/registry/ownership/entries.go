@@ -23,6 +23,9 @@ type entry struct {
 	set set
 	// same says that FieldsV1 is set as the library writes it.
 	same bool
+	// item is the entry as an object of decoded JSON has it; nil for one that
+	// comes of a Go type or is new. It is shared and not changed.
+	item map[string]any
 }
 
 // is says that two entries are of the same manager: the version does not count
@@ -37,7 +40,12 @@ func (e *entry) is(o *metav1.ManagedFieldsEntry) bool {
 // writes a subresource; one empty entry or an empty list gives them all up.
 // ok is false when they cannot be followed.
 func (k *Kind) before(live, obj metav1.Object, subresource bool) (entries []entry, ok bool) {
-	if !subresource {
+	if entries, plain := plainEntries(obj); plain && !subresource {
+		entries, valid, ok := k.follow(entries)
+		if !ok || valid && len(entries) > 0 {
+			return entries, ok
+		}
+	} else if !subresource {
 		sent := obj.GetManagedFields()
 		if sent != nil && len(sent) == 0 || len(sent) == 1 && reflect.DeepEqual(sent[0], metav1.ManagedFieldsEntry{}) {
 			return nil, true
@@ -47,7 +55,12 @@ func (k *Kind) before(live, obj metav1.Object, subresource bool) (entries []entr
 			return entries, ok
 		}
 	}
-	entries, valid, ok := k.read(live.GetManagedFields())
+	var valid bool
+	if plain, isPlain := plainEntries(live); isPlain {
+		entries, valid, ok = k.follow(plain)
+	} else {
+		entries, valid, ok = k.read(live.GetManagedFields())
+	}
 	if !valid {
 		return nil, ok
 	}
@@ -57,6 +70,15 @@ func (k *Kind) before(live, obj metav1.Object, subresource bool) (entries []entr
 // read reads entries. One that is not valid makes all of them so; ok is false
 // when they cannot be followed.
 func (k *Kind) read(in []metav1.ManagedFieldsEntry) (entries []entry, valid, ok bool) {
+	entries = make([]entry, 0, len(in)+1)
+	for i := range in {
+		entries = append(entries, entry{ManagedFieldsEntry: in[i]})
+	}
+	return k.follow(entries)
+}
+
+// follow is read of entries whose sets are still to be read.
+func (k *Kind) follow(in []entry) (entries []entry, valid, ok bool) {
 	for i := range in {
 		e := &in[i]
 		applied := e.Operation == metav1.ManagedFieldsOperationApply
@@ -64,19 +86,22 @@ func (k *Kind) read(in []metav1.ManagedFieldsEntry) (entries []entry, valid, ok 
 			return nil, false, true
 		}
 	}
-	entries = make([]entry, 0, len(in)+1)
-	for i := range in {
-		e := entry{ManagedFieldsEntry: in[i]}
+	var buf []byte
+	entries = in[:0]
+	for _, e := range in {
 		if e.APIVersion != k.version || !utf8.ValidString(e.Manager) || !utf8.ValidString(e.Subresource) {
 			return nil, false, false
 		}
-		if raw := e.FieldsV1.GetRawBytes(); len(raw) > 0 {
+		if e.item != nil && buf == nil {
+			buf = make([]byte, 0, 1<<10)
+		}
+		if raw := e.raw(buf); len(raw) > 0 {
 			known := k.memo.get(raw, k.readSet)
 			if known == nil || !known.fits {
 				return nil, false, false
 			}
 			e.set, e.same = known.set, known.sorted
-		} else if e.FieldsV1 != nil {
+		} else if e.FieldsV1 != nil || e.item != nil {
 			return nil, false, false // not JSON
 		}
 		if j := slices.IndexFunc(entries, func(o entry) bool { return o.is(&e.ManagedFieldsEntry) }); j >= 0 {
@@ -98,7 +123,7 @@ func (k *Kind) readSet(raw string) *known {
 
 // after returns the entries of an object whose fields were changed and removed
 // as given.
-func (k *Kind) after(w *walker, entries []entry, changed, removed set, write Write) (out []metav1.ManagedFieldsEntry, ok bool) {
+func (k *Kind) after(w *walker, entries []entry, changed, removed set, write Write) (out []entry, ok bool) {
 	self := metav1.ManagedFieldsEntry{
 		Manager: write.Manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: k.version,
 		FieldsType: "FieldsV1", Subresource: write.Subresource,
@@ -140,7 +165,7 @@ func (k *Kind) after(w *walker, entries []entry, changed, removed set, write Wri
 		self.Time = &metav1.Time{Time: write.Now.UTC()}
 		kept = append(kept, entry{ManagedFieldsEntry: self, set: own})
 	}
-	return w.encode(w.capped(kept)), true
+	return w.capped(kept), true
 }
 
 // encode returns entries as objects carry them, in the library's order.
@@ -148,23 +173,27 @@ func (w *walker) encode(entries []entry) []metav1.ManagedFieldsEntry {
 	if len(entries) == 0 {
 		return nil
 	}
+	sortEntries(entries)
 	out := make([]metav1.ManagedFieldsEntry, len(entries))
 	for i := range entries {
 		e := &entries[i]
-		if !e.same {
+		if !e.same || e.item != nil {
 			w.text = appendSet(w.text[:0], e.set, false)
 			e.FieldsV1 = &metav1.FieldsV1{}
 			e.FieldsV1.SetRawBytes(w.text) // a copy
 		}
 		out[i] = e.ManagedFieldsEntry
 	}
-	slices.SortFunc(out, func(a, b metav1.ManagedFieldsEntry) int {
+	return out
+}
+
+func sortEntries(entries []entry) {
+	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(
 			cmp.Compare(a.Operation, b.Operation), cmp.Compare(seconds(a.Time), seconds(b.Time)),
 			cmp.Compare(a.Manager, b.Manager), cmp.Compare(a.APIVersion, b.APIVersion), cmp.Compare(a.Subresource, b.Subresource),
 		)
 	})
-	return out
 }
 
 func seconds(t *metav1.Time) int64 {

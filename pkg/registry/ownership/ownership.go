@@ -137,7 +137,9 @@ func (k *Kind) Update(live, obj runtime.Object, write Write) bool {
 		restore()
 		return false
 	}
-	objMeta.SetManagedFields(out)
+	if u, isDynamic := obj.(*unstructured.Unstructured); !isDynamic || !w.setPlain(u, out) {
+		objMeta.SetManagedFields(w.encode(out))
+	}
 	return true
 }
 
