@@ -112,12 +112,15 @@ func (r *Registry) deleteOnce(ctx context.Context, d *deletion) error {
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
 		return err
 	}
-	obj := old.DeepCopyObject()
-	if err := r.markDeleting(res, obj, d.opts.DeleteOptions); err != nil {
-		return apierrors.NewInternalError(err)
-	}
-	if !mayGo(res, obj) {
-		return r.storeMark(ctx, d, obj)
+	obj := old
+	if !r.goesAtOnce(res, old, d.opts.DeleteOptions) {
+		obj = old.DeepCopyObject()
+		if err := r.markDeleting(res, obj, d.opts.DeleteOptions); err != nil {
+			return apierrors.NewInternalError(err)
+		}
+		if !mayGo(res, obj) {
+			return r.storeMark(ctx, d, obj)
+		}
 	}
 	d.gone = true
 	if d.opts.WriteOptions.DryRun {
@@ -130,6 +133,14 @@ func (r *Registry) deleteOnce(ctx context.Context, d *deletion) error {
 	d.wrote = true
 	r.deleted(ctx, res, obj)
 	return nil
+}
+
+// goesAtOnce says that nothing about a delete depends on how the object would be
+// marked: nothing holds it and nobody is told of its last state.
+func (r *Registry) goesAtOnce(res *resource.Resource, old runtime.Object, opts metav1.DeleteOptions) bool {
+	acc, err := meta.Accessor(old)
+	return err == nil && res.Grace == nil && res.Held == nil && res.MarkDeleting == nil && r.hook(res).Deleted == nil &&
+		acc.GetDeletionTimestamp() == nil && len(propagationFinalizers(acc.GetFinalizers(), opts)) == 0
 }
 
 // storeMark writes an object that is now marked for deletion, unless it was
