@@ -153,6 +153,12 @@ func runShipyard(t *testing.T, config *rest.Config, types *runtime.Scheme) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	runManager(t, m)
+}
+
+// runManager runs a manager until the test ends.
+func runManager(t *testing.T, m ctrl.Manager) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- m.Start(ctx) }()

@@ -2,6 +2,7 @@ package apiserver_test
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -24,6 +25,7 @@ func TestConformance(t *testing.T) {
 		s.prepareExamples(t)
 	}
 	checks := alone()
+	maps.Copy(checks, webhookChecks())
 	for id, test := range together() {
 		checks[id] = func(t *testing.T) {
 			for _, backend := range []string{"memory", "etcd"} {

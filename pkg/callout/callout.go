@@ -18,7 +18,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -100,6 +102,7 @@ func (c *Client) locate(ctx context.Context, t Target) (location, error) {
 		if u.Scheme != "https" {
 			return location{}, fmt.Errorf("its URL must begin with https, not %q", u.Scheme)
 		}
+		u.Path = clean(u.Path)
 		return location{url: u, host: u.Host, name: u.Hostname()}, nil
 	}
 	s := t.Service
@@ -114,12 +117,19 @@ func (c *Client) locate(ctx context.Context, t Target) (location, error) {
 	if err != nil {
 		return location{}, fmt.Errorf("find service %s/%s, port %d: %w", s.Namespace, s.Name, port, err)
 	}
-	u := &url.URL{Scheme: "https", Host: address}
-	if s.Path != "" {
-		u.Path = s.Path
-	}
+	u := &url.URL{Scheme: "https", Host: address, Path: clean(s.Path)}
 	name := s.Name + "." + s.Namespace + ".svc"
 	return location{url: u, host: name + ":" + strconv.Itoa(int(port)), name: name}, nil
+}
+
+// clean removes what a program would answer with a redirect to the path without
+// it: configurations are often put together with one slash too many.
+func clean(p string) string {
+	out := path.Join("/", p)
+	if strings.HasSuffix(p, "/") && out != "/" {
+		out += "/"
+	}
+	return out
 }
 
 // withTimeout tells the program how long it has, in whole seconds.

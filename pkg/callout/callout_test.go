@@ -41,6 +41,7 @@ func TestPost(t *testing.T) {
 		}
 		fmt.Fprintf(w, "%s back", body)
 	})
+	target.URL = strings.Replace(target.URL, "/ask", "//ask", 1)
 	c := &Client{}
 	defer c.Close()
 	got, err := c.Post(soon(t), target, []byte("there"), 100)

@@ -37,9 +37,13 @@ func (r *Registry) Delete(ctx context.Context, req Request, opts DeleteOptions) 
 	}
 	// As in Update, only a try on a confirmed read may refuse or change nothing.
 	read := cache.Read{Any: true}
+	var first attempt
 	for range maxConflictRetries {
 		current, err := r.cfg.Cache.Get(ctx, key, read)
 		confirmed := !read.Any
+		if err == nil && confirmed && first.holds(current) {
+			return first.o, first.gone, storageError(first.err, req.Resource, req.Name)
+		}
 		if errors.Is(err, storage.ErrNotFound) && !confirmed {
 			read = cache.Read{}
 			continue
@@ -56,6 +60,9 @@ func (r *Registry) Delete(ctx context.Context, req Request, opts DeleteOptions) 
 		_, unknown := errors.AsType[*storage.OutcomeUnknownError](err)
 		if lost || !confirmed && !unknown {
 			read = cache.Read{} // shows what the transaction saw, or newer
+			if first = (attempt{}); !lost {
+				first = attempt{current, d.last, d.gone, err}
+			}
 			continue
 		}
 		return nil, false, storageError(err, req.Resource, req.Name)

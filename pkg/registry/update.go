@@ -61,7 +61,7 @@ func (r *Registry) Update(ctx context.Context, req Request, change Change, opts 
 	for range maxConflictRetries {
 		current, err := r.cfg.Cache.Get(ctx, key, read)
 		confirmed := !read.Any
-		if err == nil && confirmed && first.on != nil && first.on.Revision == current.Revision {
+		if err == nil && confirmed && first.holds(current) {
 			return first.o, false, storageError(first.err, req.Resource, req.Name)
 		}
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
@@ -91,7 +91,7 @@ func (r *Registry) Update(ctx context.Context, req Request, change Change, opts 
 		if lost || !confirmed && !unknown {
 			read = cache.Read{} // shows what the transaction saw, or newer
 			if first = (attempt{}); !lost {
-				first = attempt{current, o, err}
+				first = attempt{on: current, o: o, err: err}
 			}
 			continue
 		}
@@ -100,11 +100,17 @@ func (r *Registry) Update(ctx context.Context, req Request, change Change, opts 
 	return nil, false, errModified(req.Resource, req.Name)
 }
 
-// attempt is what an update came to on an object as the cache had it: once the
+// attempt is what a write came to on an object as the cache had it: once the
 // store has confirmed that it is still so, nobody needs to be asked again.
 type attempt struct {
 	on, o *cache.Object
+	gone  bool
 	err   error
+}
+
+// holds says that the attempt was made on current.
+func (a *attempt) holds(current *cache.Object) bool {
+	return a.on != nil && a.on.Revision == current.Revision
 }
 
 func (r *Registry) createByUpdate(ctx context.Context, req Request, change Change, opts UpdateOptions) (*cache.Object, error) {
