@@ -53,7 +53,7 @@ type entry struct {
 // which is a program.
 const (
 	perByte    = 14
-	perVersion = 96 << 10
+	perVersion = 24 << 10
 	perRule    = 64 << 10
 )
 

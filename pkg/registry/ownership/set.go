@@ -232,5 +232,18 @@ func fields(paths ...[]string) set {
 		}
 		out = b.union(out, s)
 	}
+	return out.compact()
+}
+
+// compact is a copy of s that holds no memory but its own.
+func (s set) compact() set {
+	if len(s) == 0 {
+		return nil
+	}
+	out := make(set, len(s))
+	for i := range s {
+		out[i] = s[i]
+		out[i].below = s[i].below.compact()
+	}
 	return out
 }
