@@ -22,9 +22,9 @@ const (
 	// mostPercent keeps the setting sensible while next to nothing lives.
 	mostPercent = 800
 	// look is how often the heap is looked at.
-	look = time.Second
+	look = 500 * time.Millisecond
 	// quiet is how little is allocated between two looks by a server at rest.
-	quiet = 2 << 20
+	quiet = 1 << 20
 	// worth is how much a server at rest has to give back for it to be done: it
 	// takes a collection.
 	worth = 12 << 20
