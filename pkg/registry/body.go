@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -49,6 +50,8 @@ type Decoder struct {
 	exact map[MediaType]runtime.Serializer
 	// shapes are the types of protobuf bodies that were measured.
 	shapes shapes
+	// plans are of the types that plain bodies are decoded into.
+	plans sync.Map // reflect.Type to *plainjson.Plan, nil where there is none
 }
 
 // NewDecoder makes a Decoder for the types of scheme.
@@ -84,6 +87,11 @@ func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionK
 	}
 	if err := d.checkWidth(data, media, want, nil); err != nil {
 		return nil, err
+	}
+	if media == JSON {
+		if obj := d.decodePlain(data, want); obj != nil {
+			return obj, nil
+		}
 	}
 	obj, got, err := s.Decode(data, &want, nil)
 	strict, isStrict := runtime.AsStrictDecodingError(err)
