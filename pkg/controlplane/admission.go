@@ -6,12 +6,13 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/admission"
+	"coracle/pkg/admission/celpolicy"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/registry"
@@ -28,7 +29,7 @@ type placed struct {
 // plugins are all admission plugins, in the order in which they run, which is
 // upstream's.
 func (cp *ControlPlane) plugins() []placed {
-	objects := cachedObjects{cp}
+	objects, policies := cachedObjects{cp}, cp.policyConfig()
 	mutating, validating := cp.webhooks(objects)
 	return []placed{
 		{Plugin: admission.NamespaceLifecycle{Objects: objects}},
@@ -58,7 +59,9 @@ func (cp *ControlPlane) plugins() []placed {
 		// What others than the server decide goes here: policies and webhooks,
 		// first those that change objects. After them come the server's own
 		// words on what was changed.
+		{Plugin: celpolicy.NewMutating(policies, cp.fieldTypes)},
 		{Plugin: mutating},
+		{Plugin: celpolicy.NewValidating(policies)},
 		{Plugin: validating},
 		{Plugin: admission.CertificateRequester{}},
 		{Plugin: admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}}},
@@ -121,34 +124,12 @@ type cachedObjects struct{ cp *ControlPlane }
 
 // Get implements admission.Objects.
 func (c cachedObjects) Get(ctx context.Context, gvr schema.GroupVersionResource, namespace, name string) (runtime.Object, error) {
-	res := c.cp.resource(gvr)
-	req := registry.Request{Resource: res, Namespace: namespace, Name: name}
-	o, err := c.cp.registry.Get(ctx, req, "0")
-	if apierrors.IsNotFound(err) {
-		o, err = c.cp.registry.Get(ctx, req, "")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return registry.Shared(res, o)
+	return c.get(ctx, c.cp.resource(gvr), namespace, name)
 }
 
 // List implements admission.Objects.
 func (c cachedObjects) List(ctx context.Context, gvr schema.GroupVersionResource, namespace string) ([]runtime.Object, error) {
-	res := c.cp.resource(gvr)
-	page, err := c.cp.registry.List(ctx, registry.Request{Resource: res, Namespace: namespace}, registry.ListOptions{Version: "0"})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]runtime.Object, 0, len(page.Items))
-	for _, o := range page.Items {
-		obj, err := registry.Shared(res, o)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, obj)
-	}
-	return out, nil
+	return c.list(ctx, c.cp.resource(gvr), namespace, labels.Everything())
 }
 
 var _ admission.Objects = cachedObjects{}

@@ -27,8 +27,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/rest"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	"k8s.io/utils/clock"
 
+	"coracle/pkg/admission/celpolicy"
 	"coracle/pkg/admission/expression"
 	"coracle/pkg/admission/webhook"
 	"coracle/pkg/apiserver"
@@ -103,6 +105,8 @@ type ControlPlane struct {
 	callouts *callout.Client // calls webhooks
 	// expressions compiles those of admission.
 	expressions *expression.Compiler
+	// schemas are those of all served kinds, without references.
+	schemas func(schema.GroupVersionKind) (*spec.Schema, error)
 	// customsSynced is closed as the custom resources that were there at the
 	// start are served.
 	customsSynced chan struct{}
@@ -139,6 +143,7 @@ func (c *Config) complete() error {
 func table(expressions *expression.Compiler) (*resource.Table, error) {
 	t := resource.Builtin()
 	checked := func(res *resource.Resource) *resource.Resource { return webhook.Validated(res, expressions) }
+	policy := func(res *resource.Resource) *resource.Resource { return celpolicy.Validated(res, expressions) }
 	var kinds []*resource.Resource
 	for _, k := range []struct {
 		gvr       schema.GroupVersionResource
@@ -147,6 +152,8 @@ func table(expressions *expression.Compiler) (*resource.Table, error) {
 		{apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions"), custom.Validated},
 		{admissionregistrationv1.SchemeGroupVersion.WithResource("mutatingwebhookconfigurations"), checked},
 		{admissionregistrationv1.SchemeGroupVersion.WithResource("validatingwebhookconfigurations"), checked},
+		{admissionregistrationv1.SchemeGroupVersion.WithResource("validatingadmissionpolicies"), policy},
+		{admissionregistrationv1.SchemeGroupVersion.WithResource("mutatingadmissionpolicies"), policy},
 	} {
 		res, ok := t.ByGVR(k.gvr)
 		if !ok {
@@ -197,8 +204,10 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
+	described := openapi.New(cp.registry.Table, Version())
+	cp.schemas = described.Schema
 	if cfg.OpenAPI == nil {
-		cfg.OpenAPI = openapi.New(cp.registry.Table, Version())
+		cfg.OpenAPI = described
 	}
 	serverConfig := apiserver.Config{
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
@@ -301,11 +310,13 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		// The authorizers begin with a state that has the default roles in it:
 		// nobody is refused because they have not come yet.
 		customs := cp.newDefinitions()
-		for _, p := range append(cp.views, customs.projection()) {
+		checks := cp.newTypeChecks()
+		for _, p := range append(cp.views, customs.projection(), checks.projection()) {
 			g.Go(func() error { return cp.registry.Project(ctx, p) })
 		}
 		g.Go(func() error { return cp.ips.Run(ctx) })
 		g.Go(func() error { return customs.run(ctx, cp.customsSynced) })
+		g.Go(func() error { return checks.run(ctx) })
 		close(cp.ready)
 		if !cp.cfg.Roles {
 			return nil

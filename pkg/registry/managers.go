@@ -33,6 +33,19 @@ func (r *Registry) types() managedfields.TypeConverter {
 	return r.typeConv
 }
 
+// FieldTypes returns the schemas by which the fields of a served kind are
+// merged. What has none of its own, such as a Scale or the options of a
+// connect, is taken for what it looks like.
+func (r *Registry) FieldTypes(kind schema.GroupVersionKind) (managedfields.TypeConverter, error) {
+	if res, ok := r.Table().ByGVK(kind); ok && res.Custom != nil {
+		return res.Custom.FieldTypes()
+	}
+	if !r.cfg.Table.Scheme().Recognizes(kind) {
+		return managedfields.NewDeducedTypeConverter(), nil
+	}
+	return r.types(), nil
+}
+
 // gvk is the kind in which a request's object is written.
 func (r Request) gvk() schema.GroupVersionKind {
 	if r.View != nil {

@@ -51,6 +51,8 @@ type Custom struct {
 	// Manager does it, which also applies.
 	Own     func(live, u *unstructured.Unstructured, manager, subresource string, now time.Time) bool
 	Manager func(subresource string) (*managedfields.FieldManager, error)
+	// FieldTypes is the schema of all versions as field ownership follows it.
+	FieldTypes func() (managedfields.TypeConverter, error)
 	// OpenAPI is the schema as it is published: a JSON object without
 	// x-kubernetes-group-version-kind, for version 2 or 3 of OpenAPI, which
 	// refers to metadata by the name that ref makes of a definition's.

@@ -56,6 +56,9 @@ func (p *Program) Err() error { return p.err }
 // Text is the expression.
 func (p *Program) Text() string { return p.text }
 
+// compilationFailed is how the error of an expression begins that is none.
+const compilationFailed = "compilation failed: "
+
 // ErrInternal marks errors that are not the expression's fault.
 var ErrInternal = errors.New("internal error")
 
@@ -64,7 +67,7 @@ func compile(env *cel.Env, text string, want Result) *Program {
 	failed := func(err error) *Program { return &Program{text: text, err: err} }
 	ast, issues := env.Compile(text)
 	if issues.Err() != nil {
-		return failed(errors.New("compilation failed: " + issues.String()))
+		return failed(errors.New(compilationFailed + issues.String()))
 	}
 	if err := checkResult(ast.OutputType(), want.types()); err != nil {
 		return failed(err)
@@ -98,10 +101,10 @@ type Scope struct {
 	age      Age
 	// variables is the type of `variables`; it grows with each of them.
 	variables *apiservercel.DeclType
-	envs      map[Declarations]*cel.Env
+	envs      map[environmentKey]*cel.Env
 	composed  map[string]*Program
-	// extend declares more precise types; nil leaves objects dynamic.
-	extend func(*cel.Env) (*cel.Env, error)
+	// types are those of objects, in a scope that checks them.
+	types typed
 }
 
 // variablesType is the name of the type of `variables`.
@@ -109,7 +112,7 @@ const variablesType = "kubernetes.variables"
 
 // Scope returns one without variables.
 func (c *Compiler) Scope(age Age) *Scope {
-	return &Scope{compiler: c, age: age, envs: map[Declarations]*cel.Env{}}
+	return &Scope{compiler: c, age: age, envs: map[environmentKey]*cel.Env{}}
 }
 
 // Composed returns a scope whose expressions may refer to `variables`.
@@ -120,12 +123,19 @@ func (c *Compiler) Composed(age Age) *Scope {
 	return s
 }
 
+// At makes what is compiled next be of an age.
+func (s *Scope) At(age Age) *Scope {
+	s.age = age
+	return s
+}
+
 // environment is the compiler's with the scope's own additions.
 func (s *Scope) environment(d Declarations) (*cel.Env, error) {
-	if env := s.envs[d]; env != nil {
+	key := environmentKey{d, s.age}
+	if env := s.envs[key]; env != nil {
 		return env, nil
 	}
-	env, err := s.compiler.environment(d, s.age)
+	env, err := s.plain(d)
 	if err != nil {
 		return nil, err
 	}
@@ -140,18 +150,21 @@ func (s *Scope) environment(d Declarations) (*cel.Env, error) {
 			return nil, fmt.Errorf("declare variables: %w", err)
 		}
 	}
-	if s.extend != nil {
-		if env, err = s.extend(env); err != nil {
-			return nil, err
-		}
-	}
 	if d.Patches {
 		if env, err = withPatches(env); err != nil {
 			return nil, fmt.Errorf("declare the types of patches: %w", err)
 		}
 	}
-	s.envs[d] = env
+	s.envs[key] = env
 	return env, nil
+}
+
+// plain is the environment without variables and patches.
+func (s *Scope) plain(d Declarations) (*cel.Env, error) {
+	if s.types == (typed{}) {
+		return s.compiler.environment(d, s.age)
+	}
+	return newEnvironment(d, s.age, s.types)
 }
 
 // Compile compiles an expression that has to evaluate to want. It always

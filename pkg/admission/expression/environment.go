@@ -86,7 +86,7 @@ func (c *Compiler) environment(d Declarations, age Age) (*cel.Env, error) {
 	if env := c.envs[key]; env != nil {
 		return env, nil
 	}
-	env, err := newEnvironment(d, age)
+	env, err := newEnvironment(d, age, typed{})
 	if err != nil {
 		return nil, fmt.Errorf("set up the environment of CEL expressions: %w", err)
 	}
@@ -97,16 +97,32 @@ func (c *Compiler) environment(d Declarations, age Age) (*cel.Env, error) {
 // always marks options that have been there in every version that counts.
 var always = version.MajorMinor(1, 0)
 
-func newEnvironment(d Declarations, age Age) (*cel.Env, error) {
+// typed are the types of objects and of params, nil for any.
+type typed struct{ object, params *apiservercel.DeclType }
+
+func celType(t *apiservercel.DeclType) *cel.Type {
+	if t == nil {
+		return cel.DynType
+	}
+	return t.CelType()
+}
+
+func newEnvironment(d Declarations, age Age, types typed) (*cel.Env, error) {
 	request, namespace := requestType(), namespaceType()
+	declared := []*apiservercel.DeclType{request, namespace}
+	for _, t := range []*apiservercel.DeclType{types.object, types.params} {
+		if t != nil {
+			declared = append(declared, t)
+		}
+	}
 	options := []cel.EnvOption{
-		cel.Variable(objectName, cel.DynType),
-		cel.Variable(oldObjectName, cel.DynType),
+		cel.Variable(objectName, celType(types.object)),
+		cel.Variable(oldObjectName, celType(types.object)),
 		cel.Variable(requestName, request.CelType()),
 		cel.Variable(namespaceName, namespace.CelType()),
 	}
 	if d.Params {
-		options = append(options, cel.Variable(paramsName, cel.DynType))
+		options = append(options, cel.Variable(paramsName, celType(types.params)))
 	}
 	if d.Authorizer {
 		options = append(options,
@@ -114,7 +130,7 @@ func newEnvironment(d Declarations, age Age) (*cel.Env, error) {
 			cel.Variable(requestResourceName, library.ResourceCheckType))
 	}
 	layers := []environment.VersionedOptions{
-		{IntroducedVersion: always, EnvOptions: options, DeclTypes: []*apiservercel.DeclType{request, namespace}},
+		{IntroducedVersion: always, EnvOptions: options, DeclTypes: declared},
 		environment.StrictCostOpt,
 	}
 	set, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(layers...)

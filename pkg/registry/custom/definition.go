@@ -136,7 +136,7 @@ func (d *Definition) resource(crd *apiextensionsv1.CustomResourceDefinition, v *
 			ListKind: d.names.ListKind, ID: d.id, StoredVersion: d.group + "/" + d.storage,
 			Conforms:   func(revision int64) bool { return revision > d.src.Since },
 			FromStored: o.fromStored, ToStored: o.toStored, Accept: o.accept,
-			Own: o.own, Manager: o.manager, OpenAPI: o.openAPI, Terminating: terminating(crd),
+			Own: o.own, Manager: o.manager, FieldTypes: o.fieldTypes, OpenAPI: o.openAPI, Terminating: terminating(crd),
 		},
 	}
 	for _, f := range v.SelectableFields {

@@ -62,6 +62,18 @@ func (o *objects) types(c *compiled) (*apiextensionsv1.CustomResourceDefinition,
 	return crd, c.types, nil
 }
 
+// fieldTypes implements resource.Custom.FieldTypes.
+func (o *objects) fieldTypes() (managedfields.TypeConverter, error) {
+	c, err := o.compiled()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, types, err := o.types(c)
+	return types, err
+}
+
 // own implements resource.Custom.Own.
 func (o *objects) own(live, u *unstructured.Unstructured, manager, subresource string, now time.Time) bool {
 	c, err := o.compiled()
