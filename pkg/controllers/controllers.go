@@ -38,6 +38,7 @@ import (
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
 	"coracle/pkg/controllers/servicecidr"
+	"coracle/pkg/controllers/statefulset"
 	"coracle/pkg/controllers/storageprotection"
 	"coracle/pkg/controllers/tainteviction"
 	"coracle/pkg/reconcile"
@@ -120,6 +121,7 @@ var list = []constructor{
 	}},
 	{name: "deployment-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
 	{name: "daemon-set-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return daemonset.New(e), nil }},
+	{name: "statefulset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return statefulset.New(e), nil }},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {

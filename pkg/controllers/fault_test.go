@@ -122,11 +122,14 @@ func (c *cluster) countPods() func() int {
 	}
 }
 
+// lateEcho is how late controllers see changes in tests of late echoes.
+const lateEcho = 3 * time.Second
+
 // TestLateEchoMakesNoSurplus lets the controllers see every change, their own
 // included, seconds late: still no pod is made or deleted twice.
 func TestLateEchoMakesNoSurplus(t *testing.T) {
 	bubble(t, func(t *testing.T, c *cluster) {
-		t.Cleanup(c.startControllers(transports{read: lateWatches(3 * time.Second)}))
+		t.Cleanup(c.startControllers(transports{read: lateWatches(lateEcho)}))
 		made := c.countPods()
 		c.deploy("web", "v1", 4)
 		if n := made(); n != 4 {
@@ -184,10 +187,11 @@ func (c *crasher) wrap(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-// TestCrashAtAnyWrite kills and restarts the controllers at one write of a
-// rollout, a different one each time: the end is always the same.
-func TestCrashAtAnyWrite(t *testing.T) {
-	for at := 1; at <= 57; at += 8 {
+// crashAt runs body once for every step-th write from first to last: the
+// controllers are killed there, before the server sees the write and after it,
+// and restarted.
+func crashAt(t *testing.T, first, last, step int, body func(t *testing.T, c *cluster)) {
+	for at := first; at <= last; at += step {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("write %d, done %v", at, after), func(t *testing.T) {
 				bubble(t, func(t *testing.T, c *cluster) {
@@ -208,21 +212,7 @@ func TestCrashAtAnyWrite(t *testing.T) {
 						stop()
 					}()
 					t.Cleanup(func() { close(over); <-ended })
-					c.makeService("web", map[string]string{"app": "web"})
-					c.deploy("web", "v1", 3)
-					c.setImage("web", "v2")
-					c.wantComplete("web")
-					c.wantPods(map[string]int{"v2": 3})
-					c.eventually("the service has them", func() error {
-						if items, ready := c.slices("web"); len(ready) != 3 || len(items) != 1 {
-							return fmt.Errorf("%d slices with %d ready", len(items), len(ready))
-						}
-						return nil
-					})
-					c.settle()
-					if n := len(c.sets("app=web")); n != 2 {
-						t.Errorf("%d replica sets, want 2", n)
-					}
+					body(t, c)
 					select {
 					case <-crashed:
 					default:
@@ -232,4 +222,26 @@ func TestCrashAtAnyWrite(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestCrashAtAnyWrite kills and restarts the controllers at one write of a
+// rollout, a different one each time: the end is always the same.
+func TestCrashAtAnyWrite(t *testing.T) {
+	crashAt(t, 1, 57, 8, func(t *testing.T, c *cluster) {
+		c.makeService("web", map[string]string{"app": "web"})
+		c.deploy("web", "v1", 3)
+		c.setImage("web", "v2")
+		c.wantComplete("web")
+		c.wantPods(map[string]int{"v2": 3})
+		c.eventually("the service has them", func() error {
+			if items, ready := c.slices("web"); len(ready) != 3 || len(items) != 1 {
+				return fmt.Errorf("%d slices with %d ready", len(items), len(ready))
+			}
+			return nil
+		})
+		c.settle()
+		if n := len(c.sets("app=web")); n != 2 {
+			t.Errorf("%d replica sets, want 2", n)
+		}
+	})
 }

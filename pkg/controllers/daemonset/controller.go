@@ -120,11 +120,12 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 	}
 	used := map[string]bool{}
 	for _, pod := range pods {
-		used[pod.Labels[revision.HashLabel]] = true
+		used[ds.Name+"-"+pod.Labels[revision.HashLabel]] = true
 	}
 	now, _, err := c.revisions.Sync(ctx, req, revision.Owner{
 		Object: ds, Kind: kind, Selector: ds.Spec.Selector, Template: &ds.Spec.Template,
 		Limit: ds.Spec.RevisionHistoryLimit, Collisions: ds.Status.CollisionCount,
+		HashLabel: revision.HashLabel,
 	}, used, live)
 	var taken *revision.CollisionError
 	if errors.As(err, &taken) {

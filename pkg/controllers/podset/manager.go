@@ -25,7 +25,19 @@ type Manager struct {
 	Events   reconcile.EventSink
 	Informer cache.SharedIndexInformer // of pods
 	Kind     schema.GroupVersionKind   // of the owner
+	// Say words the event about a create or delete of a pod, and err is what
+	// went wrong; nil words it as ReplicaSets do.
+	Say func(verb Verb, owner Owner, pod *corev1.Pod, err error) string
 }
+
+// Verb is what is done to a pod.
+type Verb string
+
+// The verbs that events are about.
+const (
+	VerbCreate Verb = "create"
+	VerbDelete Verb = "delete"
+)
 
 // Owner is the object that pods belong to.
 type Owner interface {
@@ -48,26 +60,62 @@ func (m *Manager) Create(ctx context.Context, req *reconcile.Request, owner Owne
 	made := 0
 	for size := 1; made < len(pods); size = min(size*2, maxParallel) {
 		batch := pods[made:min(made+size, len(pods))]
+		var told sync.Once // one event about a batch that fails
 		errs := each(batch, func(pod *corev1.Pod) error {
 			got, err := m.Client.CoreV1().Pods(owner.GetNamespace()).Create(ctx, pod, metav1.CreateOptions{})
 			if err != nil {
+				told.Do(func() { m.tell(VerbCreate, owner, pod, err) })
 				return err
 			}
 			req.Wrote(m.Informer, got)
-			m.Events.Eventf(owner, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %s", got.Name)
+			m.tell(VerbCreate, owner, got, nil)
 			return nil
 		})
 		made += len(batch) - len(errs)
 		if len(errs) > 0 {
-			err := errors.Join(errs...)
 			if apierrors.HasStatusCause(errs[0], corev1.NamespaceTerminatingCause) {
 				return made, nil
 			}
-			m.Events.Eventf(owner, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", errs[0])
-			return made, fmt.Errorf("create pods: %w", err)
+			return made, fmt.Errorf("create pods: %w", errors.Join(errs...))
 		}
 	}
 	return made, nil
+}
+
+// tell records the event about a create or delete. Races with another writer
+// are no news: they are cured by the next reconcile.
+func (m *Manager) tell(verb Verb, owner Owner, pod *corev1.Pod, err error) {
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return
+	}
+	say := m.Say
+	if say == nil {
+		say = sayAsReplicaSet
+	}
+	eventType, reason := corev1.EventTypeNormal, "Successful"
+	if err != nil {
+		eventType, reason = corev1.EventTypeWarning, "Failed"
+	}
+	switch verb {
+	case VerbCreate:
+		reason += "Create"
+	case VerbDelete:
+		reason += "Delete"
+	}
+	m.Events.Eventf(owner, eventType, reason, "%s", say(verb, owner, pod, err))
+}
+
+func sayAsReplicaSet(verb Verb, _ Owner, pod *corev1.Pod, err error) string {
+	switch {
+	case verb == VerbCreate && err == nil:
+		return "Created pod: " + pod.Name
+	case verb == VerbCreate:
+		return "Error creating: " + err.Error()
+	case err == nil:
+		return "Deleted pod: " + pod.Name
+	default:
+		return "Error deleting: " + err.Error()
+	}
 }
 
 // Delete deletes pods, each only if it is still what the caller saw: the UID
@@ -83,13 +131,11 @@ func (m *Manager) Delete(ctx context.Context, req *reconcile.Request, owner Owne
 				Preconditions: Unchanged(pod),
 			})
 			if err != nil && !apierrors.IsNotFound(err) {
-				if !apierrors.IsConflict(err) {
-					m.Events.Eventf(owner, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
-				}
+				m.tell(VerbDelete, owner, pod, err)
 				return fmt.Errorf("delete pod %s: %w", pod.Name, err)
 			}
 			req.Deleted(m.Informer, pod)
-			m.Events.Eventf(owner, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %s", pod.Name)
+			m.tell(VerbDelete, owner, pod, nil)
 			return nil
 		})...)
 	}

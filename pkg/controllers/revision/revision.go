@@ -23,7 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 )
 
-// HashLabel is the label of pods and revisions that names the template.
+// HashLabel is the label of pods that names their template, and of a
+// DaemonSet's revisions.
 const HashLabel = appsv1.ControllerRevisionHashLabelKey
 
 // Data is what a revision stores: the strategic merge patch that puts the
@@ -62,6 +63,8 @@ type Owner struct {
 	Template   *corev1.PodTemplateSpec
 	Limit      *int32 // of old revisions to keep; nil means 10
 	Collisions *int32 // hash collisions met so far
+	// HashLabel is the label of new revisions with the hash of their template.
+	HashLabel string
 }
 
 // Plan is what to do with an owner's revisions.
@@ -74,8 +77,8 @@ type Plan struct {
 	Remove []*appsv1.ControllerRevision
 }
 
-// Compute plans for the revisions that exist. used says which hashes pods
-// carry.
+// Compute plans for the revisions that exist. used holds the names of those
+// that must stay because pods have them.
 func Compute(o Owner, have []*appsv1.ControllerRevision, used map[string]bool) (Plan, error) {
 	data, err := Data(o.Template)
 	if err != nil {
@@ -112,7 +115,7 @@ func surplus(o Owner, sorted []*appsv1.ControllerRevision, current string, used 
 	}
 	var idle []*appsv1.ControllerRevision
 	for _, r := range sorted {
-		if r.Name != current && !used[r.Labels[HashLabel]] && r.DeletionTimestamp == nil {
+		if r.Name != current && !used[r.Name] && r.DeletionTimestamp == nil {
 			idle = append(idle, r)
 		}
 	}
@@ -146,7 +149,7 @@ func newRevision(o Owner, data []byte, number int64) *appsv1.ControllerRevision 
 	for k, v := range o.Template.Labels {
 		labels[k] = v
 	}
-	labels[HashLabel] = hash
+	labels[o.HashLabel] = hash
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:            o.Object.GetName() + "-" + hash,

@@ -18,7 +18,7 @@ func owner(image string, limit int32) Owner {
 			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "ds"}},
 			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: image}}},
 		},
-		Limit: &limit,
+		Limit: &limit, HashLabel: HashLabel,
 	}
 }
 
@@ -93,7 +93,7 @@ func TestUsedRevisionsStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := map[string]bool{p.Current.Labels[HashLabel]: true}
+	used := map[string]bool{p.Current.Name: true}
 	if diff := cmp.Diff(map[int64]string{1: "a", 2: "b"}, history(t, 0, used, "a", "b")); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)
 	}
