@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strconv"
 	"unicode/utf8"
+
+	"coracle/pkg/registry/jsonvalue"
 )
 
 var errJSON = errors.New("malformed JSON")
@@ -80,11 +82,28 @@ func (m *jsonMeta) scan(data []byte) error {
 			m.deleting = data[value.start] != 'n'
 		case "labels":
 			if data[value.start] == '{' {
-				err = json.Unmarshal(value.of(data), &m.labels)
+				m.labels, err = labelsOf(value.of(data))
 			}
 		}
 		return err
 	})
+}
+
+// labelsOf reads an object of strings.
+func labelsOf(text []byte) (map[string]string, error) {
+	object, ok := jsonvalue.Read(text)
+	out := make(map[string]string, len(object))
+	for name, v := range object {
+		s, isText := v.(string)
+		ok = ok && isText
+		out[name] = s
+	}
+	if ok {
+		return out, nil
+	}
+	out = nil
+	err := json.Unmarshal(text, &out)
+	return out, err
 }
 
 // text is the value of a JSON string.
@@ -279,7 +298,7 @@ func (s *jsonScanner) escape() error {
 	case 'u':
 		for range 4 {
 			s.pos++
-			if s.pos == len(s.data) || !hex(s.data[s.pos]) {
+			if s.pos == len(s.data) || !isHex(s.data[s.pos]) {
 				return s.fail("four digits must follow \\u")
 			}
 		}
@@ -288,7 +307,7 @@ func (s *jsonScanner) escape() error {
 	return s.fail("an unknown escape")
 }
 
-func hex(c byte) bool {
+func isHex(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }
 
