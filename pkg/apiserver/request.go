@@ -49,8 +49,9 @@ func parseRequest(r *http.Request) requestInfo {
 	if deprecatedWatch {
 		parts = parts[1:]
 	}
-	// An empty namespace is not all of them: there is no such resource.
-	if parts[0] == "" || parts[0] == "namespaces" && len(parts) > 2 && parts[1] == "" {
+	// An empty namespace is not all of them: there is no such resource, and none
+	// without a name.
+	if parts[0] == "" || parts[0] == "namespaces" && len(parts) > 2 && (parts[1] == "" || parts[2] == "") {
 		return info
 	}
 	info.resource = true

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -385,7 +386,7 @@ func quoteWarning(text string) string {
 		case c == '"' || c == '\\':
 			b.WriteByte('\\')
 			b.WriteRune(c)
-		case c < ' ' || c == 0x7f:
+		case unicode.IsControl(c): // also those above ASCII, for which clients refuse it
 			b.WriteByte(' ')
 		default:
 			b.WriteRune(c)

@@ -32,6 +32,7 @@ func mergePatch(doc, patch []byte) ([]byte, error) {
 		return nil, errBadPatch
 	}
 	m := merger{doc: doc, out: make([]byte, 0, len(doc)+len(patch))}
+	m.space() // what another server stored may begin with some
 	if err := m.object(members); err != nil {
 		return nil, err
 	}

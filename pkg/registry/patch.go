@@ -278,7 +278,7 @@ func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	out, err := strategicpatch.StrategicMergeMapPatch(doc, patch, p.req.Resource.New())
+	out, err := mergeStrategically(doc, patch, p.req.Resource.New())
 	if err != nil {
 		return nil, apierrors.NewBadRequest("the strategic merge patch cannot be applied: " + err.Error())
 	}
@@ -287,6 +287,17 @@ func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
 		return nil, apierrors.NewInternalError(err)
 	}
 	return p.decode(data)
+}
+
+// mergeStrategically calls the library, which panics where the key of a list's
+// entry is no text or number.
+func mergeStrategically(doc, patch map[string]any, object runtime.Object) (out map[string]any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			out, err = nil, fmt.Errorf("an entry of a list has a key that cannot be compared: %v", p)
+		}
+	}()
+	return strategicpatch.StrategicMergeMapPatch(doc, patch, object)
 }
 
 // apply is server-side apply (KEP-555): the library merges and keeps track of
