@@ -41,7 +41,7 @@ func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request, req regis
 }
 
 func (s *Server) evict(ctx context.Context, req registry.Request, eviction *policyv1.Eviction, opts registry.WriteOptions) error {
-	if err := s.cfg.Registry.Admit(ctx, admission.Create, req, eviction, nil, opts); err != nil {
+	if err := s.cfg.Registry.Admit(ctx, admission.Create, req, eviction, opts, nil); err != nil {
 		return err
 	}
 	del := registry.DeleteOptions{WriteOptions: opts}

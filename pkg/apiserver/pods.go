@@ -80,10 +80,13 @@ func readSub[T runtime.Object](s *Server, w http.ResponseWriter, r *http.Request
 
 // bind gives a pod its node, once.
 func (s *Server) bind(ctx context.Context, req registry.Request, b *corev1.Binding, opts registry.WriteOptions) error {
-	if errs := resource.CheckBinding(b); len(errs) > 0 {
-		return registry.Invalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
-	}
-	if err := s.cfg.Registry.Admit(ctx, admission.Create, req, b, nil, opts); err != nil {
+	err := s.cfg.Registry.Admit(ctx, admission.Create, req, b, opts, func() error {
+		if errs := resource.CheckBinding(b); len(errs) > 0 {
+			return registry.Invalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	var pre *metav1.Preconditions
@@ -97,7 +100,7 @@ func (s *Server) bind(ctx context.Context, req registry.Request, b *corev1.Bindi
 		}
 	}
 	opts.Internal = true // the binding was admitted
-	_, _, err := s.cfg.Registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
+	_, _, err = s.cfg.Registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		pod := current.(*corev1.Pod)
 		return pod, assign(pod, b, metav1.Time{Time: s.now()})
 	}, registry.UpdateOptions{WriteOptions: opts, Preconditions: pre, Verbatim: true})

@@ -61,10 +61,6 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, req registry
 	if tr.Spec.ExpirationSeconds == nil {
 		tr.Spec.ExpirationSeconds = ptr(int64(defaultTokenSeconds))
 	}
-	if errs := validateTokenRequest(tr); len(errs) > 0 {
-		WriteError(w, registry.Invalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), req.Name, errs))
-		return
-	}
 	if err := s.issue(r.Context(), req, tr, opts); err != nil {
 		WriteError(w, err)
 		return
@@ -75,6 +71,9 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, req registry
 func validateTokenRequest(tr *authenticationv1.TokenRequest) field.ErrorList {
 	var errs field.ErrorList
 	path := field.NewPath("spec")
+	if tr.Spec.ExpirationSeconds == nil {
+		return field.ErrorList{field.Required(path.Child("expirationSeconds"), "")} // a webhook took it away
+	}
 	seconds := *tr.Spec.ExpirationSeconds
 	if seconds < minTokenSeconds {
 		errs = append(errs, field.Invalid(path.Child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes"))
@@ -87,6 +86,15 @@ func validateTokenRequest(tr *authenticationv1.TokenRequest) field.ErrorList {
 
 // issue fills in the status of tr.
 func (s *Server) issue(ctx context.Context, req registry.Request, tr *authenticationv1.TokenRequest, opts registry.WriteOptions) error {
+	err := s.cfg.Registry.Admit(ctx, admission.Create, req, tr, opts, func() error {
+		if errs := validateTokenRequest(tr); len(errs) > 0 {
+			return registry.Invalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), req.Name, errs)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	account, err := s.ref(ctx, "serviceaccounts", req.Namespace, req.Name)
 	if err != nil {
 		return err
@@ -99,9 +107,6 @@ func (s *Server) issue(ctx context.Context, req registry.Request, tr *authentica
 		if err := s.bindToken(ctx, req, &ask, bound); err != nil {
 			return err
 		}
-	}
-	if err := s.cfg.Registry.Admit(ctx, admission.Create, req, tr, nil, opts); err != nil {
-		return err
 	}
 	issued, err := s.cfg.Tokens.Issue(ask, s.now())
 	if err != nil {

@@ -182,3 +182,23 @@ func TestConnect(t *testing.T) {
 		t.Errorf("asked %+v", got)
 	}
 }
+
+// TestWebhooksOfUnstoredObjects: what a webhook makes of a Binding
+// counts, and is validated.
+func TestWebhooksOfUnstoredObjects(t *testing.T) {
+	s := newServer(t)
+	kind := "Cat"
+	h := newHook(t, func(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		return patched(`[{"op":"replace","path":"/target/name","value":"elsewhere"},{"op":"replace","path":"/target/kind","value":"` + kind + `"}]`)
+	})
+	s.configure(t, mutatingPath, "m", webhookEntry("m", h.Server, rule("CREATE", "", "v1", "pods/binding")))
+	s.must(t, http.StatusCreated, "POST", "/api/v1/namespaces/default/pods", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"x"}]}}`)
+	binding := `{"apiVersion":"v1","kind":"Binding","metadata":{"name":"p"},"target":{"kind":"Node","name":"asked"}}`
+	s.must(t, http.StatusUnprocessableEntity, "POST", "/api/v1/namespaces/default/pods/p/binding", binding)
+	kind = "Node"
+	s.must(t, http.StatusCreated, "POST", "/api/v1/namespaces/default/pods/p/binding", binding)
+	a := s.must(t, http.StatusOK, "GET", "/api/v1/namespaces/default/pods/p", "")
+	if !strings.Contains(string(a.body), `"nodeName":"elsewhere"`) {
+		t.Errorf("the pod %s", a.body)
+	}
+}

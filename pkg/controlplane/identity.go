@@ -106,7 +106,7 @@ func (cp *ControlPlane) nodeHandlers(config *tls.Config) map[string]apiserver.Ha
 		},
 		Slices: cp.slices,
 		Admit: func(ctx context.Context, req registry.Request, options runtime.Object) error {
-			return cp.registry.Admit(ctx, admission.Connect, req, options, nil, registry.WriteOptions{})
+			return cp.registry.Admit(ctx, admission.Connect, req, options, registry.WriteOptions{}, nil)
 		},
 	}).Handlers()
 }

@@ -187,11 +187,17 @@ func (r *Registry) attributes(ctx context.Context, op admission.Operation, req R
 }
 
 // Admit runs the whole chain for a request whose object is not stored by the
-// registry itself: a Binding, an Eviction, a TokenRequest, a connect.
-func (r *Registry) Admit(ctx context.Context, op admission.Operation, req Request, obj, old runtime.Object, opts WriteOptions) error {
-	a := r.attributes(ctx, op, req, obj, old, opts)
+// registry itself: a Binding, an Eviction, a TokenRequest, a connect. check,
+// which may be nil, validates what the mutators made of obj.
+func (r *Registry) Admit(ctx context.Context, op admission.Operation, req Request, obj runtime.Object, opts WriteOptions, check func() error) error {
+	a := r.attributes(ctx, op, req, obj, nil, opts)
 	if err := r.cfg.Chain.Admit(ctx, a); err != nil {
 		return err
+	}
+	if check != nil {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	return r.cfg.Chain.Validate(ctx, a)
 }

@@ -22,26 +22,47 @@ func (p *Proxy) exec(w http.ResponseWriter, r *http.Request, req registry.Reques
 		apiserver.WriteError(w, apierrors.NewBadRequest("you must specify at least one command for the container"))
 		return
 	}
-	p.remoteCommand(w, r, req, "exec", command, func(s streams) runtime.Object {
-		return &corev1.PodExecOptions{Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, TTY: s.tty, Container: q.Get("container"), Command: command}
-	})
+	o := &corev1.PodExecOptions{Container: q.Get("container"), Command: command}
+	p.remoteCommand(w, r, req, "exec", remote{options: o, set: func(s streams) {
+		o.Stdin, o.Stdout, o.Stderr, o.TTY = s.stdin, s.stdout, s.stderr, s.tty
+	}, get: func() (streams, string, []string) {
+		return streams{stdin: o.Stdin, stdout: o.Stdout, stderr: o.Stderr, tty: o.TTY}, o.Container, o.Command
+	}})
 }
 
 // attach serves pods/attach.
 func (p *Proxy) attach(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
-	p.remoteCommand(w, r, req, "attach", nil, func(s streams) runtime.Object {
-		return &corev1.PodAttachOptions{Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, TTY: s.tty, Container: r.URL.Query().Get("container")}
-	})
+	o := &corev1.PodAttachOptions{Container: r.URL.Query().Get("container")}
+	p.remoteCommand(w, r, req, "attach", remote{options: o, set: func(s streams) {
+		o.Stdin, o.Stdout, o.Stderr, o.TTY = s.stdin, s.stdout, s.stderr, s.tty
+	}, get: func() (streams, string, []string) {
+		return streams{stdin: o.Stdin, stdout: o.Stdout, stderr: o.Stderr, tty: o.TTY}, o.Container, nil
+	}})
 }
 
-func (p *Proxy) remoteCommand(w http.ResponseWriter, r *http.Request, req registry.Request, path string, command []string, options func(streams) runtime.Object) {
+// remote is what a client asks of a container, as options that admission may
+// change.
+type remote struct {
+	options runtime.Object
+	set     func(streams)
+	get     func() (s streams, container string, command []string)
+}
+
+func (p *Proxy) remoteCommand(w http.ResponseWriter, r *http.Request, req registry.Request, path string, asked remote) {
 	s, err := parseStreams(r.URL.Query(), true)
-	var target *url.URL
 	if err == nil {
-		target, err = p.commandTarget(r.Context(), req, path, r.URL.Query().Get("container"))
+		asked.set(s)
+		// What there is not, nobody needs to be asked about.
+		_, name, _ := asked.get()
+		_, err = p.commandTarget(r.Context(), req, path, name)
 	}
 	if err == nil {
-		err = p.cfg.Admit(r.Context(), req, options(s))
+		err = p.cfg.Admit(r.Context(), req, asked.options)
+	}
+	s, name, command := asked.get()
+	var target *url.URL
+	if err == nil {
+		target, err = p.commandTarget(r.Context(), req, path, name)
 	}
 	if err == nil && !isUpgrade(r) {
 		err = apierrors.NewBadRequest("Upgrade request required: exec and attach need a SPDY or WebSocket connection")
