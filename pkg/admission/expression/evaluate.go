@@ -15,8 +15,6 @@ import (
 
 // ErrBudget says that a Run has cost more than it may: nothing more of it is
 // evaluated.
-//
-//lint:ignore ST1005 clients know this sentence
 var ErrBudget = errors.New("validation failed due to running out of cost budget, no further validation rules will be run")
 
 // Budgets of a Run, in the cost units of CEL.
