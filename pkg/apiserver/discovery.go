@@ -20,9 +20,11 @@ import (
 
 const aggregatedType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
-// discovery holds the discovery documents, which follow from the table.
+// discovery holds the discovery documents, which follow from the table and from
+// what is known of other servers.
 type discovery struct {
 	table *resource.Table
+	state *Aggregated // nil where nothing is aggregated
 	// docs are the plain documents by path, aggregated the APIGroupDiscoveryList
 	// for /api and /apis.
 	docs       map[string]any
@@ -34,25 +36,22 @@ type aggregatedDoc struct {
 	etag string
 }
 
-func newDiscovery(table *resource.Table) *discovery {
-	d := &discovery{table: table, docs: map[string]any{}, aggregated: map[string]aggregatedDoc{}}
+func newDiscovery(table *resource.Table, state *Aggregated) *discovery {
+	d := &discovery{table: table, state: state, docs: map[string]any{}, aggregated: map[string]aggregatedDoc{}}
 	var groups []metav1.APIGroup
 	core, named := apidiscoveryv2.APIGroupDiscoveryList{}, apidiscoveryv2.APIGroupDiscoveryList{}
-	for _, g := range table.Groups() {
+	for _, g := range groupEntries(table, state) {
 		item := apidiscoveryv2.APIGroupDiscovery{}
-		item.Name = g.Group
-		for _, v := range g.Versions {
-			gv := schema.GroupVersion{Group: g.Group, Version: v}
-			list := resourceList(table, gv)
-			path := "/apis/" + gv.String()
-			if g.Group == "" {
-				path = "/api/" + v
-			}
-			d.docs[path] = list
-			item.Versions = append(item.Versions, aggregate(table, gv))
+		item.Name = g.name
+		for _, v := range g.versions {
+			item.Versions = append(item.Versions, d.addVersion(schema.GroupVersion{Group: g.name, Version: v.name}, v.remote))
 		}
-		if g.Group == "" {
-			d.docs["/api"] = &metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: g.Versions,
+		if g.name == "" {
+			var versions []string
+			for _, v := range g.versions {
+				versions = append(versions, v.name)
+			}
+			d.docs["/api"] = &metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: versions,
 				ServerAddressByClientCIDRs: []metav1.ServerAddressByClientCIDR{}}
 			core.Items = append(core.Items, item)
 			continue
@@ -60,13 +59,31 @@ func newDiscovery(table *resource.Table) *discovery {
 		group := apiGroup(g)
 		groups = append(groups, group)
 		group.TypeMeta = metav1.TypeMeta{Kind: "APIGroup", APIVersion: "v1"}
-		d.docs["/apis/"+g.Group] = &group
+		d.docs["/apis/"+g.name] = &group
 		named.Items = append(named.Items, item)
 	}
 	d.docs["/apis"] = &metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}, Groups: groups}
 	d.aggregated["/api"] = makeAggregated(core)
 	d.aggregated["/apis"] = makeAggregated(named)
 	return d
+}
+
+// addVersion adds the plain document of a group version, where this server has
+// it, and returns its part of the aggregated one.
+func (d *discovery) addVersion(gv schema.GroupVersion, remote *AggregatedVersion) apidiscoveryv2.APIVersionDiscovery {
+	if remote != nil {
+		out := apidiscoveryv2.APIVersionDiscovery{Version: gv.Version, Resources: remote.Resources, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
+		if remote.Stale {
+			out.Freshness = apidiscoveryv2.DiscoveryFreshnessStale
+		}
+		return out
+	}
+	path := "/apis/" + gv.String()
+	if gv.Group == "" {
+		path = "/api/" + gv.Version
+	}
+	d.docs[path] = resourceList(d.table, gv)
+	return aggregate(d.table, gv)
 }
 
 func makeAggregated(list apidiscoveryv2.APIGroupDiscoveryList) aggregatedDoc {
@@ -78,10 +95,10 @@ func makeAggregated(list apidiscoveryv2.APIGroupDiscoveryList) aggregatedDoc {
 	return aggregatedDoc{body: body, etag: fmt.Sprintf("%q", fmt.Sprintf("%X", sha512.Sum512(body)))}
 }
 
-func apiGroup(g resource.GroupVersions) metav1.APIGroup {
-	group := metav1.APIGroup{Name: g.Group}
-	for _, v := range g.Versions {
-		group.Versions = append(group.Versions, metav1.GroupVersionForDiscovery{GroupVersion: g.Group + "/" + v, Version: v})
+func apiGroup(g groupEntry) metav1.APIGroup {
+	group := metav1.APIGroup{Name: g.name}
+	for _, v := range g.versions {
+		group.Versions = append(group.Versions, metav1.GroupVersionForDiscovery{GroupVersion: g.name + "/" + v.name, Version: v.name})
 	}
 	group.PreferredVersion = group.Versions[0]
 	return group

@@ -90,6 +90,23 @@ func exampleNamespaces(t *testing.T, s *server) (out []string) {
 	return out
 }
 
+// untilSettled waits until the server has decided on a new object, of the kinds
+// where it does so at once: false means that it does not.
+func (s *server) untilSettled(t *testing.T, res *resource.Resource, name string) bool {
+	t.Helper()
+	switch res.Kind {
+	case "CustomResourceDefinition":
+		s.untilEstablished(t, name)
+		_, group, _ := strings.Cut(name, ".")
+		s.untilAvailable(t, "v1."+group, "Local")
+	case "APIService":
+		s.untilAvailable(t, name, "ServiceNotFound")
+	default:
+		return false
+	}
+	return true
+}
+
 func testKind(t *testing.T, s *server, res *resource.Resource) {
 	u := example(t, res)
 	ns := u.GetNamespace()
@@ -108,9 +125,7 @@ func testKind(t *testing.T, s *server, res *resource.Resource) {
 	made := s.must(t, 201, "POST", path+"?fieldManager=maker", string(body), contentType("application/json"))
 	one := path + "/" + u.GetName()
 	change := "ADDED"
-	if res.Kind == "CustomResourceDefinition" {
-		// The server decides on its names and conditions at once.
-		s.untilEstablished(t, u.GetName())
+	if s.untilSettled(t, res, u.GetName()) {
 		made, change = s.must(t, 200, "GET", one, ""), "MODIFIED"
 		w.want("ADDED", u.GetName())
 	}

@@ -27,6 +27,9 @@ type requestInfo struct {
 	subresource string
 	// rest is what follows the subresource (a proxied path).
 	rest string
+	// backend serves the request in this server's place; nil for most. Set once
+	// the server has begun with it.
+	backend http.Handler
 	// series counts the request; set once the server has begun with it.
 	series *series
 }

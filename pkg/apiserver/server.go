@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"coracle/pkg/auth"
 	"coracle/pkg/registry"
@@ -40,6 +41,9 @@ type Config struct {
 	Handlers map[string]Handler
 	// OpenAPI serves /openapi/...; nil serves none.
 	OpenAPI http.Handler
+	// Aggregated tells of the group versions that other servers serve: the same
+	// pointer until something changes. Nil where nothing is aggregated.
+	Aggregated func() *Aggregated
 	// Collectors add to what /metrics shows.
 	Collectors []prometheus.Collector
 	// MaxReading and MaxMutating bound the requests served at once, streams
@@ -119,11 +123,11 @@ func (s *Server) now() time.Time { return s.cfg.Registry.Now() }
 
 // discovery describes the present table. It is made when it is asked for.
 func (s *Server) discovery() *discovery {
-	table := s.cfg.Registry.Table()
-	if d := s.disco.Load(); d != nil && d.table == table {
+	table, state := s.cfg.Registry.Table(), s.aggregated()
+	if d := s.disco.Load(); d != nil && d.table == table && d.state == state {
 		return d
 	}
-	d := newDiscovery(table)
+	d := newDiscovery(table, state)
 	s.disco.Store(d)
 	return d
 }
@@ -137,6 +141,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate func(*http.Request) (*auth.User, error)) {
 	w := &recorder{ResponseWriter: writer}
 	info := parseRequest(r)
+	info.backend = s.backend(&info)
 	began, counted, stream := time.Now(), s.seriesOf(r, &info), longRunning(r, &info)
 	if stream {
 		defer counted.stream()()
@@ -215,8 +220,13 @@ func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(
 	return ctx, nil
 }
 
-// dispatch serves a request that is allowed, when there is a place for it.
+// dispatch serves a request that is allowed, when there is a place for it. Those
+// for other servers take none here: one that hangs holds up its own clients only.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, info *requestInfo) {
+	if info.backend != nil {
+		serveAggregated(w, r, info.backend)
+		return
+	}
 	if user, ok := auth.UserFrom(r.Context()); ok && !longRunning(r, info) && !auth.AnonymousHealth(info.path) {
 		leave, err := s.inflight.enter(info.verb, user)
 		if err != nil {
@@ -250,7 +260,7 @@ func (s *Server) recoverPanic(w http.ResponseWriter, r *http.Request) {
 // longRunning requests have no deadline: watches, and streams to and from
 // containers.
 func longRunning(r *http.Request, info *requestInfo) bool {
-	if info.verb == "watch" {
+	if info.verb == "watch" || info.backend != nil && httpstream.IsUpgradeRequest(r) {
 		return true
 	}
 	switch info.subresource {

@@ -18,18 +18,21 @@ const pipeBytes = 256 << 10
 // user. It needs no listener, no TLS and no credentials; requests pass
 // authorization, admission and all else.
 func (s *Server) Transport(user *auth.User) http.RoundTripper {
-	return &transport{server: s, user: user}
+	return &transport{server: s, user: user, asHTTP: &http.Server{}}
 }
 
 type transport struct {
 	server *Server
 	user   *auth.User
+	// asHTTP tells a reverse proxy that it runs in a server: only then does it
+	// abort an answer that broke off, which would else look like a whole one.
+	asHTTP *http.Server
 }
 
 // RoundTrip implements http.RoundTripper. It returns when the handler has
 // begun to answer; the body is read while the handler runs.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), http.ServerContextKey, t.asHTTP))
 	in := r.Clone(ctx)
 	in.RequestURI = r.URL.RequestURI()
 	in.RemoteAddr = "127.0.0.1:0"

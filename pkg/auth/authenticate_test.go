@@ -231,6 +231,24 @@ func TestStripCredentials(t *testing.T) {
 	}
 }
 
+// TestSetFrontProxyHeaders: who is written into headers is who is read from them.
+func TestSetFrontProxyHeaders(t *testing.T) {
+	for _, want := range []*User{
+		{Name: "a"},
+		{Name: "anna", UID: "u", Groups: []string{"x", "system:masters"}, Extra: map[string][]string{"scopes": {"a", "b"}, "example.com/odd key%2f": {"c"}}},
+	} {
+		h := http.Header{}
+		SetFrontProxyHeaders(h, want)
+		got := &User{Name: h.Get("X-Remote-User"), UID: h.Get("X-Remote-Uid"), Groups: h.Values("X-Remote-Group"), Extra: extraHeaders(h, "X-Remote-Extra-", nil)}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+		if StripCredentials(h); len(h) > 0 {
+			t.Errorf("%v is left", h)
+		}
+	}
+}
+
 func TestServiceAccountNames(t *testing.T) {
 	if ns, name, ok := SplitServiceAccountName(ServiceAccountName("a", "b")); !ok || ns != "a" || name != "b" {
 		t.Error(ns, name, ok)

@@ -99,3 +99,35 @@ func extraHeaders(h http.Header, prefix string, extra map[string][]string) map[s
 	}
 	return extra
 }
+
+// SetFrontProxyHeaders names a user in the headers by which FrontProxy knows
+// one, for a backend that trusts this server.
+func SetFrontProxyHeaders(h http.Header, u *User) {
+	h.Set("X-Remote-User", u.Name)
+	if u.UID != "" {
+		h.Set("X-Remote-Uid", u.UID)
+	}
+	for _, g := range u.Groups {
+		h.Add("X-Remote-Group", g)
+	}
+	for key, values := range u.Extra {
+		for _, v := range values {
+			h.Add("X-Remote-Extra-"+escapeExtraKey(key), v)
+		}
+	}
+}
+
+// escapeExtraKey writes what a header's name cannot hold as %XX; the percent
+// sign itself, too.
+func escapeExtraKey(key string) string {
+	var b strings.Builder
+	for i := range len(key) {
+		switch c := key[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("!#$&'*+-.^_`|~", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}

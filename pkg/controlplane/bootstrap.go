@@ -58,6 +58,12 @@ func (cp *ControlPlane) bootstrap(ctx context.Context) error {
 	}
 	rest := append(roles(), priorityClasses()...)
 	rest = append(rest, cp.kubernetesService()...)
+	rest = append(rest, cp.localAPIServices()...)
+	config, err := cp.authenticationConfig()
+	if err != nil {
+		return err
+	}
+	rest = append(rest, config...)
 	return cp.ensureAll(ctx, rest)
 }
 

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"sync/atomic"
@@ -34,6 +35,8 @@ import (
 	"coracle/pkg/admission/expression"
 	"coracle/pkg/admission/webhook"
 	"coracle/pkg/apiserver"
+	"coracle/pkg/apiserver/aggregate"
+	"coracle/pkg/apiserver/nodeproxy"
 	"coracle/pkg/apiserver/openapi"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/node"
@@ -85,6 +88,10 @@ type Config struct {
 	Profiling bool
 	// OpenAPI serves /openapi; it defaults to the description of all kinds.
 	OpenAPI http.Handler
+	// DialBackend connects to the endpoints of Services that are no pods, and to
+	// external names; nil goes through the network, but never to this machine
+	// itself.
+	DialBackend func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // ControlPlane is a composed control plane.
@@ -107,6 +114,11 @@ type ControlPlane struct {
 	expressions *expression.Compiler
 	// schemas are those of all served kinds, without references.
 	schemas func(schema.GroupVersionKind) (*spec.Schema, error)
+	// proxy reaches nodes, pods and Services; aggregator passes group versions on
+	// to other servers, registrar lists those of this one.
+	proxy      *nodeproxy.Proxy
+	aggregator *aggregate.Aggregator
+	registrar  *registrar
 	// customsSynced is closed as the custom resources that were there at the
 	// start are served.
 	customsSynced chan struct{}
@@ -204,21 +216,26 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
+	cp.proxy, cp.registrar = cp.newProxy(), newRegistrar(cp)
+	if cp.aggregator, err = cp.newAggregator(cp.proxy); err != nil {
+		return nil, err
+	}
 	described := openapi.New(cp.registry.Table, Version())
+	described.Join(cp.aggregator.OpenAPI)
 	cp.schemas = described.Schema
 	if cfg.OpenAPI == nil {
 		cfg.OpenAPI = described
 	}
 	serverConfig := apiserver.Config{
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
-		OpenAPI: cfg.OpenAPI, Version: Version(),
-		Checks: cp.checks(), Components: cp.components(), Collectors: cp.metrics.collectors(),
+		OpenAPI: cfg.OpenAPI, Version: Version(), Aggregated: cp.aggregator.State,
+		Checks: cp.checks(), Components: cp.components(), Collectors: append(cp.metrics.collectors(), cp.aggregator),
 		Profiling: cfg.Profiling,
 	}
 	if err := cp.identify(&serverConfig); err != nil {
 		return nil, err
 	}
-	cp.views = cp.projections()
+	cp.views = append(cp.projections(), cp.aggregations()...)
 	cp.server, err = apiserver.New(serverConfig)
 	return cp, err
 }
@@ -317,6 +334,8 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		g.Go(func() error { return cp.ips.Run(ctx) })
 		g.Go(func() error { return customs.run(ctx, cp.customsSynced) })
 		g.Go(func() error { return checks.run(ctx) })
+		g.Go(func() error { return cp.aggregator.Run(ctx) })
+		g.Go(func() error { return cp.registrar.run(ctx) })
 		close(cp.ready)
 		if !cp.cfg.Roles {
 			return nil

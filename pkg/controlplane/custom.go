@@ -245,6 +245,7 @@ func (d *definitions) publish() {
 		}
 	}
 	d.cp.registry.SetTable(d.cp.registry.Table().With(list))
+	d.cp.registrar.look()
 }
 
 // remove takes a definition that is gone out of the table.

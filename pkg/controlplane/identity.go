@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 
 	"coracle/pkg/admission"
@@ -29,6 +29,11 @@ import (
 type Identity struct {
 	// Clients are the authorities whose client certificates count.
 	Clients *pki.LivePool
+	// ClientCA is their PEM bundle, which servers behind this one are told.
+	ClientCA []byte
+	// FrontProxy is how this server vouches for users; nil knows no front proxies
+	// and shows none to the servers behind it.
+	FrontProxy *FrontProxy
 	// Issuer is the URL in service account tokens, Audience the API server's
 	// own name as a receiver of them.
 	Issuer string
@@ -73,8 +78,14 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 	if id.Clients != nil {
 		authn.Certificates = &auth.ClientCertificates{Roots: id.Clients.Pool, Clock: cp.cfg.Clock}
 	}
+	if id.FrontProxy != nil {
+		var err error
+		if authn.FrontProxy, err = id.FrontProxy.authenticator(cp); err != nil {
+			return err
+		}
+	}
 	if id.Kubelet != nil {
-		server.Handlers = cp.nodeHandlers(id.Kubelet)
+		server.Handlers = cp.proxy.Handlers()
 	}
 	if id.TokenKey != nil {
 		t, err := cp.tokens(id)
@@ -92,23 +103,30 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 	return nil
 }
 
-// nodeHandlers serve the subresources that nodes' agents answer.
-func (cp *ControlPlane) nodeHandlers(config *tls.Config) map[string]apiserver.Handler {
-	return nodeproxy.New(nodeproxy.Config{
-		TLS: config, Log: cp.cfg.Log,
-		Object: func(ctx context.Context, gvr schema.GroupVersionResource, namespace, name string) (runtime.Object, error) {
-			res := cp.resource(gvr)
-			o, err := cp.registry.Get(ctx, registry.Request{Resource: res, Namespace: namespace, Name: name}, "")
-			if err != nil {
-				return nil, err
-			}
-			return registry.Shared(res, o)
-		},
-		Slices: cp.slices,
+// kubeletClient is the API server's identity towards nodes' agents.
+func (o *ServeOptions) kubeletClient(files *Files) (*tls.Config, error) {
+	live := &pki.Live{}
+	request := pki.Request{CommonName: "kube-apiserver-kubelet-client", Organization: []string{auth.GroupMasters}, ClientAuth: true}
+	err := o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "apiserver-kubelet-client", CA: files.CA,
+		Request: func() pki.Request { return request }, Live: live})
+	if err != nil {
+		return nil, fmt.Errorf("the API server's client certificate for nodes: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetClientCertificate: live.GetClientCertificate, RootCAs: files.CA.Pool()}, nil
+}
+
+// newProxy reaches nodes' agents, and pods and Services through them.
+func (cp *ControlPlane) newProxy() *nodeproxy.Proxy {
+	cfg := nodeproxy.Config{
+		Log: cp.cfg.Log, Object: cp.object, Slices: cp.slices, Dial: cp.cfg.DialBackend,
 		Admit: func(ctx context.Context, req registry.Request, options runtime.Object) error {
 			return cp.registry.Admit(ctx, admission.Connect, req, options, registry.WriteOptions{}, nil)
 		},
-	}).Handlers()
+	}
+	if cp.cfg.Identity != nil {
+		cfg.TLS = cp.cfg.Identity.Kubelet
+	}
+	return nodeproxy.New(cfg)
 }
 
 // slices reads the endpoint slices of a service.

@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"coracle/pkg/auth"
 	"coracle/pkg/pki"
 )
 
@@ -49,6 +48,12 @@ type ServeOptions struct {
 	ExtraSANs []string
 	// ClientCAFile holds the authorities of client certificates.
 	ClientCAFile string
+	// RequestHeaderCAFile holds the authorities of front proxies, of which
+	// RequestHeaderAllowedNames are believed; ProxyClientCertFile and its key are
+	// the server's own certificate of theirs.
+	RequestHeaderCAFile                     string
+	RequestHeaderAllowedNames               []string
+	ProxyClientCertFile, ProxyClientKeyFile string
 	// ServiceAccountKeyFiles verify, ServiceAccountSigningKeyFile signs tokens.
 	ServiceAccountKeyFiles       []string
 	ServiceAccountSigningKeyFile string
@@ -337,25 +342,17 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 	} else if err := id.Clients.Set(bundle); err != nil {
 		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
 	}
+	id.ClientCA = bundle
+	var err error
+	if id.FrontProxy, err = o.frontProxy(files); err != nil {
+		return nil, err
+	}
 	if files.CA != nil {
-		var err error
 		if id.Kubelet, err = o.kubeletClient(files); err != nil {
 			return nil, err
 		}
 	}
 	return id, o.tokenKeys(id, files)
-}
-
-// kubeletClient is the API server's identity towards nodes' agents.
-func (o *ServeOptions) kubeletClient(files *Files) (*tls.Config, error) {
-	live := &pki.Live{}
-	request := pki.Request{CommonName: "kube-apiserver-kubelet-client", Organization: []string{auth.GroupMasters}, ClientAuth: true}
-	err := o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "apiserver-kubelet-client", CA: files.CA,
-		Request: func() pki.Request { return request }, Live: live})
-	if err != nil {
-		return nil, fmt.Errorf("the API server's client certificate for nodes: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetClientCertificate: live.GetClientCertificate, RootCAs: files.CA.Pool()}, nil
 }
 
 func (o *ServeOptions) tokenKeys(id *Identity, files *Files) error {

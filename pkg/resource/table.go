@@ -19,6 +19,8 @@ type Table struct {
 	byGVR  map[schema.GroupVersionResource]*Resource
 	byGVK  map[schema.GroupVersionKind]*Resource
 	scheme *runtime.Scheme
+	// versions are the group versions of literal kinds, of a base only.
+	versions map[schema.GroupVersion]struct{}
 	// base is the table that this one adds custom resources to, nil for one of
 	// literal kinds only; list holds base's too, the maps do not.
 	base *Table
@@ -116,7 +118,7 @@ func NewTable(list ...*Resource) (*Table, error) {
 	t := &Table{
 		byGVR:  map[schema.GroupVersionResource]*Resource{},
 		byGVK:  map[schema.GroupVersionKind]*Resource{},
-		scheme: runtime.NewScheme(),
+		scheme: runtime.NewScheme(), versions: map[schema.GroupVersion]struct{}{},
 	}
 	metav1.AddToGroupVersion(t.scheme, schema.GroupVersion{Version: "v1"})
 	for _, r := range list {
@@ -140,6 +142,7 @@ func NewTable(list ...*Resource) (*Table, error) {
 }
 
 func (t *Table) register(gvk schema.GroupVersionKind, newObj, newList func() runtime.Object) {
+	t.versions[gvk.GroupVersion()] = struct{}{}
 	t.scheme.AddKnownTypeWithName(gvk, newObj())
 	if newList != nil {
 		t.scheme.AddKnownTypeWithName(gvk.GroupVersion().WithKind(gvk.Kind+"List"), newList())
@@ -177,6 +180,12 @@ func (t *Table) Base() *Table {
 		return t.base
 	}
 	return t
+}
+
+// IsCustom says that a group version has no literal kinds.
+func (t *Table) IsCustom(gv schema.GroupVersion) bool {
+	_, literal := t.Base().versions[gv]
+	return !literal
 }
 
 // With returns a table of t's literal kinds and the given custom resources. A

@@ -39,6 +39,7 @@ type agent struct {
 	t      *testing.T
 	server *httptest.Server
 	front  *httptest.Server // the API server's side
+	config nodeproxy.Config
 	node   *corev1.Node
 	pod    *corev1.Pod
 	// service and slices are what services/proxy reads; may be nil.
@@ -107,6 +108,7 @@ func newAgent(t *testing.T, change ...func(*nodeproxy.Config)) *agent {
 	for _, c := range change {
 		c(&cfg)
 	}
+	a.config = cfg
 	handlers := nodeproxy.New(cfg).Handlers()
 	a.front = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// /pods/exec or /nodes/proxy/rest

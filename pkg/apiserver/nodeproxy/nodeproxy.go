@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -36,7 +37,8 @@ import (
 	"coracle/pkg/registry"
 )
 
-// Config is what the handlers need. All fields but Log are required.
+// Config is what a Proxy needs. Object and Slices are required, and for the
+// handlers Admit and TLS.
 type Config struct {
 	// Object reads an object consistently: a pod, a node or a service.
 	Object func(ctx context.Context, gvr schema.GroupVersionResource, namespace, name string) (runtime.Object, error)
@@ -44,8 +46,12 @@ type Config struct {
 	Admit func(ctx context.Context, req registry.Request, options runtime.Object) error
 	// Slices reads the endpoint slices of a service.
 	Slices func(ctx context.Context, namespace, service string) ([]*discoveryv1.EndpointSlice, error)
-	// TLS has the client certificate and the authorities of agents.
+	// TLS has the client certificate and the authorities of agents. Without it
+	// there are no handlers, and DialService goes to pods directly.
 	TLS *tls.Config
+	// Dial connects to addresses that are no pod's; nil goes through the network,
+	// to what CheckAddress allows.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// CheckAddress refuses addresses that are no node's; nil refuses those of
 	// this machine itself and of no machine.
 	CheckAddress func(ip netip.Addr) error
@@ -77,6 +83,9 @@ func New(cfg Config) *Proxy {
 	}
 	if cfg.CheckAddress == nil {
 		cfg.CheckAddress = checkAddress
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = dialChecked(cfg.CheckAddress)
 	}
 	p := &Proxy{cfg: cfg}
 	p.transport = &http.Transport{
@@ -167,29 +176,30 @@ func (p *Proxy) pod(ctx context.Context, req registry.Request) (*corev1.Pod, err
 
 // forward sends a plain request to an agent and its answer back.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, target *url.URL) {
-	out := r.Clone(r.Context())
-	out.URL, out.Host, out.RequestURI = target, target.Host, ""
-	auth.StripCredentials(out.Header)
-	for _, h := range []string{"Connection", "Cookie"} {
-		out.Header.Del(h)
+	proxy := &httputil.ReverseProxy{
+		Transport: p.transport, FlushInterval: -1, ErrorLog: slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug),
+		Rewrite: func(out *httputil.ProxyRequest) {
+			out.Out.URL, out.Out.Host = target, target.Host
+			auth.StripCredentials(out.Out.Header)
+			out.Out.Header.Del("Cookie")
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.StatusCode != http.StatusNotModified {
+				return errRedirect(target)
+			}
+			for _, h := range []string{"Audit-Id", "X-Content-Type-Options", "Location", "Set-Cookie"} {
+				resp.Header.Del(h)
+			}
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			if status := apierrors.APIStatus(nil); !errors.As(err, &status) {
+				err = unreachable(target, err)
+			}
+			apiserver.WriteError(w, err)
+		},
 	}
-	resp, err := p.transport.RoundTrip(out)
-	if err != nil {
-		apiserver.WriteError(w, unreachable(target, err))
-		return
-	}
-	defer closeBody(resp.Body)
-	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		apiserver.WriteError(w, errRedirect(target))
-		return
-	}
-	for _, h := range []string{"Content-Type", "Content-Length", "Retry-After"} {
-		if v := resp.Header.Get(h); v != "" {
-			w.Header().Set(h, v)
-		}
-	}
-	w.WriteHeader(resp.StatusCode)
-	copyFlushing(w, resp.Body)
+	proxy.ServeHTTP(w, r)
 }
 
 func closeBody(b io.Closer) {

@@ -113,13 +113,9 @@ func (p *Proxy) serviceBackend(ctx context.Context, req registry.Request) (*back
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid service request %q", req.Name))
 	}
-	obj, err := p.cfg.Object(ctx, corev1.SchemeGroupVersion.WithResource("services"), req.Namespace, name)
+	svc, err := p.service(ctx, req.Namespace, name)
 	if err != nil {
 		return nil, err
-	}
-	svc, ok := obj.(*corev1.Service)
-	if !ok {
-		return nil, apierrors.NewInternalError(fmt.Errorf("service %s is a %T", name, obj))
 	}
 	if port, err = portName(svc, port); err != nil {
 		return nil, err
@@ -128,11 +124,24 @@ func (p *Proxy) serviceBackend(ctx context.Context, req registry.Request) (*back
 	if err != nil {
 		return nil, err
 	}
-	endpoint, number, ok := chooseEndpoint(all, port, rand.IntN)
-	if !ok {
+	found := candidates(all, port)
+	if len(found) == 0 {
 		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", req.Name))
 	}
-	return p.endpointBackend(ctx, scheme, req.Namespace, endpoint, number)
+	c := found[rand.IntN(len(found))]
+	return p.endpointBackend(ctx, scheme, req.Namespace, c.endpoint, c.port)
+}
+
+func (p *Proxy) service(ctx context.Context, namespace, name string) (*corev1.Service, error) {
+	obj, err := p.cfg.Object(ctx, corev1.SchemeGroupVersion.WithResource("services"), namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	svc, ok := obj.(*corev1.Service)
+	if !ok {
+		return nil, apierrors.NewInternalError(fmt.Errorf("service %s is a %T", name, obj))
+	}
+	return svc, nil
 }
 
 // portName is the name of the port that a request means by number or name.
@@ -149,14 +158,14 @@ func portName(svc *corev1.Service, port string) (string, error) {
 	return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %d found for service %q", number, svc.Name))
 }
 
-// chooseEndpoint picks one of the ready endpoints that have the port; pick
-// chooses a number below its argument.
-func chooseEndpoint(all []*discoveryv1.EndpointSlice, port string, pick func(int) int) (discoveryv1.Endpoint, int, bool) {
-	type candidate struct {
-		endpoint discoveryv1.Endpoint
-		port     int
-	}
-	var found []candidate
+// candidate is an endpoint with the number that a port of its Service has there.
+type candidate struct {
+	endpoint discoveryv1.Endpoint
+	port     int
+}
+
+// candidates are the ready endpoints that have the port.
+func candidates(all []*discoveryv1.EndpointSlice, port string) (found []candidate) {
 	for _, s := range all {
 		at := slices.IndexFunc(s.Ports, func(p discoveryv1.EndpointPort) bool {
 			return p.Port != nil && (p.Name == nil && port == "" || p.Name != nil && *p.Name == port)
@@ -170,11 +179,7 @@ func chooseEndpoint(all []*discoveryv1.EndpointSlice, port string, pick func(int
 			}
 		}
 	}
-	if len(found) == 0 {
-		return discoveryv1.Endpoint{}, 0, false
-	}
-	c := found[pick(len(found))]
-	return c.endpoint, c.port, true
+	return found
 }
 
 func (p *Proxy) endpointBackend(ctx context.Context, scheme, namespace string, e discoveryv1.Endpoint, port int) (*backend, error) {
@@ -228,9 +233,8 @@ func (responder) Error(w http.ResponseWriter, _ *http.Request, err error) {
 // dialBackend connects to a backend. Pods are reached through the agents of
 // their nodes, for this machine may have no route to them.
 func (p *Proxy) dialBackend(ctx context.Context, network string, to *backend) (net.Conn, error) {
-	if to.pod == nil {
-		d := net.Dialer{Timeout: dialTimeout}
-		return d.DialContext(ctx, network, to.host)
+	if to.pod == nil || p.cfg.TLS == nil {
+		return p.cfg.Dial(ctx, network, to.host)
 	}
 	agent, err := p.podAgent(ctx, to.pod)
 	if err != nil {

@@ -12,7 +12,10 @@ import (
 	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/pkg/apiserver/nodeproxy"
 )
 
 // web is what runs in the pod: it says what it was asked.
@@ -206,5 +209,61 @@ func TestProxyToNodes(t *testing.T) {
 	}
 	if resp := a.ask("GET", "/nodes/proxy/", "a:b:c:d", ""); resp.StatusCode != 400 {
 		t.Errorf("a name of four parts: %d, want 400", resp.StatusCode)
+	}
+}
+
+// TestDialService: a Service is reached at its pods, by its port's number; names
+// that lead to the machine itself are not dialled.
+func TestDialService(t *testing.T) {
+	a := withWeb(t)
+	p := nodeproxy.New(a.config)
+	conn, err := p.DialService(t.Context(), "ns", "svc", 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeIt(t, conn)
+	if _, err := io.WriteString(conn, "GET /a HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(conn); err != nil || !strings.Contains(string(got), "418") {
+		t.Errorf("%q %v", got, err)
+	}
+	for _, port := range []int32{9, 81} {
+		if _, err := p.DialService(t.Context(), "ns", "svc", port); !apierrors.IsServiceUnavailable(err) {
+			t.Errorf("port %d: %v, want that it is unavailable", port, err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeIt(t, l)
+	a.service.Spec.Type, a.service.Spec.ExternalName = corev1.ServiceTypeExternalName, "localhost"
+	cfg := a.config
+	cfg.CheckAddress = nil // as it is by default
+	if _, err := nodeproxy.New(cfg).DialService(t.Context(), "ns", "svc", int32(l.Addr().(*net.TCPAddr).Port)); err == nil || !strings.Contains(err.Error(), "may not be used") {
+		t.Errorf("a name of this machine: %v", err)
+	}
+}
+
+// TestNodeProxyHeaders: an agent's answer arrives with its headers, but for what
+// is the connection's own or would act on the client's relation to this server.
+func TestNodeProxyHeaders(t *testing.T) {
+	a := newAgent(t)
+	a.answer = func(w http.ResponseWriter, r *http.Request) {
+		for name, value := range map[string]string{"X-Custom": "kept", "Cache-Control": "no-store", "Content-Encoding": "identity",
+			"Set-Cookie": "a=b", "Connection": "X-Hop", "X-Hop": "dropped", "Content-Type": "text/plain"} {
+			w.Header().Set(name, value)
+		}
+		fmt.Fprintf(w, "%s %q", r.URL.RequestURI(), r.Header.Get("Authorization"))
+	}
+	resp := a.ask("GET", "/nodes/proxy/metrics?x=1", "n", "")
+	if got := text(t, resp); got != `/metrics?x=1 ""` {
+		t.Errorf("the agent saw %s", got)
+	}
+	for name, want := range map[string]string{"X-Custom": "kept", "Cache-Control": "no-store", "Content-Encoding": "identity", "Set-Cookie": "", "X-Hop": "", "Content-Type": "text/plain"} {
+		if got := resp.Header.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
 	}
 }

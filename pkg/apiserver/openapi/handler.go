@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"weak"
@@ -25,6 +26,7 @@ import (
 // Handler serves /openapi/v2 and /openapi/v3.
 type Handler struct {
 	tables  func() *resource.Table
+	remotes func() *Remotes // never nil
 	version string
 	data    []byte // the compressed catalog
 	digest  [sha256.Size]byte
@@ -40,6 +42,8 @@ type Handler struct {
 	hashes  map[string]string     // guarded by mu; by section, "" is v2
 	bodies  map[bodyKey]*body     // guarded by mu
 	index   *body                 // guarded by mu; the list of v3 documents
+	// others are what index lists of other servers. Guarded by mu.
+	others *Remotes
 }
 
 type bodyKey struct {
@@ -62,11 +66,32 @@ const maxKept = 4 << 20
 // moment. info is what the documents give as their version. Nothing is built
 // yet.
 func New(tables func() *resource.Table, info version.Info) *Handler {
+	none := &Remotes{}
 	return &Handler{
-		tables: tables, version: info.GitVersion, data: embedded, digest: sha256.Sum256(embedded),
+		tables: tables, remotes: func() *Remotes { return none }, version: info.GitVersion, data: embedded, digest: sha256.Sum256(embedded),
 		hashes: map[string]string{}, bodies: map[bodyKey]*body{},
 	}
 }
+
+// Remotes are the documents that other servers have. They do not change.
+type Remotes struct {
+	// Sections are those of version 3, by name: apis/GROUP/VERSION.
+	Sections map[string]Remote
+}
+
+// Remote is a document of another server.
+type Remote struct {
+	// URL is its address in the list of documents, with a hash where the other
+	// server tells one.
+	URL string
+	// Handler serves it.
+	Handler http.Handler
+}
+
+// Join adds documents of other servers: those that remotes returns at the
+// moment, the same pointer until something changes. Where one has the name of a
+// document of this server's, it counts. Join is called before the first request.
+func (h *Handler) Join(remotes func() *Remotes) { h.remotes = remotes }
 
 // follow makes the handler describe the present table: what is not about its
 // literal kinds is forgotten. h.mu is held.
@@ -178,7 +203,8 @@ func (h *Handler) list() (*body, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.follow()
-	if h.index != nil {
+	others := h.remotes()
+	if h.index != nil && h.others == others {
 		return h.index, nil
 	}
 	c, err := h.load()
@@ -197,11 +223,15 @@ func (h *Handler) list() (*body, error) {
 		}
 		paths[section] = entry{hashedURL(section, h.hashes[section])}
 	}
+	for section, remote := range others.Sections {
+		paths[section] = entry{remote.URL}
+	}
 	text, err := json.Marshal(map[string]any{"paths": paths})
 	if err != nil {
 		return nil, fmt.Errorf("encode the list of documents: %w", err)
 	}
 	sum := sha256.Sum256(text)
+	h.others = others
 	h.index, err = pack(hex.EncodeToString(sum[:]), func(w io.Writer) error {
 		_, err := w.Write(text)
 		return err

@@ -28,6 +28,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	path := strings.TrimSuffix(r.URL.Path, "/")
 	section, isV3 := strings.CutPrefix(path, "/openapi/v3/")
+	if remote, ok := h.remotes().Sections[section]; ok && isV3 {
+		remote.Handler.ServeHTTP(w, r)
+		return
+	}
 	switch {
 	case path == "/openapi/v2":
 		h.serveDocument(w, r, "", v2ProtoType)

@@ -1,0 +1,126 @@
+package controlplane
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"coracle/pkg/auth"
+	"coracle/pkg/auth/policy"
+	"coracle/pkg/pki"
+)
+
+// FrontProxy is how the API server vouches for users towards the servers that it
+// passes requests on to, and whom it believes the same of.
+type FrontProxy struct {
+	// CA is the PEM bundle of the authorities of front proxies. They are for
+	// nothing else: who has a certificate of theirs names any user.
+	CA []byte
+	// AllowedNames are the common names that are front proxies; empty means all
+	// of CA's.
+	AllowedNames []string
+	// Client is the API server's own certificate of CA.
+	Client *pki.Live
+}
+
+// frontProxyName is the common name of the certificate that the server issues
+// itself.
+const frontProxyName = "front-proxy-client"
+
+// frontProxy loads the certificates of the flags, or makes those of a folder.
+func (o *ServeOptions) frontProxy(files *Files) (*FrontProxy, error) {
+	f := &FrontProxy{AllowedNames: o.RequestHeaderAllowedNames, Client: &pki.Live{}}
+	switch {
+	case o.RequestHeaderCAFile != "":
+		var err error
+		if f.CA, err = os.ReadFile(o.RequestHeaderCAFile); err != nil {
+			return nil, fmt.Errorf("read --requestheader-client-ca-file: %w", err)
+		}
+		if _, err := pki.ParseCertificates(f.CA); err != nil {
+			return nil, fmt.Errorf("read --requestheader-client-ca-file: %w", err)
+		}
+	case files.CA == nil:
+		return nil, nil
+	default:
+		ca, err := pki.LoadOrCreateCA(files.PKI, "front-proxy-ca", "coracle-front-proxy", o.Clock.Now(), o.Rand)
+		if err != nil {
+			return nil, err
+		}
+		f.CA, f.AllowedNames = ca.CertPEM(), []string{frontProxyName}
+		request := pki.Request{CommonName: frontProxyName, ClientAuth: true}
+		if o.ProxyClientCertFile == "" {
+			return f, o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "front-proxy-client", CA: ca,
+				Request: func() pki.Request { return request }, Live: f.Client})
+		}
+	}
+	if o.ProxyClientCertFile == "" {
+		return f, nil
+	}
+	cert, err := os.ReadFile(o.ProxyClientCertFile)
+	if err != nil {
+		return nil, fmt.Errorf("read --proxy-client-cert-file: %w", err)
+	}
+	key, err := os.ReadFile(o.ProxyClientKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read --proxy-client-key-file: %w", err)
+	}
+	return f, f.Client.Set(cert, key)
+}
+
+// authenticator believes front proxies.
+func (f *FrontProxy) authenticator(cp *ControlPlane) (*auth.FrontProxy, error) {
+	var roots pki.LivePool
+	if err := roots.Set(f.CA); err != nil {
+		return nil, fmt.Errorf("read the authorities of front proxies: %w", err)
+	}
+	return &auth.FrontProxy{Roots: roots.Pool, AllowedNames: f.AllowedNames, Clock: cp.cfg.Clock}, nil
+}
+
+// authenticationConfig is where servers behind this one read whom they are to
+// believe.
+func (cp *ControlPlane) authenticationConfig() ([]wantedObject, error) {
+	id := cp.cfg.Identity
+	if id == nil {
+		return nil, nil
+	}
+	data := map[string]string{}
+	if len(id.ClientCA) > 0 {
+		data["client-ca-file"] = string(id.ClientCA)
+	}
+	if f := id.FrontProxy; f != nil {
+		data["requestheader-client-ca-file"] = string(f.CA)
+		names := f.AllowedNames
+		if names == nil {
+			names = []string{}
+		}
+		for key, values := range map[string][]string{
+			"requestheader-allowed-names": names, "requestheader-username-headers": {"X-Remote-User"},
+			"requestheader-uid-headers": {"X-Remote-Uid"}, "requestheader-group-headers": {"X-Remote-Group"},
+			"requestheader-extra-headers-prefix": {"X-Remote-Extra-"},
+		} {
+			text, err := json.Marshal(values)
+			if err != nil {
+				return nil, err
+			}
+			data[key] = string(text)
+		}
+	}
+	if len(data) == 0 {
+		return nil, nil
+	}
+	return []wantedObject{{
+		gvr: corev1.SchemeGroupVersion.WithResource("configmaps"),
+		obj: &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "extension-apiserver-authentication", Namespace: metav1.NamespaceSystem}, Data: data},
+		merge: func(current runtime.Object) (runtime.Object, policy.Action) {
+			m := current.(*corev1.ConfigMap)
+			changed := !maps.Equal(m.Data, data)
+			m.Data = data
+			return m, updateIf(changed)
+		},
+	}}, nil
+}
