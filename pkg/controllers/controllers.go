@@ -25,6 +25,7 @@ import (
 	"coracle/pkg/controllers/csr"
 	"coracle/pkg/controllers/daemonset"
 	"coracle/pkg/controllers/deployment"
+	"coracle/pkg/controllers/disruption"
 	"coracle/pkg/controllers/endpointmirror"
 	"coracle/pkg/controllers/endpoints"
 	"coracle/pkg/controllers/endpointslice"
@@ -122,6 +123,7 @@ var list = []constructor{
 	{name: "deployment-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return deployment.New(e), nil }},
 	{name: "daemon-set-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return daemonset.New(e), nil }},
 	{name: "statefulset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return statefulset.New(e), nil }},
+	{name: "disruption-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return disruption.New(e), nil }},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
