@@ -24,6 +24,9 @@ const (
 	maxDisruptedPods = 2000
 	// budgetRetrySeconds is when to try again while a budget is being computed.
 	budgetRetrySeconds = 10
+	// evictionTries bounds how often an eviction of a pod that serves nobody
+	// starts again because the pod changed meanwhile.
+	evictionTries = 20
 )
 
 // serveEviction deletes a pod unless that would break a disruption budget.
@@ -55,33 +58,76 @@ func (s *Server) evict(ctx context.Context, req registry.Request, eviction *poli
 	del.WriteOptions.DryRun = opts.DryRun || dry
 	del.Options, del.Internal = &del.DeleteOptions, true // the eviction was admitted
 	req.Subresource = ""
-	pod, err := s.podOf(ctx, req)
-	if err != nil {
-		return err
-	}
-	if p := del.Preconditions; p != nil && p.UID != nil && *p.UID != pod.UID {
-		return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf(
-			"the UID in the precondition is %v, that of the pod %v", *p.UID, pod.UID))
-	}
-	if err := s.spend(ctx, pod, del.WriteOptions.DryRun); err != nil {
-		return err
-	}
-	if !del.WriteOptions.DryRun {
-		if err := s.markDisrupted(ctx, req, pod); err != nil {
+	pinned := del.Preconditions != nil && del.Preconditions.ResourceVersion != nil
+	for range evictionTries {
+		pod, err := s.podOf(ctx, req, del.Preconditions)
+		if err != nil {
 			return err
 		}
+		p, err := s.permit(ctx, pod, del.WriteOptions.DryRun)
+		if err != nil {
+			return err
+		}
+		err = s.dismiss(ctx, req, pod, p.asSeen, del)
+		switch {
+		case !apierrors.IsConflict(err) || !p.asSeen || pinned:
+			return err
+		case p.budget != "":
+			// It may have become healthy: then it is the budget's to decide.
+			return errBudget(budgetRetrySeconds, beingProcessed(p.budget))
+		}
 	}
-	if del.Preconditions == nil {
-		// A pod of the same name that came meanwhile is another one.
-		del.Preconditions = &metav1.Preconditions{UID: &pod.UID}
+	return apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf("the pod changes all the time: try again"))
+}
+
+// permission is why a pod may go.
+type permission struct {
+	// asSeen is set when it may go for the state that it was seen in: it must
+	// not change before it is deleted.
+	asSeen bool
+	budget string // that lets it go in this state, or ""
+}
+
+// permit finds out whether the pod may go, and spends one disruption of its
+// budget if it takes one.
+func (s *Server) permit(ctx context.Context, pod *corev1.Pod, dryRun bool) (permission, error) {
+	switch phase := pod.Status.Phase; {
+	case pod.DeletionTimestamp != nil || phase == corev1.PodSucceeded || phase == corev1.PodFailed:
+		return permission{}, nil // it serves nobody, and never will
+	case phase != corev1.PodRunning && phase != corev1.PodUnknown:
+		return permission{asSeen: true}, nil // it serves nobody yet
 	}
-	_, _, err = s.cfg.Registry.Delete(ctx, req, del)
+	free, err := s.spend(ctx, pod, dryRun)
+	return permission{asSeen: free != "", budget: free}, err
+}
+
+// dismiss says on the pod why it goes, and deletes it.
+func (s *Server) dismiss(ctx context.Context, req registry.Request, pod *corev1.Pod, asSeen bool, del registry.DeleteOptions) error {
+	// A pod of the same name that came meanwhile is another one.
+	pre := metav1.Preconditions{UID: &pod.UID}
+	if p := del.Preconditions; asSeen || p != nil && p.ResourceVersion != nil {
+		pre.ResourceVersion = &pod.ResourceVersion
+	}
+	if !del.WriteOptions.DryRun {
+		revision, err := s.markDisrupted(ctx, req, pre)
+		if err != nil {
+			return err
+		}
+		if pre.ResourceVersion != nil {
+			pre.ResourceVersion = &revision
+		}
+	}
+	del.Preconditions = &pre
+	_, _, err := s.cfg.Registry.Delete(ctx, req, del)
 	return err
 }
 
-func (s *Server) podOf(ctx context.Context, req registry.Request) (*corev1.Pod, error) {
+func (s *Server) podOf(ctx context.Context, req registry.Request, pre *metav1.Preconditions) (*corev1.Pod, error) {
 	o, err := s.cfg.Registry.Get(ctx, req, "")
 	if err != nil {
+		return nil, err
+	}
+	if err := registry.CheckPreconditions(req, o, pre); err != nil {
 		return nil, err
 	}
 	obj, err := registry.Shared(req.Resource, o)
@@ -95,20 +141,19 @@ func (s *Server) podOf(ctx context.Context, req registry.Request) (*corev1.Pod, 
 	return pod, nil
 }
 
-// spend takes one disruption from the pod's budget, if it has one that counts
-// the pod.
-func (s *Server) spend(ctx context.Context, pod *corev1.Pod, dryRun bool) error {
-	// A pod that serves nobody is evicted at no cost.
-	if pod.DeletionTimestamp != nil || pod.Status.Phase != corev1.PodRunning && pod.Status.Phase != corev1.PodUnknown {
-		return nil
-	}
+// spend takes one disruption from the pod's budget, if it has one. A budget
+// that lets the pod go without spending anything is returned by name.
+func (s *Server) spend(ctx context.Context, pod *corev1.Pod, dryRun bool) (free string, err error) {
 	res, ok := s.cfg.Registry.Table().ByGVR(policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets"))
 	if !ok {
-		return nil
+		return "", nil
 	}
 	budget, err := s.budgetOf(ctx, pod, registry.Request{Resource: res, Namespace: pod.Namespace})
-	if err != nil || budget == nil || freeToGo(pod, budget) {
-		return err
+	if err != nil || budget == nil {
+		return "", err
+	}
+	if freeToGo(pod, budget) {
+		return budget.Name, nil
 	}
 	// The budget's controller and this server share its status; the store's
 	// compare-and-set keeps two evictions from spending the same disruption.
@@ -119,7 +164,7 @@ func (s *Server) spend(ctx context.Context, pod *corev1.Pod, dryRun bool) error 
 		b := current.(*policyv1.PodDisruptionBudget)
 		return b, spendOne(b, pod.Name, now)
 	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{DryRun: dryRun, Manager: "kube-apiserver", Internal: true}})
-	return err
+	return "", err
 }
 
 // budgetOf finds the one budget that selects the pod.
@@ -140,8 +185,10 @@ func (s *Server) budgetOf(ctx context.Context, pod *corev1.Pod, req registry.Req
 			continue
 		}
 		if found != nil {
-			return nil, apierrors.NewInternalError(fmt.Errorf(
-				"this pod has more than one PodDisruptionBudget (%s, %s), which the eviction subresource does not support", found.Name, budget.Name))
+			return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+				Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
+				Message: "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+			}}
 		}
 		found = budget
 	}
@@ -166,7 +213,7 @@ func spendOne(b *policyv1.PodDisruptionBudget, pod string, now metav1.Time) erro
 	s := &b.Status
 	switch {
 	case s.ObservedGeneration < b.Generation:
-		return errBudget(budgetRetrySeconds, fmt.Sprintf("The disruption budget %s is still being processed by the server.", b.Name))
+		return errBudget(budgetRetrySeconds, beingProcessed(b.Name))
 	case s.DisruptionsAllowed < 0:
 		return apierrors.NewForbidden(policyv1.Resource("poddisruptionbudget"), b.Name, fmt.Errorf("pdb disruptions allowed is negative"))
 	case len(s.DisruptedPods) > maxDisruptedPods:
@@ -189,6 +236,10 @@ func spendOne(b *policyv1.PodDisruptionBudget, pod string, now metav1.Time) erro
 	return nil
 }
 
+func beingProcessed(budget string) string {
+	return fmt.Sprintf("The disruption budget %s is still being processed by the server.", budget)
+}
+
 // errBudget is the refusal that drain loops wait on.
 func errBudget(retrySeconds int, cause string) error {
 	err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", retrySeconds)
@@ -197,15 +248,13 @@ func errBudget(retrySeconds int, cause string) error {
 	return err
 }
 
-// markDisrupted tells on the pod why it goes (KEP-3329).
-func (s *Server) markDisrupted(ctx context.Context, req registry.Request, pod *corev1.Pod) error {
+// markDisrupted tells on the pod why it goes (KEP-3329), and returns the
+// resourceVersion that it then has.
+func (s *Server) markDisrupted(ctx context.Context, req registry.Request, pre metav1.Preconditions) (string, error) {
 	req.Subresource = "status"
 	now := metav1.Time{Time: s.now().Truncate(1e9)}
-	_, _, err := s.cfg.Registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
+	o, _, err := s.cfg.Registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		p := current.(*corev1.Pod)
-		if p.UID != pod.UID {
-			return nil, apierrors.NewConflict(req.Resource.GroupResource(), req.Name, fmt.Errorf("the pod was replaced meanwhile"))
-		}
 		target := corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: now,
 			Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
@@ -220,6 +269,9 @@ func (s *Server) markDisrupted(ctx context.Context, req registry.Request, pod *c
 		}
 		p.Status.Conditions = append(p.Status.Conditions, target)
 		return p, nil
-	}, registry.UpdateOptions{WriteOptions: registry.WriteOptions{Manager: "kube-apiserver", Internal: true}})
-	return err
+	}, registry.UpdateOptions{Preconditions: &pre, WriteOptions: registry.WriteOptions{Manager: "kube-apiserver", Internal: true}})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprint(int64(o.Revision)), nil
 }

@@ -1,8 +1,12 @@
 package apiserver_test
 
 import (
+	"context"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -10,6 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"coracle/pkg/storage"
+	"coracle/pkg/storage/memory"
+	"coracle/pkg/testcluster"
 )
 
 // runningPod makes a bound, ready pod.
@@ -139,6 +147,109 @@ func TestEvictionOfUnhealthy(t *testing.T) {
 	s.runningPod(t, "sicker", corev1.ConditionFalse)
 	if err := s.evict(t, "sicker", nil); err != nil {
 		t.Errorf("an unready pod with AlwaysAllow: %v", err)
+	}
+}
+
+// TestEvictionOfAsSeen: a client may insist on the version of the pod that it
+// saw, although the eviction itself changes the pod before it is deleted.
+func TestEvictionOfAsSeen(t *testing.T) {
+	s := newServer(t)
+	s.budget(t, 1, 2, 1)
+	for _, p := range []*corev1.Pod{s.runningPod(t, "ready", corev1.ConditionTrue), s.makePod(t, pod("pending", ""))} {
+		other := p.ResourceVersion + "0"
+		if err := s.evict(t, p.Name, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &other}}); !apierrors.IsConflict(err) {
+			t.Errorf("an eviction of another version of %s: %v", p.Name, err)
+		}
+		if err := s.evict(t, p.Name, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &p.ResourceVersion, UID: &p.UID}}); err != nil {
+			t.Errorf("an eviction of %s as it is: %v", p.Name, err)
+		}
+	}
+	b, err := s.Client.PolicyV1().PodDisruptionBudgets("default").Get(t.Context(), "web", metav1.GetOptions{})
+	if err != nil || b.Status.DisruptionsAllowed != 0 || len(b.Status.DisruptedPods) != 1 {
+		t.Errorf("the budget is %+v (%v), want one disruption spent", b.Status, err)
+	}
+}
+
+// overtaken is a backend in which somebody else is first.
+type overtaken struct {
+	storage.Backend
+	by atomic.Pointer[func(key string)] // called once, before the next change of an object
+}
+
+func (b *overtaken) Put(ctx context.Context, key string, value []byte, expect storage.Revision, ttl time.Duration) (storage.Revision, error) {
+	if expect > 0 && strings.HasPrefix(key, "/registry/pods/") {
+		if by := b.by.Swap(nil); by != nil {
+			(*by)(key)
+		}
+	}
+	return b.Backend.Put(ctx, key, value, expect, ttl)
+}
+
+// TestEvictionThatIsOvertaken: what let a pod go at no cost must still hold
+// when it goes.
+func TestEvictionThatIsOvertaken(t *testing.T) {
+	ready := func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodRunning
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}
+	for _, tc := range []struct {
+		name    string
+		running bool // and not ready, by a budget that is met; else pending
+		change  func(*corev1.Pod)
+		refused bool
+	}{
+		{"a pending pod becomes ready", false, ready, true},
+		{"a pending pod is told why it is pending", false, func(p *corev1.Pod) { p.Status.Reason = "Slow" }, false},
+		{"a sick pod becomes ready", true, ready, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			below := memory.New(memory.Config{})
+			t.Cleanup(func() { closeIt(t, below) })
+			backend := &overtaken{Backend: below}
+			s := newServer(t, testcluster.WithBackend(backend))
+			s.budget(t, 0, 2, 2)
+			var p *corev1.Pod
+			if tc.running {
+				p = s.runningPod(t, "a", corev1.ConditionFalse)
+			} else {
+				p = s.makePod(t, pod("a", ""))
+			}
+			first := func(string) {
+				tc.change(p)
+				if _, err := s.Client.CoreV1().Pods("default").UpdateStatus(context.WithoutCancel(t.Context()), p, metav1.UpdateOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+			backend.by.Store(&first)
+			a := s.do(t, "POST", "/api/v1/namespaces/default/pods/a/eviction",
+				`{"kind":"Eviction","apiVersion":"policy/v1","metadata":{"name":"a"}}`, contentType(jsonBody))
+			if refused := a.code == 429; refused != tc.refused || !refused && a.code != 201 {
+				t.Errorf("the answer is %d %s", a.code, a.body)
+			}
+			if backend.by.Load() != nil {
+				t.Error("nothing overtook the eviction")
+			}
+			got, err := s.Client.CoreV1().Pods("default").Get(t.Context(), "a", metav1.GetOptions{})
+			if gone := apierrors.IsNotFound(err) || err == nil && got.DeletionTimestamp != nil; gone == tc.refused {
+				t.Errorf("the pod is %+v (%v)", got, err)
+			}
+		})
+	}
+}
+
+// TestEvictionWithTwoBudgets: nobody knows which of them would have to pay.
+func TestEvictionWithTwoBudgets(t *testing.T) {
+	s := newServer(t)
+	b := s.budget(t, 1, 2, 1)
+	b.ObjectMeta = metav1.ObjectMeta{Name: "second"}
+	if _, err := s.Client.PolicyV1().PodDisruptionBudgets("default").Create(t.Context(), b, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.runningPod(t, "a", corev1.ConditionTrue)
+	status := s.must(t, 500, "POST", "/api/v1/namespaces/default/pods/a/eviction",
+		`{"kind":"Eviction","apiVersion":"policy/v1","metadata":{"name":"a"}}`, contentType(jsonBody)).status(t)
+	if status.Code != 500 || status.Message != "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support." {
+		t.Errorf("the status is %+v", status)
 	}
 }
 

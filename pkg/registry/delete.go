@@ -105,7 +105,7 @@ type deletion struct {
 
 func (r *Registry) deleteOnce(ctx context.Context, d *deletion) error {
 	res := d.req.Resource
-	if err := checkPreconditions(d.req, d.current, d.opts.Preconditions); err != nil {
+	if err := CheckPreconditions(d.req, d.current, d.opts.Preconditions); err != nil {
 		return err
 	}
 	old, err := Shared(res, d.current)

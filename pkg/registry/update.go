@@ -138,7 +138,7 @@ func (r *Registry) updateOnce(ctx context.Context, req Request, key string, curr
 	if err != nil {
 		return nil, false, apierrors.NewInternalError(err)
 	}
-	if err := checkPreconditions(req, current, opts.Preconditions); err != nil {
+	if err := CheckPreconditions(req, current, opts.Preconditions); err != nil {
 		return nil, false, err
 	}
 	obj, err := r.wanted(ctx, req, current, old, change, opts)
@@ -224,7 +224,8 @@ func checkUpdateMeta(req Request, acc, old metav1.Object) error {
 	return nil
 }
 
-func checkPreconditions(req Request, current *cache.Object, p *metav1.Preconditions) error {
+// CheckPreconditions refuses a request whose preconditions current does not meet.
+func CheckPreconditions(req Request, current *cache.Object, p *metav1.Preconditions) error {
 	if p == nil {
 		return nil
 	}
