@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -46,7 +47,7 @@ const defaultPort = 443
 // limit bytes. It ends with ctx, which should have a deadline: the program is
 // told how many seconds there are, as its query parameter "timeout".
 func (c *Client) Post(ctx context.Context, t Target, body []byte, limit int64) ([]byte, error) {
-	to, err := c.locate(ctx, t)
+	to, err := c.locate(t)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +63,6 @@ func (c *Client) Post(ctx context.Context, t Target, body []byte, limit int64) (
 	if err != nil {
 		return nil, err
 	}
-	req.Host = to.host
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, */*")
 	req.Header.Set("User-Agent", "kube-apiserver-admission")
@@ -88,12 +88,13 @@ func (c *Client) Post(ctx context.Context, t Target, body []byte, limit int64) (
 
 // location is where one call goes.
 type location struct {
-	url  *url.URL
-	host string // the Host header: what was configured, wherever that is now
-	name string // that the certificate must be for
+	// url has the host that was configured, which the certificate must be for:
+	// that of a Service is its name, wherever its endpoints are now.
+	url     *url.URL
+	service *Service // with its port; nil for a URL
 }
 
-func (c *Client) locate(ctx context.Context, t Target) (location, error) {
+func (c *Client) locate(t Target) (location, error) {
 	if t.URL != "" {
 		u, err := url.Parse(t.URL)
 		if err != nil {
@@ -103,23 +104,17 @@ func (c *Client) locate(ctx context.Context, t Target) (location, error) {
 			return location{}, fmt.Errorf("its URL must begin with https, not %q", u.Scheme)
 		}
 		u.Path = clean(u.Path)
-		return location{url: u, host: u.Host, name: u.Hostname()}, nil
+		return location{url: u}, nil
 	}
-	s := t.Service
-	if s == nil || c.Resolve == nil {
+	if t.Service == nil || c.Dial == nil {
 		return location{}, errors.New("its configuration gives neither a URL nor a Service that can be reached")
 	}
-	port := s.Port
-	if port == 0 {
-		port = defaultPort
+	s := *t.Service
+	if s.Port == 0 {
+		s.Port = defaultPort
 	}
-	address, err := c.Resolve(ctx, s.Namespace, s.Name, port)
-	if err != nil {
-		return location{}, fmt.Errorf("find service %s/%s, port %d: %w", s.Namespace, s.Name, port, err)
-	}
-	u := &url.URL{Scheme: "https", Host: address, Path: clean(s.Path)}
-	name := s.Name + "." + s.Namespace + ".svc"
-	return location{url: u, host: name + ":" + strconv.Itoa(int(port)), name: name}, nil
+	host := net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(s.Port)))
+	return location{url: &url.URL{Scheme: "https", Host: host, Path: clean(s.Path)}, service: &s}, nil
 }
 
 // clean removes what a program would answer with a redirect to the path without

@@ -2,6 +2,8 @@ package callout
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/tls"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -14,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"coracle/pkg/pki"
 )
 
 func serve(t *testing.T, h http.HandlerFunc) (*httptest.Server, Target) {
@@ -54,14 +58,14 @@ func TestPostToAService(t *testing.T) {
 	s, target := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %s", r.Host, r.URL.Path)
 	})
-	c := &Client{Resolve: func(_ context.Context, namespace, name string, port int32) (string, error) {
+	c := &Client{Dial: func(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
 		if namespace != "ns" || name != "svc" {
-			return "", errors.New("there is no such Service")
+			return nil, errors.New("there is no such Service")
 		}
 		if port != 443 {
 			t.Errorf("port %d", port)
 		}
-		return s.Listener.Addr().String(), nil
+		return (&net.Dialer{}).DialContext(ctx, "tcp", s.Listener.Addr().String())
 	}}
 	defer c.Close()
 	target.URL, target.Service = "", &Service{Namespace: "ns", Name: "svc", Path: "/p"}
@@ -70,8 +74,26 @@ func TestPostToAService(t *testing.T) {
 		t.Errorf("a certificate for another name: %v", err)
 	}
 	target.Service.Name = "other"
-	if _, err := c.Post(soon(t), target, nil, 100); err == nil || !strings.Contains(err.Error(), "find service ns/other, port 443: there is no such Service") {
+	if _, err := c.Post(soon(t), target, nil, 100); err == nil || !strings.Contains(err.Error(), `Post "https://other.ns.svc:443/p?timeout=`) {
 		t.Errorf("a Service that is not there: %v", err)
+	}
+
+	ca, err := pki.NewCA("authority", time.Hour, time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := ca.Issue(pki.Request{CommonName: "svc", DNSNames: []string{"svc.ns.svc"}, ServerAuth: true}, time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tls.X509KeyPair(pair.CertPEM, pair.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.TLS.Certificates = []tls.Certificate{cert}
+	target.Service.Name, target.Authority = "svc", ca.CertPEM()
+	if got, err := c.Post(soon(t), target, nil, 100); err != nil || string(got) != "svc.ns.svc:443 /p" {
+		t.Errorf("the Service answered %q: %v", got, err)
 	}
 }
 

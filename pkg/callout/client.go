@@ -30,8 +30,8 @@ const (
 
 // Client calls programs and keeps connections to them.
 type Client struct {
-	// Resolve returns a host and port at which the port of a Service answers.
-	Resolve func(ctx context.Context, namespace, name string, port int32) (string, error)
+	// Dial connects to a port of a Service; nil means that none can be reached.
+	Dial func(ctx context.Context, namespace, name string, port int32) (net.Conn, error)
 
 	mu    sync.Mutex
 	hosts map[[sha256.Size]byte]*host // by what was configured; guarded by mu
@@ -63,13 +63,14 @@ func (h *host) leave() { <-h.places }
 
 // host returns the program at a location.
 func (c *Client) host(l location, authority []byte) (*host, error) {
-	key := sha256.Sum256(append([]byte(l.host+"\n"), authority...))
+	// A URL may name what is a Service's name as well, and be something else.
+	key := sha256.Sum256(append(fmt.Appendf(nil, "%s %t\n", l.url.Host, l.service != nil), authority...))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h := c.hosts[key]; h != nil {
 		return h, nil
 	}
-	config := &tls.Config{ServerName: l.name, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{ServerName: l.url.Hostname(), MinVersion: tls.VersionTLS12}
 	if len(authority) > 0 {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(authority) {
@@ -82,11 +83,17 @@ func (c *Client) host(l location, authority []byte) (*host, error) {
 	if c.hosts == nil {
 		c.hosts = map[[sha256.Size]byte]*host{}
 	}
+	dial := (&net.Dialer{Timeout: dialTimeout}).DialContext
+	if s := l.service; s != nil {
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return c.Dial(ctx, s.Namespace, s.Name, s.Port)
+		}
+	}
 	h := &host{places: make(chan struct{}, maxCalls), client: &http.Client{
 		// One call per connection: one that hangs delays no other.
 		Transport: &http.Transport{
 			TLSClientConfig: config, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: idleTimeout,
-			DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
+			DialContext: dial, TLSHandshakeTimeout: dialTimeout,
 			MaxResponseHeaderBytes: maxHeaders,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

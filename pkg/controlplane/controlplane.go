@@ -187,7 +187,9 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	cp.callouts = &callout.Client{Resolve: cp.endpoint}
+	cp.callouts = &callout.Client{Dial: func(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
+		return cp.proxy.DialService(ctx, namespace, name, port)
+	}}
 	cp.metrics = newMetrics(table, cfg.Backend)
 	var kinds []cache.Kind
 	for _, res := range table.All() {
