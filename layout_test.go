@@ -55,15 +55,16 @@ var layers = map[string][]string{
 	"pkg/resource":   {},
 	"pkg/metrics":    {},
 	"pkg/callout":    {},
+	"pkg/quota":      {},
 	// The server side, each on what is below it.
 	"pkg/storage":   {},
 	"pkg/auth":      {"pkg/pki"},
-	"pkg/admission": {"pkg/resource", "pkg/auth", "pkg/callout"},
+	"pkg/admission": {"pkg/resource", "pkg/auth", "pkg/callout", "pkg/quota"},
 	"pkg/registry":  {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/storage", "pkg/callout"},
 	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
-	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/pki"},
+	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/pki", "pkg/quota"},
 	"pkg/scheduler":   {"pkg/reconcile"},
 	"pkg/kubelet":     {},
 	"pkg/proxy":       {"pkg/network"},

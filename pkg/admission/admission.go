@@ -11,6 +11,7 @@ package admission
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -63,6 +64,20 @@ type Attributes struct {
 	pass  int            // over the mutators; set by the chain
 	again bool           // a second pass was asked for
 	kept  map[string]any // what plugins remember between passes, by their names
+	undo  []func()       // see OnUndo
+}
+
+// OnUndo registers what takes back a plugin's own side effect when the write
+// does not happen after all.
+func (a *Attributes) OnUndo(f func()) { a.undo = append(a.undo, f) }
+
+// Undo takes back the side effects, the last first. Who runs the chain calls it
+// once it is certain that nothing was written.
+func (a *Attributes) Undo() {
+	for _, f := range slices.Backward(a.undo) {
+		f()
+	}
+	a.undo = nil
 }
 
 // Mutator may change a.Object, or refuse with an API status error.

@@ -36,6 +36,7 @@ import (
 	"coracle/pkg/controllers/podgc"
 	"coracle/pkg/controllers/replicaset"
 	"coracle/pkg/controllers/replicationcontroller"
+	"coracle/pkg/controllers/resourcequota"
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
 	"coracle/pkg/controllers/servicecidr"
@@ -114,6 +115,9 @@ var list = []constructor{
 	}},
 	{name: "generic-garbage-collector", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		return gc.New(e, c.MetadataFor("generic-garbage-collector")), nil
+	}},
+	{name: "resourcequota-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		return resourcequota.New(e, c.MetadataFor("resourcequota-controller")), nil
 	}},
 	{name: "service-cidrs-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return servicecidr.New(e), nil }},
 	{name: "replicaset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return replicaset.New(e), nil }},

@@ -65,6 +65,8 @@ func (cp *ControlPlane) plugins() []placed {
 		{Plugin: validating},
 		{Plugin: admission.CertificateRequester{}},
 		{Plugin: admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}}},
+		// Last: what it charges, nobody may refuse any more.
+		{Plugin: admission.NewResourceQuota(quotaStore{cp}, cp.cfg.Clock.Now)},
 	}
 }
 

@@ -1,12 +1,16 @@
 package reconcile
 
 import (
+	"context"
+	"reflect"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -91,4 +95,34 @@ func intern(s string) string {
 		return ""
 	}
 	return unique.Make(s).Value()
+}
+
+// Running says which types the factory follows already, for parts that follow
+// types they learn of while they run: there must not be a second informer.
+func Running(factory informers.SharedInformerFactory) RunningInformers {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel() // only the list of started informers is of interest
+	return RunningInformers{factory, factory.WaitForCacheSyncWithContext(ended).Synced}
+}
+
+// RunningInformers are the informers that a factory had started.
+type RunningInformers struct {
+	factory informers.SharedInformerFactory
+	types   map[reflect.Type]bool
+}
+
+// Informer returns the shared informer of a kind; nil when there is none.
+func (r RunningInformers) Informer(resource schema.GroupVersionResource, kind schema.GroupVersionKind) cache.SharedIndexInformer {
+	obj, err := scheme.Scheme.New(kind)
+	if err != nil {
+		return nil
+	}
+	if _, ok := r.types[reflect.TypeOf(obj)]; !ok {
+		return nil
+	}
+	generic, err := r.factory.ForResource(resource)
+	if err != nil {
+		return nil
+	}
+	return generic.Informer()
 }

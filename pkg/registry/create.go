@@ -158,6 +158,7 @@ func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, 
 	stored, err := r.storeNew(ctx, req, obj, attrs, opts)
 	if err != nil && !outcomeUnknown(err) {
 		undo()
+		attrs.Undo()
 	}
 	return stored, err
 }

@@ -191,15 +191,17 @@ func (r *Registry) attributes(ctx context.Context, op admission.Operation, req R
 // which may be nil, validates what the mutators made of obj.
 func (r *Registry) Admit(ctx context.Context, op admission.Operation, req Request, obj runtime.Object, opts WriteOptions, check func() error) error {
 	a := r.attributes(ctx, op, req, obj, nil, opts)
-	if err := r.cfg.Chain.Admit(ctx, a); err != nil {
-		return err
+	err := r.cfg.Chain.Admit(ctx, a)
+	if err == nil && check != nil {
+		err = check()
 	}
-	if check != nil {
-		if err := check(); err != nil {
-			return err
-		}
+	if err == nil {
+		err = r.cfg.Chain.Validate(ctx, a)
 	}
-	return r.cfg.Chain.Validate(ctx, a)
+	if err != nil {
+		a.Undo()
+	}
+	return err
 }
 
 func (r *Registry) hook(res *resource.Resource) Hook {

@@ -149,9 +149,11 @@ func (r *Registry) updateOnce(ctx context.Context, req Request, key string, curr
 	if err != nil {
 		return nil, false, err
 	}
-	o, wrote, err = r.storeUpdate(ctx, req, key, current, obj, old, opts)
+	attrs := r.attributes(ctx, admission.Update, req, obj, old, opts.WriteOptions)
+	o, wrote, err = r.storeUpdate(ctx, req, key, current, attrs, opts)
 	if err != nil && !outcomeUnknown(storageError(err, res, req.Name)) || err == nil && !wrote {
 		undo()
+		attrs.Undo()
 	}
 	return o, wrote, err
 }
@@ -279,12 +281,11 @@ func (r *Registry) hookUpdate(ctx context.Context, res *resource.Resource, obj, 
 	return undo, nil
 }
 
-func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, current *cache.Object, obj, old runtime.Object, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
-	res := req.Resource
+func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, current *cache.Object, attrs *admission.Attributes, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
+	res, obj, old := req.Resource, attrs.Object, attrs.Old
 	if errs := validateChange(ctx, req, obj, old, opts.Verbatim); len(errs) > 0 {
 		return nil, false, Invalid(res.GVK().GroupKind(), req.Name, errs)
 	}
-	attrs := r.attributes(ctx, admission.Update, req, obj, old, opts.WriteOptions)
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
 		return nil, false, err
 	}

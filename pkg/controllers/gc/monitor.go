@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
@@ -126,7 +124,7 @@ func (m *monitors) sync(ctx context.Context, found catalogue) error {
 			delete(m.running, resource)
 		}
 	}
-	shared := m.sharedTypes()
+	shared := reconcile.Running(m.factory)
 	var errs []error
 	for resource, gvk := range want {
 		if m.running[resource] != nil {
@@ -142,16 +140,8 @@ func (m *monitors) sync(ctx context.Context, found catalogue) error {
 	return errors.Join(errs...)
 }
 
-// sharedTypes returns the types that the process's factory follows already:
-// for those there must not be a second informer.
-func (m *monitors) sharedTypes() map[reflect.Type]bool {
-	ended, cancel := context.WithCancel(context.Background())
-	cancel() // only the list of started informers is of interest
-	return m.factory.WaitForCacheSyncWithContext(ended).Synced
-}
-
-func (m *monitors) start(ctx context.Context, resource schema.GroupVersionResource, gvk schema.GroupVersionKind, shared map[reflect.Type]bool) (*monitor, error) {
-	mon := &monitor{informer: m.sharedInformer(resource, gvk, shared)}
+func (m *monitors) start(ctx context.Context, resource schema.GroupVersionResource, gvk schema.GroupVersionKind, shared reconcile.RunningInformers) (*monitor, error) {
+	mon := &monitor{informer: shared.Informer(resource, gvk)}
 	own := mon.informer == nil
 	if own {
 		mon.informer = metadatainformer.NewFilteredMetadataInformer(m.metadata, resource, metav1.NamespaceAll, 0, nil, reconcile.ConsistentLists).Informer()
@@ -170,21 +160,6 @@ func (m *monitors) start(ctx context.Context, resource schema.GroupVersionResour
 		m.wg.Go(func() { mon.informer.RunWithContext(running) })
 	}
 	return mon, nil
-}
-
-func (m *monitors) sharedInformer(resource schema.GroupVersionResource, gvk schema.GroupVersionKind, shared map[reflect.Type]bool) cache.SharedIndexInformer {
-	obj, err := scheme.Scheme.New(gvk)
-	if err != nil {
-		return nil
-	}
-	if _, ok := shared[reflect.TypeOf(obj)]; !ok {
-		return nil
-	}
-	generic, err := m.factory.ForResource(resource)
-	if err != nil {
-		return nil
-	}
-	return generic.Informer()
 }
 
 func (m *monitor) end() {
