@@ -28,9 +28,13 @@ type placed struct {
 
 // plugins are all admission plugins, in the order in which they run, which is
 // upstream's.
-func (cp *ControlPlane) plugins() []placed {
+func (cp *ControlPlane) plugins() ([]placed, error) {
 	objects, policies := cachedObjects{cp}, cp.policyConfig()
 	mutating, validating := cp.webhooks(objects)
+	podSecurity, err := admission.NewPodSecurity(objects, cp.cfg.PodSecurity)
+	if err != nil {
+		return nil, err
+	}
 	return []placed{
 		{Plugin: admission.NamespaceLifecycle{Objects: objects}},
 		{Plugin: admission.LimitRanger{Objects: objects}},
@@ -38,6 +42,7 @@ func (cp *ControlPlane) plugins() []placed {
 		{Plugin: admission.NodeRestriction{Objects: objects}},
 		{Plugin: admission.TaintNodesByCondition{}},
 		{Plugin: admission.AlwaysPullImages{}, off: true},
+		{Plugin: podSecurity},
 		{Plugin: admission.PodNodeSelector{Objects: objects}, off: true},
 		{Plugin: admission.Priority{Objects: objects}},
 		{Plugin: admission.DefaultTolerationSeconds{}},
@@ -67,7 +72,7 @@ func (cp *ControlPlane) plugins() []placed {
 		{Plugin: admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}}},
 		// Last: what it charges, nobody may refuse any more.
 		{Plugin: admission.NewResourceQuota(quotaStore{cp}, cp.cfg.Clock.Now)},
-	}
+	}, nil
 }
 
 // neverDisabled are the plugins without which a cluster is not safe (CIS
@@ -86,7 +91,10 @@ func (cp *ControlPlane) admission() (*admission.Chain, error) {
 			return nil, fmt.Errorf("admission plugin %s is both enabled and disabled: take it out of --enable-admission-plugins or --disable-admission-plugins", name)
 		}
 	}
-	all := cp.plugins()
+	all, err := cp.plugins()
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range cp.cfg.EnableAdmission {
 		if !slices.ContainsFunc(all, func(p placed) bool { return p.Name() == name }) {
 			return nil, fmt.Errorf("admission plugin %s is not offered: take it out of --enable-admission-plugins", name)

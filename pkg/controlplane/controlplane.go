@@ -31,6 +31,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"k8s.io/utils/clock"
 
+	"coracle/pkg/admission"
 	"coracle/pkg/admission/celpolicy"
 	"coracle/pkg/admission/expression"
 	"coracle/pkg/admission/webhook"
@@ -81,6 +82,10 @@ type Config struct {
 	Roles bool
 	// AllowExternalIPs accepts Services with spec.externalIPs.
 	AllowExternalIPs bool
+	// PodSecurity is what counts in namespaces whose labels say nothing; the
+	// zero value enforces nothing, warns of what is not baseline and has noted
+	// what is not restricted.
+	PodSecurity admission.PodSecurityLevels
 	// EnableAdmission lists plugins that are off by default, DisableAdmission
 	// those to leave out, both by name.
 	EnableAdmission, DisableAdmission []string
@@ -140,6 +145,9 @@ func (c *Config) complete() error {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.PodSecurity == (admission.PodSecurityLevels{}) {
+		c.PodSecurity = admission.PodSecurityLevels{Enforce: "privileged", Warn: "baseline", Audit: "restricted"}
 	}
 	if !c.ServiceCIDR.IsValid() {
 		c.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/16")

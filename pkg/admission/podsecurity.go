@@ -1,0 +1,131 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	podsecurity "k8s.io/pod-security-admission/admission"
+	podsecurityconfig "k8s.io/pod-security-admission/admission/api"
+	podsecurityapi "k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/metrics"
+	"k8s.io/pod-security-admission/policy"
+)
+
+// PodSecurityLevels are what counts in namespaces whose labels say nothing:
+// privileged, baseline or restricted, in the server's own version.
+type PodSecurityLevels struct{ Enforce, Warn, Audit string }
+
+// PodSecurity holds pods to the Pod Security Standards, by the labels of their
+// namespace: it refuses them, warns of them, or has them noted in the audit
+// log.
+type PodSecurity struct{ standards *podsecurity.Admission }
+
+// NewPodSecurity makes the plugin. An empty level is privileged.
+func NewPodSecurity(objects Objects, levels PodSecurityLevels) (*PodSecurity, error) {
+	for _, l := range []*string{&levels.Enforce, &levels.Warn, &levels.Audit} {
+		if *l == "" {
+			*l = string(podsecurityapi.LevelPrivileged)
+		}
+	}
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("read the Pod Security Standards: %w", err)
+	}
+	latest := podsecurityapi.VersionLatest
+	standards := &podsecurity.Admission{
+		Configuration: &podsecurityconfig.PodSecurityConfiguration{Defaults: podsecurityconfig.PodSecurityDefaults{
+			Enforce: levels.Enforce, EnforceVersion: latest, Warn: levels.Warn, WarnVersion: latest, Audit: levels.Audit, AuditVersion: latest,
+		}},
+		Evaluator: evaluator, Metrics: unrecorded{}, PodSpecExtractor: podsecurity.DefaultPodSpecExtractor{},
+		NamespaceGetter: podSecurityObjects{objects}, PodLister: podSecurityObjects{objects},
+	}
+	if err := standards.CompleteConfiguration(); err != nil {
+		return nil, fmt.Errorf("pod security levels %+v: %w", levels, err)
+	}
+	if err := standards.ValidateConfiguration(); err != nil {
+		return nil, fmt.Errorf("pod security levels %+v: %w", levels, err)
+	}
+	return &PodSecurity{standards}, nil
+}
+
+// Name implements Plugin.
+func (*PodSecurity) Name() string { return "PodSecurity" }
+
+// Validate implements Validator.
+func (p *PodSecurity) Validate(ctx context.Context, a *Attributes) error {
+	if a.Operation != Create && a.Operation != Update {
+		return nil
+	}
+	gr, namespace := a.Resource.GroupResource(), a.Namespace
+	if gr == corev1.Resource("namespaces") {
+		namespace = a.Name // a Namespace is in itself
+	} else if !p.standards.PodSpecExtractor.HasPodSpec(gr) {
+		return nil
+	}
+	asked := &podsecurityapi.AttributesRecord{
+		Name: a.Name, Namespace: namespace, Kind: a.Resource.GVK(), Resource: a.Resource.GVR(), Subresource: a.Subresource,
+		Operation: admissionv1.Operation(a.Operation), Object: a.Object, OldObject: a.Old,
+	}
+	if a.User != nil {
+		asked.Username = a.User.Name
+	}
+	answer := p.standards.Validate(ctx, asked)
+	for _, text := range answer.Warnings {
+		a.Warn(text)
+	}
+	for key, value := range answer.AuditAnnotations {
+		a.Annotate(podsecurityapi.AuditAnnotationPrefix+key, value)
+	}
+	if answer.Allowed {
+		return nil
+	}
+	return refusalOf(a.Resource.GroupResource(), a.Name, answer)
+}
+
+// refusalOf is the answer's own status, as far as it has one.
+func refusalOf(gr schema.GroupResource, name string, answer *admissionv1.AdmissionResponse) error {
+	//lint:ignore ST1005 clients know this sentence
+	err := apierrors.NewForbidden(gr, name, errors.New("Not allowed by PodSecurity"))
+	if r := answer.Result; r != nil {
+		if r.Message != "" {
+			err.ErrStatus.Message = r.Message
+		}
+		if r.Reason != "" {
+			err.ErrStatus.Reason = r.Reason
+		}
+		if r.Details != nil {
+			err.ErrStatus.Details = r.Details
+		}
+		if r.Code != 0 {
+			err.ErrStatus.Code = r.Code
+		}
+	}
+	return err
+}
+
+// podSecurityObjects reads for the library.
+type podSecurityObjects struct{ objects Objects }
+
+// GetNamespace implements podsecurity.NamespaceGetter.
+func (o podSecurityObjects) GetNamespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	return get[*corev1.Namespace](ctx, o.objects, namespaceGVR, "", name)
+}
+
+// ListPods implements podsecurity.PodLister.
+func (o podSecurityObjects) ListPods(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
+	return list[*corev1.Pod](ctx, o.objects, podGVR, namespace)
+}
+
+// unrecorded keeps no metrics: those of the chain have the plugin's times and
+// refusals.
+type unrecorded struct{}
+
+func (unrecorded) RecordEvaluation(metrics.Decision, podsecurityapi.LevelVersion, metrics.Mode, podsecurityapi.Attributes) {
+}
+func (unrecorded) RecordExemption(podsecurityapi.Attributes)   {}
+func (unrecorded) RecordError(bool, podsecurityapi.Attributes) {}
