@@ -92,12 +92,24 @@ func progress(obj runtime.Object) (text string, done bool, err error) {
 			return "Waiting for the change to be noticed...", false, nil
 		case s.ReadyReplicas < want:
 			return fmt.Sprintf("Waiting for %d pods to be ready...", want-s.ReadyReplicas), false, nil
+		case partition(w) > 0 && s.UpdatedReplicas < want-partition(w):
+			return fmt.Sprintf("Waiting for partitioned roll out to finish: %d out of %d new pods have been updated...", s.UpdatedReplicas, want-partition(w)), false, nil
+		case partition(w) > 0:
+			return fmt.Sprintf("partitioned roll out complete: %d new pods have been updated...", s.UpdatedReplicas), true, nil
 		case s.UpdateRevision != s.CurrentRevision:
 			return fmt.Sprintf("Waiting for statefulset rolling update to complete %d pods at revision %s...", s.UpdatedReplicas, s.UpdateRevision), false, nil
 		}
 		return fmt.Sprintf("statefulset rolling update complete %d pods at revision %s", s.CurrentReplicas, s.CurrentRevision), true, nil
 	}
 	return "", false, fmt.Errorf("a %s has no rollout: use a Deployment, StatefulSet or DaemonSet", obj.GetObjectKind().GroupVersionKind().Kind)
+}
+
+// partition is the first ordinal that a rolling update of w changes.
+func partition(w *appsv1.StatefulSet) int32 {
+	if u := w.Spec.UpdateStrategy.RollingUpdate; u != nil && u.Partition != nil {
+		return *u.Partition
+	}
+	return 0
 }
 
 func deploymentProgress(d *appsv1.Deployment) (string, bool, error) {
