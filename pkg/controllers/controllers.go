@@ -30,6 +30,7 @@ import (
 	"coracle/pkg/controllers/endpoints"
 	"coracle/pkg/controllers/endpointslice"
 	"coracle/pkg/controllers/gc"
+	"coracle/pkg/controllers/job"
 	"coracle/pkg/controllers/namespace"
 	"coracle/pkg/controllers/nodeipam"
 	"coracle/pkg/controllers/nodelifecycle"
@@ -128,6 +129,7 @@ var list = []constructor{
 	{name: "daemon-set-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return daemonset.New(e), nil }},
 	{name: "statefulset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return statefulset.New(e), nil }},
 	{name: "disruption-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return disruption.New(e), nil }},
+	{name: "job-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return job.New(e), nil }},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {

@@ -26,7 +26,10 @@ type simulator struct {
 	broken map[string]bool // images that never become ready; guarded by mu
 	dead   map[string]bool // nodes that are switched off; guarded by mu
 	hold   bool            // deleted pods do not end; guarded by mu
-	turn   int             // of the next pod; the loop's own
+	// ends says of the running pods of an image with which exit code they end,
+	// or that they do not end yet, with a negative one; guarded by mu.
+	ends map[string]func(*corev1.Pod) int32
+	turn int // of the next pod; the loop's own
 }
 
 func (s *simulator) change(f func(*simulator)) {
@@ -37,7 +40,7 @@ func (s *simulator) change(f func(*simulator)) {
 
 func simulate(t *testing.T, client kubernetes.Interface, names ...string) *simulator {
 	t.Helper()
-	s := &simulator{client: client, names: names, broken: map[string]bool{}, dead: map[string]bool{}}
+	s := &simulator{client: client, names: names, broken: map[string]bool{}, dead: map[string]bool{}, ends: map[string]func(*corev1.Pod) int32{}}
 	for _, name := range names {
 		_, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 		if err != nil {
@@ -123,7 +126,7 @@ func (s *simulator) pods(ctx context.Context) error {
 
 func (s *simulator) step(ctx context.Context, pod *corev1.Pod) error {
 	s.mu.Lock()
-	hold, broken := s.hold, s.broken[pod.Spec.Containers[0].Image]
+	hold, broken, ends := s.hold, s.broken[pod.Spec.Containers[0].Image], s.ends[pod.Spec.Containers[0].Image]
 	s.mu.Unlock()
 	client := s.client.CoreV1().Pods(pod.Namespace)
 	switch {
@@ -146,6 +149,9 @@ func (s *simulator) step(ctx context.Context, pod *corev1.Pod) error {
 		if hold {
 			return nil
 		}
+		if len(pod.Finalizers) > 0 && pod.Status.Phase == corev1.PodRunning {
+			return s.end(ctx, pod, 137)
+		}
 		var zero int64
 		return client.Delete(ctx, pod.Name, metav1.DeleteOptions{
 			GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &pod.UID},
@@ -161,6 +167,29 @@ func (s *simulator) step(ctx context.Context, pod *corev1.Pod) error {
 		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()})
 		_, err := client.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
 		return err
+	case pod.Status.Phase == corev1.PodRunning && ends != nil:
+		if code := ends(pod); code >= 0 {
+			return s.end(ctx, pod, code)
+		}
 	}
 	return nil
+}
+
+// end posts that all of pod has ended with the exit code.
+func (s *simulator) end(ctx context.Context, pod *corev1.Pod, code int32) error {
+	pod.Status.Phase = corev1.PodSucceeded
+	if code != 0 {
+		pod.Status.Phase = corev1.PodFailed
+	}
+	for i := range pod.Status.Conditions {
+		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodReady {
+			c.Status, c.LastTransitionTime = corev1.ConditionFalse, metav1.Now()
+		}
+	}
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name:  pod.Spec.Containers[0].Name,
+		State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: metav1.Now()}},
+	}}
+	_, err := s.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+	return err
 }

@@ -39,21 +39,42 @@ func Claim[T metav1.Object](owner metav1.Object, selector labels.Selector, candi
 }
 
 // AdoptPatch is the strategic merge patch that makes owner the controller of
-// the object with the given UID.
-func AdoptPatch(owner metav1.Object, kind schema.GroupVersionKind, uid types.UID) []byte {
-	return metadataPatch(map[string]any{
+// the object with the given UID, and adds the finalizers.
+func AdoptPatch(owner metav1.Object, kind schema.GroupVersionKind, uid types.UID, finalizers ...string) []byte {
+	m := map[string]any{
 		"uid":             uid,
 		"ownerReferences": []metav1.OwnerReference{*metav1.NewControllerRef(owner, kind)},
-	})
+	}
+	if len(finalizers) > 0 {
+		m["finalizers"] = finalizers
+	}
+	return metadataPatch(m)
 }
 
+// withoutFinalizers is the directive that takes entries out of a list.
+const withoutFinalizers = "$deleteFromPrimitiveList/finalizers"
+
 // ReleasePatch is the strategic merge patch that removes owner's reference
-// from the object with the given UID.
-func ReleasePatch(owner, uid types.UID) []byte {
-	return metadataPatch(map[string]any{
+// from the object with the given UID, and the finalizers.
+func ReleasePatch(owner, uid types.UID, finalizers ...string) []byte {
+	m := map[string]any{
 		"uid":             uid,
 		"ownerReferences": []map[string]any{{"$patch": "delete", "uid": owner}},
-	})
+	}
+	if len(finalizers) > 0 {
+		m[withoutFinalizers] = finalizers
+	}
+	return metadataPatch(m)
+}
+
+// unfinalizePatch removes finalizers from the object with the given UID, and
+// only at the given version unless that is empty.
+func unfinalizePatch(uid types.UID, version string, finalizers []string) []byte {
+	m := map[string]any{"uid": uid, withoutFinalizers: finalizers}
+	if version != "" {
+		m["resourceVersion"] = version
+	}
+	return metadataPatch(m)
 }
 
 func metadataPatch(metadata map[string]any) []byte {

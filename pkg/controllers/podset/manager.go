@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,9 @@ type Manager struct {
 	Events   reconcile.EventSink
 	Informer cache.SharedIndexInformer // of pods
 	Kind     schema.GroupVersionKind   // of the owner
+	// Finalizers are on the owner's pods: adopting adds them, releasing removes
+	// them.
+	Finalizers []string
 	// Say words the event about a create or delete of a pod, and err is what
 	// went wrong; nil words it as ReplicaSets do.
 	Say func(verb Verb, owner Owner, pod *corev1.Pod, err error) string
@@ -153,7 +157,7 @@ func (m *Manager) Settle(ctx context.Context, req *reconcile.Request, owner Owne
 		}
 	}
 	for _, pod := range c.Adopt {
-		got, err := m.patch(ctx, req, pod, AdoptPatch(owner, m.Kind, pod.UID))
+		got, err := m.patch(ctx, req, pod, AdoptPatch(owner, m.Kind, pod.UID, m.Finalizers...))
 		if err != nil {
 			return nil, fmt.Errorf("adopt pod %s: %w", pod.Name, err)
 		}
@@ -162,11 +166,41 @@ func (m *Manager) Settle(ctx context.Context, req *reconcile.Request, owner Owne
 		}
 	}
 	for _, pod := range c.Release {
-		if _, err := m.patch(ctx, req, pod, ReleasePatch(owner.GetUID(), pod.UID)); err != nil {
+		if _, err := m.patch(ctx, req, pod, ReleasePatch(owner.GetUID(), pod.UID, m.Finalizers...)); err != nil {
 			return nil, fmt.Errorf("release pod %s: %w", pod.Name, err)
 		}
 	}
 	return owned, nil
+}
+
+// Unfinalize removes the manager's finalizers from pods and returns them as they
+// are then, without those that are gone; those that failed are missing too. If
+// exact, a pod that has changed since the caller saw it is left alone, which is
+// an error.
+func (m *Manager) Unfinalize(ctx context.Context, req *reconcile.Request, pods []*corev1.Pod, exact bool) (done []*corev1.Pod, err error) {
+	var (
+		mu   sync.Mutex
+		errs []error
+	)
+	for batch := range slices.Chunk(pods, maxParallel) {
+		errs = append(errs, each(batch, func(pod *corev1.Pod) error {
+			version := ""
+			if exact {
+				version = pod.ResourceVersion
+			}
+			got, err := m.patch(ctx, req, pod, unfinalizePatch(pod.UID, version, m.Finalizers))
+			if err != nil {
+				return fmt.Errorf("remove finalizers of pod %s: %w", pod.Name, err)
+			}
+			if got != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				done = append(done, got)
+			}
+			return nil
+		})...)
+	}
+	return done, errors.Join(errs...)
 }
 
 // patch returns nil without an error when the pod is gone.
