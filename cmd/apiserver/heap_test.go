@@ -35,13 +35,13 @@ func TestHeapGivenBack(t *testing.T) {
 		t.Error("memory was given back under load")
 	}
 	resting := busy
-	resting.allocated += mb
+	resting.allocated += quiet / 2
 	if _, give := h.step(resting); !give {
 		t.Error("no memory was given back at rest")
 	}
 	// What could not be given back, since it is in pieces, is not tried again.
 	for range 3 {
-		resting.allocated += mb / 2
+		resting.allocated += quiet / 2
 		if _, give := h.step(resting); give {
 			t.Error("memory was given back again although hardly anything was allocated since")
 		}
