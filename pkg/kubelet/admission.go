@@ -33,14 +33,7 @@ func (k *Kubelet) admit(pod *corev1.Pod) *lifecycle.Verdict {
 	if err := k.pressure.Load().Refuses(pod, lifecycle.QOS(pod)); err != nil {
 		return &lifecycle.Verdict{Reason: "Evicted", Message: err.Error()}
 	}
-	var others []*corev1.Pod
-	for _, w := range k.loops {
-		other := w.view.Load().pod
-		if other.UID != pod.UID && other.Status.Phase != corev1.PodSucceeded && other.Status.Phase != corev1.PodFailed {
-			others = append(others, other)
-		}
-	}
-	return fits(pod, others, k.allocatable())
+	return fits(pod, k.claims(pod.UID), k.allocatable())
 }
 
 // fits weighs the pod's requests against what the others leave.
@@ -58,11 +51,7 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList
 	slices.Sort(names)
 	used := corev1.ResourceList{}
 	for _, other := range others {
-		for name, q := range resource.PodRequests(other, resource.PodResourcesOptions{}) {
-			sum := used[name]
-			sum.Add(q)
-			used[name] = sum
-		}
+		addRequests(used, other)
 	}
 	for _, name := range names {
 		room, known := allocatable[name]
@@ -80,6 +69,15 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList
 		}
 	}
 	return nil
+}
+
+// addRequests adds what a pod was allocated to sums.
+func addRequests(sums corev1.ResourceList, pod *corev1.Pod) {
+	for name, q := range resource.PodRequests(pod, resource.PodResourcesOptions{}) {
+		sum := sums[name]
+		sum.Add(q)
+		sums[name] = sum
+	}
 }
 
 func outOf(name corev1.ResourceName, requested, used, capacity int64) *lifecycle.Verdict {

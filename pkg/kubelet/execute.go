@@ -88,6 +88,8 @@ func (w *podLoop) operation(ctx context.Context, a lifecycle.Action) func() (app
 		return w.startContainer(ctx, a)
 	case lifecycle.StopContainer:
 		return w.stopContainer(ctx, a)
+	case lifecycle.ResizePod:
+		return w.resizePod(ctx, a)
 	case lifecycle.StopSandbox:
 		return simple(func(ctx context.Context) error { return w.k.runtime.StopPodSandbox(ctx, a.ID) }, func() {
 			if s, ok := w.sandboxes[a.ID]; ok {
@@ -101,10 +103,10 @@ func (w *podLoop) operation(ctx context.Context, a lifecycle.Action) func() (app
 	case lifecycle.RemoveContainer:
 		c := w.containers[a.ID]
 		return simple(func(ctx context.Context) error { return w.k.removeContainer(ctx, c) },
-			func() { delete(w.containers, a.ID) })
+			func() { delete(w.containers, a.ID); delete(w.replaced, a.ID) })
 	case lifecycle.Teardown:
 		return simple(func(ctx context.Context) error { return w.k.teardown(ctx, w.uid) },
-			func() { w.in.TornDown, w.in.Prepared = true, false })
+			func() { w.in.TornDown, w.in.Prepared, w.in.Cgroup = true, false, nil })
 	case lifecycle.Confirm:
 		return func() func() {
 			done := make(chan struct{})
@@ -175,12 +177,13 @@ func (w *podLoop) wakeIn(d time.Duration) {
 func (w *podLoop) prepare(ctx context.Context, pod *corev1.Pod) func() func() {
 	facts := volume.PodFacts{PodIPs: w.podIPs(), HostIPs: w.k.cfg.NodeIPs}
 	key := lifecycle.Key{Kind: lifecycle.Prepare}
+	wide := lifecycle.Widest(pod, w.in.Containers, nil)
 	return func() func() {
-		mounted, err := w.k.prepare(ctx, pod, facts)
+		mounted, err := w.k.prepare(ctx, pod, wide, facts)
 		return func() {
 			if err == nil {
 				w.succeeded(key)
-				w.mounted, w.in.Prepared, w.in.TornDown = mounted, true, false
+				w.mounted, w.in.Prepared, w.in.TornDown, w.in.Cgroup = mounted, true, false, wide
 				w.refreshed = w.k.cfg.Clock.Now()
 				return
 			}
@@ -192,13 +195,14 @@ func (w *podLoop) prepare(ctx context.Context, pod *corev1.Pod) func() func() {
 	}
 }
 
-func (k *Kubelet) prepare(ctx context.Context, pod *corev1.Pod, facts volume.PodFacts) (volume.Mounted, error) {
+// prepare makes a cgroup that what already runs of the pod fits into: wide.
+func (k *Kubelet) prepare(ctx context.Context, pod, wide *corev1.Pod, facts volume.PodFacts) (volume.Mounted, error) {
 	ctx, cancel := context.WithTimeout(ctx, mountTimeout)
 	defer cancel()
 	if err := k.makeFolders(pod); err != nil {
 		return nil, err
 	}
-	if err := k.cgroups.Create(pod); err != nil {
+	if err := k.cgroups.Create(wide); err != nil {
 		return nil, err
 	}
 	return k.volumes.Mount(ctx, pod, facts)
@@ -265,6 +269,9 @@ func (w *podLoop) stopContainer(ctx context.Context, a lifecycle.Action) func() 
 	pod := w.in.Pod
 	target := hookTarget{pod: pod, spec: findContainer(pod, a.Name), id: a.ID, ip: w.podIP()}
 	end := w.k.cfg.Clock.Now().Add(a.Grace)
+	if a.Reason == lifecycle.ReasonResize {
+		w.replaced[a.ID] = true
+	}
 	_, again := w.in.Trouble[a.Key()]
 	if !again {
 		w.event(a.Name, corev1.EventTypeNormal, "Killing", a.Message)

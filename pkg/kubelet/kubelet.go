@@ -47,6 +47,7 @@ type Kubelet struct {
 	rotator  *logs.Rotator  // nil on a simulated node
 	memory   *checkpoints
 	env      *envMemory
+	grants   grantMemory
 	recorder record.EventRecorder
 	facts    criconfig.NodeFacts
 	cgroupV2 bool
@@ -164,7 +165,7 @@ func (k *Kubelet) composeMachine() error {
 			}
 		}
 	}
-	k.memory, k.env = newCheckpoints(checkpointDir, k.log), newEnvMemory(checkpointDir)
+	k.remember(checkpointDir)
 	k.facts = k.nodeFacts()
 	return nil
 }
@@ -334,6 +335,19 @@ type inventory struct {
 	containers map[string]containerState
 	labels     map[string]string // of any of them
 	grace      string            // the pod's grace as its containers carry it
+	resources  map[string]made   // by container name, of the newest attempt that tells
+}
+
+// made is what an attempt of a container was made with.
+type made struct {
+	attempt   uint32
+	resources corev1.ResourceRequirements
+}
+
+// remember makes the agent keep in a folder what must outlive it; none if dir
+// is empty.
+func (k *Kubelet) remember(dir string) {
+	k.memory, k.env, k.grants = newCheckpoints(dir, k.log), newEnvMemory(dir), grantMemory{dir}
 }
 
 // survey lists what the runtime has of one pod. A runtime that does not answer
@@ -362,7 +376,7 @@ func (k *Kubelet) list(ctx context.Context, selector map[string]string) (map[typ
 		uid := types.UID(labels[cri.LabelPodUID])
 		inv, ok := out[uid]
 		if !ok {
-			inv = inventory{sandboxes: map[string]bool{}, containers: map[string]containerState{}, labels: labels}
+			inv = inventory{sandboxes: map[string]bool{}, containers: map[string]containerState{}, labels: labels, resources: map[string]made{}}
 		}
 		return inv, uid, uid != ""
 	}
@@ -376,6 +390,10 @@ func (k *Kubelet) list(ctx context.Context, selector map[string]string) (map[typ
 		if inv, uid, ok := of(c.GetLabels()); ok {
 			inv.containers[c.GetId()] = stateOf(c.GetState())
 			inv.grace = c.GetAnnotations()[cri.AnnotationPodGrace]
+			name, attempt := c.GetMetadata().GetName(), c.GetMetadata().GetAttempt()
+			if r := criconfig.MadeWith(c.GetAnnotations()); r != nil && attempt >= inv.resources[name].attempt {
+				inv.resources[name] = made{attempt, *r}
+			}
 			out[uid] = inv
 		}
 	}

@@ -47,6 +47,7 @@ type simNode struct {
 	levels                           *levels // what is left of the node's resources; nil is not measured
 	// checkpoints is where the agent remembers its pods, empty for nowhere.
 	checkpoints string
+	volumes     volumes // in place of the agent's own; nil leaves those
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -93,7 +94,10 @@ func (n *simNode) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	k.memory, k.env = newCheckpoints(n.checkpoints, k.log), newEnvMemory(n.checkpoints)
+	k.remember(n.checkpoints)
+	if n.volumes != nil {
+		k.volumes = n.volumes
+	}
 	if n.levels != nil {
 		k.measure = n.levels.read
 	}

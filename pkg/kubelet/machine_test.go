@@ -63,8 +63,13 @@ func machines(t testing.TB) map[string]*machine {
 
 func (m *machine) start(t testing.TB) {
 	m.t = t
+	var capacity corev1.ResourceList // a real machine is measured
+	if !m.real {
+		capacity = amounts("4 - 8Gi -").Requests
+		capacity[corev1.ResourcePods] = resource.MustParse("110")
+	}
 	k, err := New(Config{
-		NodeName: "n1", NodeIPs: []string{"10.88.0.1"}, Client: m.client, Runtime: m.runtime, Simulated: !m.real,
+		NodeName: "n1", NodeIPs: []string{"10.88.0.1"}, Client: m.client, Runtime: m.runtime, Simulated: !m.real, Capacity: capacity,
 		RootDir: filepath.Join(m.root, "kubelet"), LogDir: filepath.Join(m.root, "logs"), CgroupRoot: "/coracle-test",
 		ClusterDNS: []string{"10.96.0.10"}, Events: record.NewFakeRecorder(100000), RelistEvery: time.Second,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),

@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/pkg/kubelet/cri"
+	"coracle/pkg/kubelet/criconfig"
 	"coracle/pkg/kubelet/lifecycle"
 )
 
@@ -65,6 +66,7 @@ func (w *podLoop) learn(id string, f found) {
 		if old, ok := w.containers[id]; ok && old.State == lifecycle.Exited {
 			return
 		}
+		w.learnResources(f.container)
 		w.containers[id] = *f.container
 	case f.sandbox != nil:
 		if old, ok := w.sandboxes[id]; ok && !old.Ready {
@@ -125,6 +127,7 @@ func (k *Kubelet) containerRecord(s *runtimeapi.ContainerStatus) containerRecord
 		CreatedAt: time.Unix(0, s.GetCreatedAt()), ExitCode: s.GetExitCode(), Reason: s.GetReason(), Message: s.GetMessage(),
 		Image: s.GetImage().GetImage(), ImageID: s.GetImageRef(),
 	}}
+	c.Resources = criconfig.MadeWith(s.GetAnnotations())
 	if d, err := time.ParseDuration(s.GetAnnotations()[cri.AnnotationDelay]); err == nil {
 		c.Delay = d
 	}

@@ -31,16 +31,22 @@ type podLoop struct {
 
 	view atomic.Pointer[podView] // what others may see of the pod
 
+	allocation allocation // guarded by Kubelet.mu
+
 	// The rest belongs to the loop's goroutine.
 
 	in         lifecycle.Input
+	wanted     *corev1.Pod // as the API server has it; in.Pod has the allocated resources
 	sandboxes  map[string]lifecycle.Sandbox
 	containers map[string]containerRecord
 	mounted    volume.Mounted
 	cancels    map[lifecycle.Key]context.CancelFunc // of starts under way
 	failures   map[lifecycle.Key]int                // tries that failed in a row
 	observing  map[string]bool                      // ids being looked at; true: look again afterwards
-	refreshed  time.Time                            // when volume content was last brought up to date
+	// applied is what containers were given after their creation, by id.
+	applied    map[string]corev1.ResourceRequirements
+	replaced   map[string]bool // ids that were stopped to be given other resources
+	refreshed  time.Time       // when volume content was last brought up to date
 	refreshing bool
 	forgotten  bool
 	ops        sync.WaitGroup
@@ -63,6 +69,9 @@ func newPodLoop(k *Kubelet, pod *corev1.Pod) *podLoop {
 		cancels:    map[lifecycle.Key]context.CancelFunc{},
 		failures:   map[lifecycle.Key]int{},
 		observing:  map[string]bool{},
+		replaced:   map[string]bool{},
+		wanted:     pod,
+		allocation: allocation{desired: pod, pod: pod, generation: pod.Generation},
 	}
 	w.in = lifecycle.Input{
 		Pod: pod, Runtime: k.runtimeName(), HostIPs: k.cfg.NodeIPs,
@@ -241,6 +250,16 @@ func (w *podLoop) report(status corev1.PodStatus) {
 	}
 	w.k.status.Set(w.uid, status)
 	w.announce(last, &status)
+	w.announceResize(last, &status)
+	if over(&status) && (last == nil || !over(last)) {
+		w.k.mu.Lock()
+		w.k.regrant()
+		w.k.mu.Unlock()
+	}
+}
+
+func over(s *corev1.PodStatus) bool {
+	return s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed
 }
 
 // announce makes Events of containers that begin to wait.
@@ -290,11 +309,15 @@ func (w *podLoop) publish() {
 	w.view.Store(v)
 }
 
-// update takes a newer version of the pod's object.
-func (w *podLoop) update(pod *corev1.Pod) {
+// update takes a newer version of the pod's object, or what is set aside for
+// it now.
+func (w *podLoop) update(a allocation) {
 	w.post(func() {
-		old := w.in.Pod
-		w.in.Pod = pod
+		old, pod := w.in.Pod, a.pod
+		w.in.Pod, w.in.Pending, w.in.AllocatedGeneration, w.wanted = pod, a.pending, a.generation, a.desired
+		if !lifecycle.SameResources(old, pod) {
+			delete(w.in.Trouble, lifecycle.Key{Kind: lifecycle.ResizePod})
+		}
 		if !apiequality.Semantic.DeepEqual(old.Spec, pod.Spec) || !apiequality.Semantic.DeepEqual(old.Annotations, pod.Annotations) ||
 			!apiequality.Semantic.DeepEqual(old.Labels, pod.Labels) {
 			w.retryNow()

@@ -85,7 +85,9 @@ func (s podStore) Delete(obj any) error {
 		return errors.New("the API server deleted something else than a pod")
 	}
 	if w := s.k.loop(pod.UID); w != nil {
-		w.update(pod) // its grace may be new
+		s.k.mu.Lock()
+		s.k.renew(w, pod) // its grace may be new
+		s.k.mu.Unlock()
 		w.gone()
 	}
 	return nil
@@ -114,18 +116,21 @@ func (k *Kubelet) setPod(pod *corev1.Pod) {
 // take needs mu.
 func (k *Kubelet) take(pod *corev1.Pod) {
 	if w := k.loops[pod.UID]; w != nil {
-		w.update(pod)
+		k.renew(w, pod)
+		k.regrant()
 		return
 	}
 	if k.life.Err() != nil || k.outdated(pod) {
 		return
 	}
 	w := newPodLoop(k, pod)
-	if found := k.initial[pod.UID]; len(found.sandboxes)+len(found.containers) == 0 {
+	found := k.initial[pod.UID]
+	if len(found.sandboxes)+len(found.containers) == 0 {
 		if w.in.Verdict = k.admit(pod); w.in.Verdict != nil {
 			k.event(pod, "", corev1.EventTypeWarning, w.in.Verdict.Reason, w.in.Verdict.Message)
 		}
 	}
+	k.recall(w, found)
 	k.startLoop(w)
 }
 
@@ -151,6 +156,7 @@ func (k *Kubelet) forget(w *podLoop) {
 	k.mu.Lock()
 	if k.loops[w.uid] == w {
 		delete(k.loops, w.uid)
+		k.regrant()
 	}
 	k.mu.Unlock()
 	k.status.Forget(w.uid)
@@ -158,6 +164,7 @@ func (k *Kubelet) forget(w *podLoop) {
 	k.probes.Remove(w.uid)
 	k.memory.drop(w.uid)
 	k.env.drop(w.uid)
+	k.grants.drop(w.uid)
 	k.removeLogs(w.in.Pod)
 }
 
@@ -189,6 +196,7 @@ func (k *Kubelet) replacePods(pods []*corev1.Pod) {
 			}
 		}
 		k.remembered = nil
+		k.grants.keep(known)
 		k.running.Go(k.cleanFolders)
 	}
 }
@@ -266,6 +274,7 @@ func (k *Kubelet) relistLoop(ctx context.Context) {
 				k.endOrphan(uid, found)
 			}
 		}
+		k.regrant()
 		k.mu.Unlock()
 	}
 }

@@ -108,7 +108,13 @@ func (c *cluster) setPod(pod *corev1.Pod, mine bool, now time.Time) {
 		c.forget(pod.UID, now)
 	case pod.Spec.NodeName != "":
 		c.queue.remove(pod.UID)
-		c.put(recordPod(pod), pod.Spec.NodeName, false)
+		p := recordPod(pod)
+		old, known := c.pods[pod.UID]
+		c.put(p, pod.Spec.NodeName, false)
+		if known && (p.Requests.MilliCPU < old.pod.Requests.MilliCPU || p.Requests.Memory < old.pod.Requests.Memory) {
+			c.queue.wake(now) // it was resized: the room it leaves may help others
+			c.signal()
+		}
 	case pod.DeletionTimestamp != nil || len(pod.Spec.SchedulingGates) > 0 || !mine:
 		c.queue.remove(pod.UID)
 	default:

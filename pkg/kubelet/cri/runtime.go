@@ -28,6 +28,9 @@ const (
 	AnnotationDelay = "coracle.dev/restart-delay"
 	// AnnotationSandbox holds the id of the sandbox a container was made in.
 	AnnotationSandbox = "coracle.dev/sandbox-id"
+	// AnnotationResources holds the requests and limits a container was made
+	// with, as JSON.
+	AnnotationResources = "coracle.dev/resources"
 )
 
 // Sandboxes makes and ends pod sandboxes.

@@ -1,6 +1,7 @@
 package criconfig
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -106,13 +107,32 @@ func containerAnnotations(in ContainerInput) map[string]string {
 		cri.AnnotationDelay:         in.Delay.String(),
 		cri.AnnotationSandbox:       in.Sandbox,
 	}
+	if data, err := json.Marshal(in.Spec.Resources); err == nil {
+		out[cri.AnnotationResources] = string(data)
+	}
 	if g := in.Pod.Spec.TerminationGracePeriodSeconds; g != nil {
 		out[cri.AnnotationPodGrace] = strconv.FormatInt(*g, 10)
 	}
 	return out
 }
 
+// MadeWith reads from a container's annotations the requests and limits it was
+// made with; nil when they do not tell.
+func MadeWith(annotations map[string]string) *corev1.ResourceRequirements {
+	text := annotations[cri.AnnotationResources]
+	if text == "" || len(text) > maxResources {
+		return nil
+	}
+	r := &corev1.ResourceRequirements{}
+	if json.Unmarshal([]byte(text), r) != nil {
+		return nil
+	}
+	return r
+}
+
 const (
+	maxResources = 64 << 10 // bytes of the annotation
+
 	cpuPeriod   = 100_000 // microseconds
 	minQuota    = 1_000   // the kernel's lower bound
 	minShares   = 2

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -173,6 +174,22 @@ func TestResources(t *testing.T) {
 			}
 		})
 	}
+}
+
+func FuzzMadeWith(f *testing.F) {
+	f.Add(`{"requests":{"cpu":"100m"},"limits":{"memory":"1Gi"}}`)
+	f.Add(`{"requests":{"cpu":"x"}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		r := MadeWith(map[string]string{cri.AnnotationResources: text})
+		if r == nil {
+			return
+		}
+		spec := &corev1.Container{Resources: *r}
+		again := MadeWith(containerAnnotations(ContainerInput{Pod: &corev1.Pod{}, Spec: spec}))
+		if len(text) < maxResources/4 && (again == nil || !apiequality.Semantic.DeepEqual(r, again)) {
+			t.Errorf("%+v becomes %+v", r, again)
+		}
+	})
 }
 
 func TestLocalhostSeccompStaysInItsFolder(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 
@@ -22,9 +23,11 @@ type container struct {
 	config  *runtimeapi.ContainerConfig
 	logPath string // empty when the sandbox has no log folder
 	state   runtimeapi.ContainerState
-	program program
-	timer   clock.Timer // the sleep the process is in; nil when none
-	done    chan struct{}
+	// resources is what the process is limited by.
+	resources *runtimeapi.LinuxContainerResources
+	program   program
+	timer     clock.Timer // the sleep the process is in; nil when none
+	done      chan struct{}
 
 	created, started, finished time.Time
 	exitCode                   int32
@@ -56,8 +59,12 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, config 
 	}
 	c := &container{
 		id: r.newID(), sandbox: sandboxID, config: config, created: r.clock.Now(), done: make(chan struct{}),
-		state:   runtimeapi.ContainerState_CONTAINER_CREATED,
-		program: parse(append(append([]string{}, config.GetCommand()...), config.GetArgs()...)),
+		state:     runtimeapi.ContainerState_CONTAINER_CREATED,
+		resources: &runtimeapi.LinuxContainerResources{},
+		program:   parse(append(append([]string{}, config.GetCommand()...), config.GetArgs()...)),
+	}
+	if given := config.GetLinux().GetResources(); given != nil {
+		proto.Merge(c.resources, given)
 	}
 	if dir := pod.GetLogDirectory(); dir != "" && config.GetLogPath() != "" {
 		c.logPath = filepath.Join(dir, config.GetLogPath())
@@ -230,6 +237,7 @@ func (r *Runtime) ContainerStatus(ctx context.Context, id string) (*runtimeapi.C
 		Image: &runtimeapi.ImageSpec{Image: c.config.GetImage().GetImage()}, ImageRef: reference(c.config.GetImage().GetImage()),
 		ImageId: reference(c.config.GetImage().GetImage()), Labels: c.config.GetLabels(), Annotations: c.config.GetAnnotations(),
 		Mounts: c.config.GetMounts(), LogPath: c.logPath, ExitCode: c.exitCode, Reason: c.reason,
+		Resources: &runtimeapi.ContainerResources{Linux: proto.CloneOf(c.resources)},
 	}
 	if !c.started.IsZero() {
 		s.StartedAt = c.started.UnixNano()
@@ -268,9 +276,23 @@ func (r *Runtime) ReopenContainerLog(ctx context.Context, id string) error {
 	return r.enter(ctx, Call{Method: "ReopenContainerLog", ID: id})
 }
 
-// UpdateContainerResources implements cri.Containers.
-func (r *Runtime) UpdateContainerResources(ctx context.Context, id string, _ *runtimeapi.LinuxContainerResources) error {
-	return r.enter(ctx, Call{Method: "UpdateContainerResources", ID: id})
+// UpdateContainerResources implements cri.Containers. As in real runtimes, what
+// the request leaves at zero stays.
+func (r *Runtime) UpdateContainerResources(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
+	if err := r.enter(ctx, Call{Method: "UpdateContainerResources", ID: id}); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.containers[id]
+	switch {
+	case c == nil:
+		return notFound("container", id)
+	case c.state == runtimeapi.ContainerState_CONTAINER_EXITED:
+		return status.Errorf(codes.FailedPrecondition, "container %s has ended", id)
+	}
+	proto.Merge(c.resources, resources)
+	return nil
 }
 
 // ExecSync implements cri.Containers: the command is interpreted like that of

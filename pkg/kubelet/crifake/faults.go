@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/pkg/kubelet/cri"
@@ -95,6 +96,19 @@ func (r *Runtime) Starts(podUID, name string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.starts[podUID+"/"+name]
+}
+
+// Resources is what the running attempt of a container is limited by, nil when
+// none runs.
+func (r *Runtime) Resources(podUID, name string) *runtimeapi.LinuxContainerResources {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		if c.podUID() == podUID && c.name() == name && c.state == runtimeapi.ContainerState_CONTAINER_RUNNING {
+			return proto.CloneOf(c.resources)
+		}
+	}
+	return nil
 }
 
 // Calls counts the requests to one method.

@@ -16,7 +16,14 @@
 //   - the phase Succeeded or Failed is reported only when no container runs,
 //     and is never left again;
 //   - an action whose operation is still under way is not asked for again,
-//     except a stop whose deadline has become earlier.
+//     except a stop whose deadline has become earlier;
+//   - a pod that is resized has, at any moment, a cgroup that has room for what
+//     its containers have and are about to get.
+//
+// What a pod asks for and what the node has set aside for it may differ for a
+// while: [Weigh] decides whether the node can follow, and Compute sees the pod
+// with what is set aside. How far the runtime has followed is in the
+// containers and in [Input.Cgroup].
 //
 // The delay before a restart is not remembered by the agent. Each attempt
 // carries the delay that its own end will cause (in an annotation that the

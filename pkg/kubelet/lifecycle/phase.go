@@ -109,6 +109,9 @@ func (c *computation) conditions(s *corev1.PodStatus) {
 	if c.Verdict != nil && c.Verdict.Condition != nil {
 		own = append(own, *c.Verdict.Condition)
 	}
+	if !terminal(s.Phase) {
+		own = append(own, c.resizeConditions()...)
+	}
 	s.Conditions = c.stamp(own)
 }
 
@@ -167,7 +170,8 @@ func (c *computation) podReady(containers corev1.PodCondition) corev1.PodConditi
 }
 
 // stamp dates the conditions, leaving the date of those that did not turn, and
-// adds the conditions of others.
+// adds the conditions of others. Those of a resize are the agent's: they go when
+// there is none.
 func (c *computation) stamp(own []corev1.PodCondition) []corev1.PodCondition {
 	find := func(list []corev1.PodCondition, t corev1.PodConditionType) *corev1.PodCondition {
 		for i := range list {
@@ -179,7 +183,9 @@ func (c *computation) stamp(own []corev1.PodCondition) []corev1.PodCondition {
 	}
 	for i := range own {
 		cond := &own[i]
-		cond.ObservedGeneration = c.Pod.Generation
+		if cond.ObservedGeneration == 0 {
+			cond.ObservedGeneration = c.Pod.Generation
+		}
 		old := find(c.Pod.Status.Conditions, cond.Type)
 		if c.Last != nil {
 			if last := find(c.Last.Conditions, cond.Type); last != nil {
@@ -193,7 +199,8 @@ func (c *computation) stamp(own []corev1.PodCondition) []corev1.PodCondition {
 		}
 	}
 	for _, other := range c.Pod.Status.Conditions {
-		if find(own, other.Type) == nil {
+		mine := other.Type == corev1.PodResizePending || other.Type == corev1.PodResizeInProgress
+		if !mine && find(own, other.Type) == nil {
 			own = append(own, other)
 		}
 	}

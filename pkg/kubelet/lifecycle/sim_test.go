@@ -91,6 +91,7 @@ func (s *sim) begin(a Action) {
 		op.Deadline = s.in.Now.Add(a.Grace)
 	}
 	s.in.Ops[key] = op
+	pod := s.in.Pod // an action is about the pod as it was when it began
 	s.at(s.latency(), func() {
 		delete(s.in.Ops, key)
 		if s.fails != nil {
@@ -101,16 +102,18 @@ func (s *sim) begin(a Action) {
 			}
 		}
 		delete(s.in.Trouble, key)
-		s.end(a)
+		s.end(a, pod)
 	})
 }
 
-func (s *sim) end(a Action) {
+func (s *sim) end(a Action, pod *corev1.Pod) {
 	switch a.Kind {
 	case Prepare:
-		s.in.Prepared = true
+		s.in.Prepared, s.in.Cgroup = true, Widest(pod, s.in.Containers, nil)
 	case Teardown:
-		s.in.TornDown, s.in.Prepared = true, false
+		s.in.TornDown, s.in.Prepared, s.in.Cgroup = true, false, nil
+	case ResizePod:
+		s.resizePod(a, pod)
 	case CreateSandbox:
 		s.serial++
 		s.in.Sandboxes = append(s.in.Sandboxes, Sandbox{ID: fmt.Sprint("s", s.serial), Attempt: uint32(a.Attempt), Ready: true, IPs: []string{"10.0.0.1"}, CreatedAt: s.in.Now})
@@ -123,31 +126,53 @@ func (s *sim) end(a Action) {
 	case RemoveSandbox:
 		s.in.Sandboxes = slices.DeleteFunc(s.in.Sandboxes, func(b Sandbox) bool { return b.ID == a.ID })
 	case StartContainer:
-		s.startContainer(a)
+		s.startContainer(a, pod)
 	case StopContainer:
+		for i := range s.in.Containers {
+			if c := &s.in.Containers[i]; c.ID == a.ID && c.State == Running && a.Reason == ReasonResize {
+				c.Replaced = true
+			}
+		}
 		s.exit(a.ID, 143)
 	case RemoveContainer:
 		s.in.Containers = slices.DeleteFunc(s.in.Containers, func(b Container) bool { return b.ID == a.ID })
 	}
 }
 
-func (s *sim) startContainer(a Action) {
+func (s *sim) startContainer(a Action, pod *corev1.Pod) {
 	s.serial++
 	id := fmt.Sprint("c", s.serial)
 	var hash string
-	for _, list := range [][]corev1.Container{s.in.Pod.Spec.InitContainers, s.in.Pod.Spec.Containers} {
+	var resources *corev1.ResourceRequirements
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
 			if list[i].Name == a.Name {
-				hash = Hash(&list[i])
+				hash, resources = Hash(&list[i]), list[i].Resources.DeepCopy()
 			}
 		}
 	}
 	s.in.Containers = append(s.in.Containers, Container{
 		ID: id, Name: a.Name, SandboxID: a.SandboxID, Attempt: a.Attempt, State: Running, Delay: a.Delay,
-		Hash: hash, CreatedAt: s.in.Now, StartedAt: s.in.Now,
+		Hash: hash, Resources: resources, CreatedAt: s.in.Now, StartedAt: s.in.Now,
 	})
 	if after, code := s.exits(a.Name, a.Attempt); after >= 0 {
 		s.at(after, func() { s.exit(id, code) })
+	}
+}
+
+// resizePod fits the cgroup and then gives the containers what they are to have.
+func (s *sim) resizePod(a Action, pod *corev1.Pod) {
+	s.in.Cgroup = a.Cgroup
+	if s.check != nil {
+		s.check(s)
+	}
+	for i := range s.in.Containers {
+		c := &s.in.Containers[i]
+		for _, spec := range Containers(pod) {
+			if spec.Name == c.Name && slices.Contains(a.Containers, c.ID) {
+				c.Resources = spec.Resources.DeepCopy()
+			}
+		}
 	}
 }
 

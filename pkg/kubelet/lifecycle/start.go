@@ -22,6 +22,7 @@ func (c *computation) start() {
 	if !c.Prepared {
 		return
 	}
+	c.resize()
 	for _, m := range c.members {
 		if m.kind == ephemeral && m.latest == nil {
 			c.launch(m)
@@ -140,6 +141,10 @@ func (c *computation) keep(m *member) {
 		// its postStart hook runs
 	case m.changed():
 		c.kill(a, Grace(c.Pod), "Changed", fmt.Sprintf("Container %s definition changed, will be restarted", a.Name))
+	case m.outdated() && m.resizeRestarts():
+		if c.roomy() {
+			c.kill(a, Grace(c.Pod), ReasonResize, fmt.Sprintf("Container %s resize requires restart", a.Name))
+		}
 	case c.Probes[a.Name].Startup == Failure && m.spec.StartupProbe != nil:
 		c.kill(a, probeGrace(c.Pod, m.spec.StartupProbe), "Unhealthy", fmt.Sprintf("Container %s failed startup probe, will be restarted", a.Name))
 	case c.Probes[a.Name].Liveness == Failure && m.spec.LivenessProbe != nil:
@@ -150,7 +155,7 @@ func (c *computation) keep(m *member) {
 // again tells whether a container that ended is started once more: because its
 // policy says so, or because it was stopped to take a changed spec.
 func (c *computation) again(m *member) bool {
-	return restarts(c.Pod, m.spec, m.kind, m.latest.ExitCode) || m.kind == app && m.changed()
+	return m.latest.Replaced || restarts(c.Pod, m.spec, m.kind, m.latest.ExitCode) || m.kind == app && m.changed()
 }
 
 func (m *member) changed() bool { return m.latest.Hash != "" && m.latest.Hash != Hash(m.spec) }
@@ -172,11 +177,14 @@ func (c *computation) launch(m *member) {
 	if slices.ContainsFunc(m.attempts, (*Container).live) || !c.retryable(key) {
 		return
 	}
+	if m.kind != ephemeral && !c.roomy() {
+		return
+	}
 	a := Action{Kind: StartContainer, Name: m.spec.Name, SandboxID: c.current.ID, Attempt: c.nextAttempt(m)}
 	if m.latest != nil && m.latest.State == Created {
 		return // removed first
 	}
-	if m.latest != nil && !m.rerun(c.current.ID) {
+	if m.latest != nil && !m.latest.Replaced && !m.rerun(c.current.ID) {
 		wait, next := restartDelay(*m.latest)
 		if at := m.latest.FinishedAt.Add(wait); c.Now.Before(at) {
 			c.wakeAt(at)

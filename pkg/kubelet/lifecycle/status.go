@@ -183,6 +183,9 @@ func (c *computation) present(m *member, cs *corev1.ContainerStatus, old *corev1
 	if m.kind != ephemeral {
 		cs.AllocatedResources = maps.Clone(m.spec.Resources.Requests)
 		cs.Resources = m.spec.Resources.DeepCopy()
+		if m.running() && a.Resources != nil {
+			cs.Resources = a.Resources.DeepCopy()
+		}
 	}
 	cs.VolumeMounts = mountStatuses(m.spec)
 	if m.previous != nil && m.previous.State == Exited {
@@ -320,6 +323,9 @@ func (c *computation) waitingAgain(m *member, starting bool) *corev1.ContainerSt
 		return c.troubled(Key{StartContainer, m.spec.Name})
 	}
 	wait, _ := restartDelay(*m.latest)
+	if m.latest.Replaced {
+		wait = 0
+	}
 	if wait > 0 && (starting || c.Now.Before(m.latest.FinishedAt.Add(wait))) {
 		return &corev1.ContainerStateWaiting{
 			Reason: ReasonCrashLoopBackOff,

@@ -40,6 +40,13 @@ type Container struct {
 	Image   string
 	ImageID string
 	User    *corev1.ContainerUser
+
+	// Resources is what the attempt was last given, by its creation or by a
+	// resize; nil when that is not known.
+	Resources *corev1.ResourceRequirements
+	// Replaced: the agent stopped it so that the next attempt has other
+	// resources.
+	Replaced bool
 }
 
 // Sandbox is one attempt of the pod's sandbox, as observed in the runtime.
@@ -95,9 +102,11 @@ type Op struct {
 
 // Input is everything a decision depends on.
 type Input struct {
-	Pod     *corev1.Pod // as last seen from the API server; never changed
-	Gone    bool        // the API server no longer has the pod
-	Runtime string      // name of the runtime, before "://" in reported container ids
+	// Pod is as last seen from the API server, with the resources that the node
+	// has set aside for it; never changed.
+	Pod     *corev1.Pod
+	Gone    bool   // the API server no longer has the pod
+	Runtime string // name of the runtime, before "://" in reported container ids
 
 	Sandboxes  []Sandbox
 	Containers []Container
@@ -107,6 +116,16 @@ type Input struct {
 	Ops      map[Key]Op
 	Trouble  map[Key]Trouble
 	Probes   map[string]Probes // by container name
+
+	// Pending is set while the node has not set aside what the pod's spec asks
+	// for.
+	Pending *Pending
+	// AllocatedGeneration is that of the spec from which Pod's resources are; 0
+	// stands for Pod's own.
+	AllocatedGeneration int64
+	// Cgroup is the version of the pod that its cgroup was last made for; nil
+	// before that.
+	Cgroup *corev1.Pod
 
 	Verdict       *Verdict
 	StoppingSince time.Time // Decision.StoppingSince of the previous decision
@@ -136,6 +155,9 @@ const (
 	StopContainer ActionKind = "StopContainer"
 	// RemoveContainer deletes a container that does not run.
 	RemoveContainer ActionKind = "RemoveContainer"
+	// ResizePod gives the pod's cgroup, and then running containers, other
+	// resources.
+	ResizePod ActionKind = "ResizePod"
 	// Teardown unmounts the volumes and removes the cgroup.
 	Teardown ActionKind = "Teardown"
 	// Confirm tells the API server, after the last status, that the pod can go.
@@ -161,6 +183,9 @@ type Action struct {
 	Grace     time.Duration // for StopContainer; 0 kills at once, without the hook
 	Reason    string        // for StopContainer: why, for the event
 	Message   string
+
+	Cgroup     *corev1.Pod // for ResizePod: the version of the pod that the cgroup is to leave room for
+	Containers []string    // for ResizePod: ids of those that are given what Input.Pod says
 }
 
 // Key returns the identity under which the action is kept in Input.Ops.
