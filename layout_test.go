@@ -64,7 +64,7 @@ var layers = map[string][]string{
 	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
-	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/pki", "pkg/quota"},
+	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota"},
 	"pkg/scheduler":   {"pkg/reconcile"},
 	"pkg/kubelet":     {},
 	"pkg/proxy":       {"pkg/network"},

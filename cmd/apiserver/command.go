@@ -77,6 +77,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.ServiceAccountKeyFiles, "service-account-key-file", nil, "further keys that verify service account tokens")
 	f.StringVar(&s.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "", "key that signs service account tokens")
 	f.StringVar(&s.ServiceAccountIssuer, "service-account-issuer", "", "issuer in service account tokens")
+	f.BoolVar(&s.BootstrapTokens, "enable-bootstrap-token-auth", false, "let machines in that show a token of a Secret of type bootstrap.kubernetes.io/token in kube-system, and publish cluster-info for them")
 	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")
 	f.StringSliceVar(&s.EnableAdmission, "enable-admission-plugins", nil, "admission plugins to run beside those that are on by default")
 	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"coracle/pkg/auth/bootstraptoken"
 )
 
 // Names that carry a meaning in every Kubernetes cluster.
@@ -22,7 +24,7 @@ const (
 	GroupUnauthenticated = "system:unauthenticated"
 	GroupServiceAccounts = "system:serviceaccounts"
 	GroupMonitoring      = "system:monitoring"
-	GroupBootstrappers   = "system:bootstrappers"
+	GroupBootstrappers   = bootstraptoken.Group
 
 	nodeUserPrefix           = "system:node:"
 	serviceAccountUserPrefix = "system:serviceaccount:"

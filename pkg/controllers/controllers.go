@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/controllers/aggregation"
+	"coracle/pkg/controllers/bootstrap"
 	"coracle/pkg/controllers/csr"
 	"coracle/pkg/controllers/daemonset"
 	"coracle/pkg/controllers/deployment"
@@ -72,6 +73,9 @@ type Config struct {
 	PodGC         podgc.Config
 	// Signer signs approved certificate requests, a *pki.CA; nil signs none.
 	Signer csr.Signer
+	// BootstrapTokens runs the controllers of the tokens with which machines
+	// join.
+	BootstrapTokens bool
 	// Rand is the source of certificates' serial numbers; nil means
 	// crypto/rand.
 	Rand io.Reader
@@ -104,6 +108,18 @@ var list = []constructor{
 	{name: "clusterrole-aggregation-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return aggregation.New(e), nil }},
 	{name: "certificate-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		return csr.New(e, csr.Config{Signer: c.Signer, Rand: c.Rand}), nil
+	}},
+	{name: "bootstrap-signer", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		if !c.BootstrapTokens {
+			return nil, nil
+		}
+		return bootstrap.NewSigner(e), nil
+	}},
+	{name: "token-cleaner", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		if !c.BootstrapTokens {
+			return nil, nil
+		}
+		return bootstrap.NewCleaner(e), nil
 	}},
 	{name: "node-ipam-controller", as: "node-controller", make: newNodeIPAM},
 	{name: "node-lifecycle-controller", as: "node-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {

@@ -63,7 +63,11 @@ func (cp *ControlPlane) bootstrap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rest = append(rest, config...)
+	info, err := cp.clusterInfo()
+	if err != nil {
+		return err
+	}
+	rest = append(append(rest, config...), info...)
 	return cp.ensureAll(ctx, rest)
 }
 

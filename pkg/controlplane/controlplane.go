@@ -80,6 +80,9 @@ type Config struct {
 	Identity *Identity
 	// Roles runs the scheduler and the controllers beside the API server.
 	Roles bool
+	// BootstrapTokens lets machines in that show a bootstrap token, and publishes
+	// cluster-info for them.
+	BootstrapTokens bool
 	// AllowExternalIPs accepts Services with spec.externalIPs.
 	AllowExternalIPs bool
 	// PodSecurity is what counts in namespaces whose labels say nothing; the

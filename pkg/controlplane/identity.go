@@ -4,14 +4,9 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"net/http"
 
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/version"
@@ -20,7 +15,6 @@ import (
 	"coracle/pkg/apiserver"
 	"coracle/pkg/apiserver/nodeproxy"
 	"coracle/pkg/auth"
-	"coracle/pkg/auth/token"
 	"coracle/pkg/pki"
 	"coracle/pkg/registry"
 )
@@ -57,15 +51,6 @@ func Version() version.Info {
 	}
 }
 
-// tokens joins the issuer and the verifier of service account tokens.
-type tokens struct {
-	*token.Issuer
-	*token.Verifier
-	audiences []string
-}
-
-func (t tokens) Audiences() []string { return t.audiences }
-
 // identify sets the parts of the server's configuration that follow from
 // cfg.Identity.
 func (cp *ControlPlane) identify(server *apiserver.Config) error {
@@ -87,17 +72,8 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 	if id.Kubelet != nil {
 		server.Handlers = cp.proxy.Handlers()
 	}
-	if id.TokenKey != nil {
-		t, err := cp.tokens(id)
-		if err != nil {
-			return err
-		}
-		server.Tokens = t
-		server.Paths, err = oidcPaths(id, t)
-		if err != nil {
-			return err
-		}
-		authn.Tokens, authn.Audiences = t, t.audiences
+	if err := cp.identifyTokens(id, server, &authn); err != nil {
+		return err
 	}
 	server.Authenticator = auth.New(authn)
 	return nil
@@ -147,87 +123,3 @@ func (cp *ControlPlane) slices(ctx context.Context, namespace, service string) (
 	}
 	return out, nil
 }
-
-func (cp *ControlPlane) tokens(id *Identity) (tokens, error) {
-	audiences := []string{id.Issuer}
-	issuer, err := token.NewIssuer(token.IssuerConfig{URL: id.Issuer, Key: id.TokenKey, Audiences: audiences, Rand: cp.cfg.Rand})
-	if err != nil {
-		return tokens{}, err
-	}
-	keys, err := token.NewKeySet(append([]crypto.PublicKey{id.TokenKey.Public()}, id.OldTokenKeys...)...)
-	if err != nil {
-		return tokens{}, err
-	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{
-		Issuers: []string{id.Issuer}, Audiences: audiences, Keys: keys, Objects: boundObjects{cp}, Clock: cp.cfg.Clock,
-	})
-	return tokens{issuer, verifier, audiences}, err
-}
-
-// oidcPaths serves the documents that others verify tokens with.
-func oidcPaths(id *Identity, _ tokens) (map[string]http.Handler, error) {
-	keys, err := token.NewKeySet(append([]crypto.PublicKey{id.TokenKey.Public()}, id.OldTokenKeys...)...)
-	if err != nil {
-		return nil, err
-	}
-	jwks, err := keys.JWKS()
-	if err != nil {
-		return nil, err
-	}
-	doc, err := keys.Discovery(id.Issuer, id.Issuer+"/openid/v1/jwks")
-	if err != nil {
-		return nil, err
-	}
-	return map[string]http.Handler{
-		"/.well-known/openid-configuration": document("application/json", doc),
-		"/openid/v1/jwks":                   document("application/jwk-set+json", jwks),
-	}, nil
-}
-
-func document(contentType string, body []byte) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", contentType)
-		if _, err := w.Write(body); err != nil {
-			return // the client has gone
-		}
-	})
-}
-
-// boundObjects finds the objects that tokens are bound to, through
-// consistent reads.
-type boundObjects struct{ cp *ControlPlane }
-
-// Object implements token.Objects.
-func (b boundObjects) Object(ctx context.Context, kind token.Kind, namespace, name string) (token.Object, bool, error) {
-	plural, ok := map[token.Kind]string{
-		token.ServiceAccount: "serviceaccounts", token.Pod: "pods", token.Secret: "secrets", token.Node: "nodes",
-	}[kind]
-	if !ok {
-		return token.Object{}, false, errors.New("tokens cannot be bound to objects of kind " + string(kind))
-	}
-	res := b.cp.resource(corev1.SchemeGroupVersion.WithResource(plural))
-	o, err := b.cp.registry.Get(ctx, registry.Request{Resource: res, Namespace: namespace, Name: name}, "")
-	if apierrors.IsNotFound(err) {
-		return token.Object{}, false, nil
-	}
-	if err != nil {
-		return token.Object{}, false, err
-	}
-	out := token.Object{UID: string(o.UID)}
-	if o.Deleting {
-		obj, err := registry.Shared(res, o)
-		if err != nil {
-			return token.Object{}, false, err
-		}
-		acc, err := meta.Accessor(obj)
-		if err != nil {
-			return token.Object{}, false, err
-		}
-		if t := acc.GetDeletionTimestamp(); t != nil {
-			out.DeletionTime = t.Time
-		}
-	}
-	return out, true, nil
-}
-
-var _ token.Objects = boundObjects{}

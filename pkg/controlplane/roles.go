@@ -76,13 +76,14 @@ func (cp *ControlPlane) controllers(factory informers.SharedInformerFactory) (*c
 		MetadataFor: func(name string) metadata.Interface {
 			return metadata.NewForConfigOrDie(cp.roleConfig(controllerUser(name)))
 		},
-		Informers:   factory,
-		CABundle:    cp.rootCA(),
-		ClusterCIDR: cp.cfg.ClusterCIDR,
-		Signer:      cp.signer(),
-		Rand:        cp.cfg.Rand,
-		Clock:       cp.cfg.Clock,
-		Log:         cp.cfg.Log,
+		Informers:       factory,
+		CABundle:        cp.rootCA(),
+		ClusterCIDR:     cp.cfg.ClusterCIDR,
+		Signer:          cp.signer(),
+		BootstrapTokens: cp.cfg.BootstrapTokens,
+		Rand:            cp.cfg.Rand,
+		Clock:           cp.cfg.Clock,
+		Log:             cp.cfg.Log,
 	})
 }
 
