@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/controlplane"
+	"coracle/pkg/pki"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/etcd"
 	"coracle/pkg/storage/memory"
@@ -35,6 +36,7 @@ type options struct {
 	serviceCIDR string
 	nodeCIDR    string
 	authzModes  []string
+	encryption  string
 }
 
 func newCommand(log *slog.Logger) *cobra.Command {
@@ -81,6 +83,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")
 	f.StringSliceVar(&s.EnableAdmission, "enable-admission-plugins", nil, "admission plugins to run beside those that are on by default")
 	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")
+	f.StringVar(&o.encryption, "encryption-provider-config", "", "EncryptionConfiguration of what is encrypted at rest; by default Secrets in an embedded etcd, with keys in DIR/pki/"+pki.EncryptionFile)
 	f.BoolVar(&s.AllowExternalIPs, "allow-external-ips", false, "accept Services with spec.externalIPs, with which their writers can take traffic meant for others")
 	f.BoolVar(&s.Profiling, "profiling", true, "serve Go's profiles below /debug/pprof to administrators")
 	f.Bool("allow-privileged", true, "accepted for compatibility; what pods may do is up to pod security admission")
@@ -112,6 +115,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 		return errors.Join(err, g.Wait())
 	}
 	s.Backend = backend
+	s.Encryption = o.encrypt()
 	s.Roles = o.allInOne
 	g.Go(func() error { return storage.Compactor{Backend: backend, Log: log}.Run(ctx) })
 	g.Go(func() error { return controlplane.Serve(ctx, *s) })
@@ -135,6 +139,18 @@ func (o *options) open(ctx context.Context, log *slog.Logger) (storage.Backend, 
 	}
 	o.serve.SoleWriter = true
 	return etcd.StartEmbedded(ctx, etcd.Config{DataDir: filepath.Join(o.serve.DataDir, "etcd"), Log: log})
+}
+
+// encrypt says what is encrypted at rest. A store that others use as well may
+// hold what this server's own key cannot read, so that there it is asked for.
+func (o *options) encrypt() *controlplane.Encryption {
+	switch {
+	case o.encryption != "":
+		return &controlplane.Encryption{File: o.encryption}
+	case o.storage == "etcd3" && len(o.etcdServers) == 0:
+		return &controlplane.Encryption{File: filepath.Join(o.serve.DataDir, "pki", pki.EncryptionFile), Create: true}
+	}
+	return nil
 }
 
 // dial connects to an external etcd.

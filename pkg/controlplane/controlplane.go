@@ -94,6 +94,8 @@ type Config struct {
 	EnableAdmission, DisableAdmission []string
 	// Profiling serves Go's profiles below /debug/pprof to who may see them.
 	Profiling bool
+	// Encryption keeps values encrypted in the store; nil keeps them as they are.
+	Encryption *Encryption
 	// OpenAPI serves /openapi; it defaults to the description of all kinds.
 	OpenAPI http.Handler
 	// DialBackend connects to the endpoints of Services that are no pods, and to
@@ -118,6 +120,8 @@ type ControlPlane struct {
 	ready    chan struct{}   // closed once the default objects are there
 	metrics  *partMetrics
 	callouts *callout.Client // calls webhooks
+	// encryption is nil when values are stored as they are.
+	encryption *encryption
 	// expressions compiles those of admission.
 	expressions *expression.Compiler
 	// schemas are those of all served kinds, without references.
@@ -208,7 +212,14 @@ func New(cfg Config) (*ControlPlane, error) {
 			kinds = append(kinds, registry.KindOf(res))
 		}
 	}
-	backend := timed.New(cfg.Backend, cp.metrics.stored)
+	backend := cfg.Backend
+	if cfg.Encryption != nil {
+		if cp.encryption, err = newEncryption(&cfg, table, cfg.Rand); err != nil {
+			return nil, err
+		}
+		backend = cp.encryption.backend
+	}
+	backend = timed.New(backend, cp.metrics.stored)
 	cp.cache = cache.New(cache.Config{
 		Backend: backend, Kinds: kinds, SoleWriter: cfg.SoleWriter, Clock: cfg.Clock, Log: cfg.Log,
 	})
@@ -330,6 +341,9 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 	defer cp.callouts.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cp.cache.Run(ctx) })
+	if cp.encryption != nil {
+		g.Go(func() error { return cp.encryption.run(ctx) })
+	}
 	g.Go(func() error {
 		if err := cp.cache.WaitReady(ctx); err != nil {
 			return ended(ctx, err)

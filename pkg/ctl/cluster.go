@@ -25,7 +25,7 @@ func (t *tool) cluster() *cobra.Command {
 		Long:  "Local clusters are made of real nodes on this machine, each a set of Linux namespaces with its own containerd and kubelet. Root is needed.",
 	}
 	cmd.AddCommand(t.clusterCreate(), t.clusterDelete(), t.clusterList(), t.clusterStart(), t.clusterStop(),
-		t.clusterKubeconfig(), t.clusterNode())
+		t.clusterKubeconfig(), t.clusterRotateKey(), t.clusterNode())
 	return cmd
 }
 
@@ -143,6 +143,20 @@ func (t *tool) clusterKubeconfig() *cobra.Command {
 			}
 			_, err = t.Out.Write(data)
 			return err
+		},
+	}
+}
+
+func (t *tool) clusterRotateKey() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate-key [NAME]",
+		Short: "Encrypt the stored Secrets of a cluster with a new key",
+		Long: "Make a new key, and have the API server encrypt all stored Secrets with it. The two keys before are kept,\n" +
+			"for backups that were made with them. A rotation that was interrupted is finished, and no other begun.",
+		Args:              between(0, 1, "one name of a cluster, or none for "+defaultCluster),
+		ValidArgsFunction: t.completeClusters,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.machine(nil).RotateKey(cmd.Context(), nameOf(args))
 		},
 	}
 }

@@ -133,6 +133,9 @@ func KindOf(res *resource.Resource) cache.Kind {
 // fields of kinds that are stored as protobuf: what has not been stored is not
 // selected.
 func index(res *resource.Resource, key string, stored []byte, rev storage.Revision) (*cache.Object, error) {
+	if reason, unreadable := storage.UnreadableReason(stored); unreadable {
+		return nil, fmt.Errorf("the stored value of %s cannot be read: %s", key, reason)
+	}
 	if res.StoredJSON {
 		return indexJSON(res, key, stored, rev)
 	}

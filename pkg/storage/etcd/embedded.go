@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -92,8 +93,17 @@ func StartEmbedded(ctx context.Context, cfg Config) (*Store, error) {
 		core.stopping.Store(true)
 		server.Close()
 	}
-	// The in-process client cannot defragment.
+	// The in-process client can neither defragment nor stream a copy.
 	s.defrag = func(context.Context) error { return server.Server.Backend().Defrag() }
+	s.snapshot = func(context.Context) (io.ReadCloser, error) {
+		snap := server.Server.Backend().Snapshot()
+		r, w := io.Pipe()
+		go func() {
+			_, err := snap.WriteTo(w)
+			w.CloseWithError(errors.Join(err, snap.Close()))
+		}()
+		return r, nil
+	}
 	return s, nil
 }
 

@@ -2,10 +2,14 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"coracle/pkg/storage"
 )
 
 // Status is how full the store is.
@@ -73,6 +77,26 @@ func (s *Store) Defragment(ctx context.Context) error {
 	}
 	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
 		return fmt.Errorf("the store still refuses writes: %w", s.readError(ctx, err, 0))
+	}
+	return nil
+}
+
+// Snapshot writes a copy of the whole store, as etcd's own tools restore it, as
+// of one moment. It takes as long as w needs; the end of ctx ends it.
+func (s *Store) Snapshot(ctx context.Context, w io.Writer) error {
+	select {
+	case <-s.closing:
+		return storage.ErrClosed
+	default:
+	}
+	r, err := s.snapshot(ctx)
+	if err != nil {
+		return fmt.Errorf("the store has not been copied: %w", err)
+	}
+	defer r.Close()
+	defer context.AfterFunc(ctx, func() { r.Close() })()
+	if _, err := io.Copy(w, r); err != nil {
+		return fmt.Errorf("the store has not been copied completely: %w", errors.Join(err, ctx.Err()))
 	}
 	return nil
 }

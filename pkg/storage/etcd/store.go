@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,8 @@ type Store struct {
 	shut func()
 	// defrag gives free space back to the disk.
 	defrag func(context.Context) error
+	// snapshot opens a copy of the whole store.
+	snapshot func(context.Context) (io.ReadCloser, error)
 
 	streams atomic.Uint64 // watches opened so far
 
@@ -59,6 +62,7 @@ func newStore(client *clientv3.Client, log *slog.Logger) *Store {
 		_, err := client.Defragment(ctx, s.endpoint())
 		return err
 	}
+	s.snapshot = client.Snapshot
 	return s
 }
 
