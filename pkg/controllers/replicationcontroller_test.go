@@ -128,3 +128,38 @@ func TestReplicationControllerTellsOfRefusal(t *testing.T) {
 		c.wantReplicationController("three", 3)
 	})
 }
+
+// TestReplicationControllerBeyondItsQuota: a part of the pods fits; scaled to
+// that, there is no failure left.
+func TestReplicationControllerBeyondItsQuota(t *testing.T) {
+	scenario(t, func(t *testing.T, c *cluster) {
+		ctx, controllers := t.Context(), c.Client.CoreV1().ReplicationControllers("default")
+		if _, err := c.Client.CoreV1().ResourceQuotas("default").Create(ctx, &corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Name: "two"},
+			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("2")}},
+		}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("the quota is in force", func() error {
+			q, err := c.Client.CoreV1().ResourceQuotas("default").Get(ctx, "two", metav1.GetOptions{})
+			if err == nil && len(q.Status.Hard) == 0 {
+				err = fmt.Errorf("its status is empty")
+			}
+			return err
+		})
+		c.makeReplicationController("rc", 3)
+		c.eventually("the condition tells of the quota", func() error {
+			rc, err := controllers.Get(ctx, "rc", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			s := rc.Status
+			if s.Replicas != 2 || len(s.Conditions) != 1 || s.Conditions[0].Reason != "FailedCreate" {
+				return fmt.Errorf("status %+v", s)
+			}
+			return nil
+		})
+		c.scaleReplicationController("rc", 2)
+		c.wantReplicationController("rc", 2)
+	})
+}
