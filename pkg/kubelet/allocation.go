@@ -107,9 +107,16 @@ func resourcesOf(pod *corev1.Pod) map[string]corev1.ResourceRequirements {
 	return out
 }
 
-// weigh tells why the node cannot set aside what a pod wants now. k.mu must be
-// held.
+// weigh tells why the node cannot set aside what a pod wants now. Before the
+// agent knows all pods of the node it cannot tell what the others have, and
+// leaves things as they were last reported. k.mu must be held.
 func (k *Kubelet) weigh(uid types.UID, wanted, had *corev1.Pod) *lifecycle.Pending {
+	if !k.synced {
+		if c := condition(&wanted.Status, corev1.PodResizePending); c != nil {
+			return &lifecycle.Pending{Reason: c.Reason, Message: c.Message}
+		}
+		return &lifecycle.Pending{Reason: corev1.PodReasonDeferred, Message: "The node does not know all its pods yet"}
+	}
 	used := corev1.ResourceList{}
 	for _, other := range k.claims(uid) {
 		addRequests(used, other)

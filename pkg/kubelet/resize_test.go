@@ -293,7 +293,9 @@ func TestResizeSurvivesTheAgent(t *testing.T) {
 					n.checkpoints = dir
 					n.start()
 					n.create(sizedPod("p", "1 1 64Mi 64Mi"))
-					n.create(sizedPod("other", "1 - 64Mi -"))
+					for _, name := range []string{"a", "y", "z"} { // the agent learns of pods in any order
+						n.create(sizedPod(name, "300m - 64Mi -"))
+					}
 					n.after(time.Second)
 					to, want := "2 2 64Mi 64Mi", "2 64Mi has 2 64Mi 2 64Mi"
 					switch when {

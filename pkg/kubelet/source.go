@@ -188,6 +188,7 @@ func (k *Kubelet) replacePods(pods []*corev1.Pod) {
 	}
 	if !k.synced {
 		k.synced = true
+		k.regrant()
 		close(k.listed)
 		for _, pod := range k.remembered {
 			if !known[pod.UID] {
