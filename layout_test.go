@@ -95,6 +95,7 @@ var owners = []struct {
 	{"github.com/containerd/containerd", []string{"pkg/image"}, "only images go around CRI"},
 	{"github.com/google/go-containerregistry", []string{"pkg/image"}, "only images go around CRI"},
 	{"github.com/miekg/dns", []string{"pkg/dns"}, "one DNS server"},
+	{"github.com/robfig/cron", []string{"pkg/controllers/cronjob"}, "validation of schedules is in every program that reads objects, and does without it"},
 	{"github.com/spf13/cobra", []string{"pkg/ctl", "cmd"}, "only programs have flags"},
 	{"k8s.io/apiextensions-apiserver/pkg/apiserver", []string{"pkg/registry/custom"}, "schemas and rules are compiled in one place, which nothing but the API server links"},
 	{"github.com/google/cel-go", []string{"pkg/admission/expression"}, "one place knows how expressions are compiled; schemas bring their own"},

@@ -23,6 +23,7 @@ import (
 
 	"coracle/pkg/controllers/aggregation"
 	"coracle/pkg/controllers/bootstrap"
+	"coracle/pkg/controllers/cronjob"
 	"coracle/pkg/controllers/csr"
 	"coracle/pkg/controllers/daemonset"
 	"coracle/pkg/controllers/deployment"
@@ -45,6 +46,7 @@ import (
 	"coracle/pkg/controllers/statefulset"
 	"coracle/pkg/controllers/storageprotection"
 	"coracle/pkg/controllers/tainteviction"
+	"coracle/pkg/controllers/ttlafterfinished"
 	"coracle/pkg/reconcile"
 )
 
@@ -146,6 +148,10 @@ var list = []constructor{
 	{name: "statefulset-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return statefulset.New(e), nil }},
 	{name: "disruption-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return disruption.New(e), nil }},
 	{name: "job-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return job.New(e), nil }},
+	{name: "cronjob-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return cronjob.New(e), nil }},
+	{name: "ttl-after-finished-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
+		return ttlafterfinished.New(e), nil
+	}},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
