@@ -200,6 +200,7 @@ func clusterRoleBindings() []*rbacv1.ClusterRoleBinding {
 		bindCluster("system:kube-scheduler", user(auth.UserScheduler)),
 		bindCluster("system:volume-scheduler", user(auth.UserScheduler)),
 		bindCluster("system:service-account-issuer-discovery", group(auth.GroupServiceAccounts)),
+		bindCluster("system:cluster-trust-bundle-discovery", group(auth.GroupServiceAccounts)),
 		bindCluster(nodeNetworkRole, group(auth.GroupNodes)),
 		// Nodes are the Node authorizer's: the binding is there without
 		// subjects, as in other clusters.

@@ -23,6 +23,13 @@ const (
 // secrets, configmaps, volumes, claims, tokens, leases, pods and nodes down to
 // its own.
 func NodeRules() []rbacv1.PolicyRule {
+	return append(nodeRules(), on(readWrite, "resource.k8s.io", "resourceslices"))
+}
+
+// nodeRules are those of the role system:node as well, which says of
+// ResourceSlices what upstream's does: the others of its own are the
+// authorizer's business.
+func nodeRules() []rbacv1.PolicyRule {
 	return append(checkAccess(),
 		on("create", "authorization.k8s.io", "localsubjectaccessreviews"),
 		on(read, "core", "services"),
@@ -47,8 +54,8 @@ func NodeRules() []rbacv1.PolicyRule {
 		on("create delete get patch update", "storage.k8s.io", "csinodes"),
 		on(read, "node.k8s.io", "runtimeclasses"),
 		on("get", "resource.k8s.io", "resourceclaims"),
-		on(readWrite, "resource.k8s.io", "resourceslices"),
 		on(read, "certificates.k8s.io", "clustertrustbundles"),
+		on("create get list watch", "certificates.k8s.io", "podcertificaterequests"),
 	)
 }
 
@@ -58,7 +65,7 @@ func systemRoles() []*rbacv1.ClusterRole {
 		role("system:heapster",
 			on(read, "core", "events namespaces nodes pods"),
 			on(read, "extensions", "deployments")),
-		role("system:node", NodeRules()...),
+		role("system:node", append(nodeRules(), on("deletecollection", "resource.k8s.io", "resourceslices"))...),
 		// The agent of a node is also its service proxy, DNS server and router,
 		// which elsewhere have identities of their own: it sees all services,
 		// namespaces and nodes, and of pods only its own, as the Node
@@ -105,8 +112,7 @@ func certificateRoles() []*rbacv1.ClusterRole {
 func componentRoles() []*rbacv1.ClusterRole {
 	return []*rbacv1.ClusterRole{
 		role("system:kube-dns",
-			on("list watch", "core", "endpoints services"),
-			on("list watch", "discovery.k8s.io", "endpointslices")),
+			on("list watch", "core", "endpoints services")),
 		role("system:node-proxier",
 			on("list watch", "core", "endpoints services"),
 			on(read, "core", "nodes"),
@@ -131,13 +137,13 @@ func componentRoles() []*rbacv1.ClusterRole {
 		role("system:kube-scheduler", append(checkAccess(),
 			recordEvents(),
 			on("create", "coordination.k8s.io", "leases"),
-			named("get update", "coordination.k8s.io", "leases", "kube-scheduler"),
-			on("create", "coordination.k8s.io", "leasecandidates"),
-			named("get list watch update patch", "coordination.k8s.io", "leasecandidates", "kube-scheduler"),
+			named("get list update watch", "coordination.k8s.io", "leases", "kube-scheduler"),
+			on(readWrite, "coordination.k8s.io", "leasecandidates"),
 			on(read, "core", "nodes"),
 			on("delete get list watch", "core", "pods"),
 			on("create", "core", "bindings pods/binding"),
 			on("patch update", "core", "pods/status"),
+			on("update", "core", "pods/finalizers"),
 			on(read, "core", "replicationcontrollers services"),
 			on(read, "apps extensions", "replicasets"),
 			on(read, "apps", "statefulsets"),
@@ -146,8 +152,10 @@ func componentRoles() []*rbacv1.ClusterRole {
 			on(read, "core", "namespaces"),
 			on(read, "storage.k8s.io", "csinodes csidrivers csistoragecapacities volumeattachments"),
 			on(read, "resource.k8s.io", "deviceclasses devicetaintrules resourceclaims resourceslices"),
-			on("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
-			on(read, "scheduling.k8s.io", "podgroups priorityclasses workloads"),
+			on("create delete patch update", "resource.k8s.io", "resourceclaims"),
+			on(read+" patch update", "resource.k8s.io", "resourceclaims/status"),
+			on("patch update", "resource.k8s.io", "resourceclaims/binding"),
+			on(read, "scheduling.k8s.io", "podgroups workloads"),
 			on("patch update", "scheduling.k8s.io", "podgroups/status"))...),
 	}
 }
@@ -157,10 +165,12 @@ func namespaced(namespace, name string, rules ...rbacv1.PolicyRule) *rbacv1.Role
 }
 
 func namespaceRoles() []*rbacv1.Role {
+	// Leases of all components: who takes part in an election may have to
+	// give way to another.
 	locking := func(component string) *rbacv1.Role {
 		return namespaced(namespaceSystem, "system::leader-locking-"+component,
-			on("watch", "core", "configmaps"),
-			named("get update", "core", "configmaps", component))
+			on("create get list update watch", "coordination.k8s.io", "leases"),
+			on("create get list update watch", "coordination.k8s.io", "leasecandidates"))
 	}
 	return []*rbacv1.Role{
 		namespaced(namespaceSystem, "extension-apiserver-authentication-reader",
@@ -193,7 +203,7 @@ func namespaceRoleBindings() []*rbacv1.RoleBinding {
 		bindRole(namespaceSystem, "system::extension-apiserver-authentication-reader", "extension-apiserver-authentication-reader",
 			user(auth.UserManager), user(auth.UserScheduler)),
 		toSelf(namespaceSystem, "system::leader-locking-kube-controller-manager",
-			user(auth.UserManager), serviceAccount("kube-controller-manager")),
+			user(auth.UserManager), serviceAccount("kube-controller-manager"), serviceAccount("leader-election-controller")),
 		toSelf(namespaceSystem, "system::leader-locking-kube-scheduler",
 			user(auth.UserScheduler), serviceAccount("kube-scheduler")),
 		toSelf(namespaceSystem, controllerPrefix+"bootstrap-signer", serviceAccount("bootstrap-signer")),
