@@ -176,9 +176,20 @@ func (m *merger) space() {
 	}
 }
 
+// ends are the bytes that matter to whoever passes over an object or a list.
+var ends = [256]bool{'"': true, '{': true, '}': true, '[': true, ']': true}
+
 // skip passes over one value.
 func (m *merger) skip() error {
 	for depth := 0; m.at < len(m.doc); {
+		if depth > 0 {
+			for m.at < len(m.doc) && !ends[m.doc[m.at]] {
+				m.at++
+			}
+			if m.at == len(m.doc) {
+				break
+			}
+		}
 		switch m.doc[m.at] {
 		case '"':
 			if err := m.skipString(); err != nil {
@@ -192,11 +203,7 @@ func (m *merger) skip() error {
 			depth--
 			m.at++
 		case ',', ':', ' ', '\n', '\t', '\r':
-			if depth == 0 {
-				return errBadDocument
-			}
-			m.at++
-			continue
+			return errBadDocument
 		default:
 			m.skipLiteral()
 		}

@@ -43,6 +43,9 @@ func checkWidth(body []byte, media MediaType, objects int) error {
 	}
 	switch {
 	case looksLikeJSON(body):
+		if len(body) <= min(maxValues, objects) {
+			return nil // each value takes a byte
+		}
 		return checkExtent(extentOf(body), maxValues, objects)
 	case media == YAML:
 		if err := bound(countYAML(body), maxYAMLValues, "use fewer fields and list entries, or send it as JSON if that is text"); err != nil {
@@ -67,6 +70,9 @@ func checkExtent(e extent, values, objects int) error {
 func checkPatchWidth(patch []byte) error {
 	if err := checkDigits(patch); err != nil {
 		return err
+	}
+	if len(patch) <= maxPatchValues {
+		return nil // each value takes a byte
 	}
 	return bound(extentOf(patch).values, maxPatchValues, "use several patches")
 }

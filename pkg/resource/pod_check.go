@@ -96,7 +96,7 @@ func validatePodUpdate(pod, old *corev1.Pod) field.ErrorList {
 	errs = append(errs, checkDeadlineUpdate(path.Child("activeDeadlineSeconds"), pod.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds)...)
 	errs = append(errs, checkGateRemoval(path.Child("schedulingGates"), pod.Spec.SchedulingGates, old.Spec.SchedulingGates)...)
 	errs = append(errs, checkTolerationUpdate(path.Child("tolerations"), pod.Spec.Tolerations, old.Spec.Tolerations)...)
-	if equality.Semantic.DeepEqual(pod.Spec, old.Spec) {
+	if same(&pod.Spec, &old.Spec) {
 		return errs
 	}
 	rest := pod.Spec.DeepCopy()
@@ -114,7 +114,7 @@ func validatePodUpdate(pod, old *corev1.Pod) field.ErrorList {
 		rest.TerminationGracePeriodSeconds = was
 	}
 	errs = append(errs, takeGatedChanges(path, rest, &old.Spec)...)
-	if !equality.Semantic.DeepEqual(*rest, old.Spec) {
+	if !same(rest, &old.Spec) {
 		errs = append(errs, field.Forbidden(path, fmt.Sprintf("pod updates may not change fields other than %s\n%v",
 			updatableInPod, diff.Diff(old.Spec, *rest))))
 	}
@@ -154,7 +154,7 @@ func checkTolerationUpdate(path *field.Path, list, old []corev1.Toleration) fiel
 		kept := false
 		for _, is := range list {
 			is.TolerationSeconds = was.TolerationSeconds
-			kept = kept || equality.Semantic.DeepEqual(is, was)
+			kept = kept || same(&is, &was)
 		}
 		if !kept {
 			return field.ErrorList{field.Forbidden(path, "existing toleration can not be modified except its tolerationSeconds")}

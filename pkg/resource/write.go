@@ -4,7 +4,6 @@ import (
 	"context"
 	"reflect"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,7 +42,7 @@ func (r *Resource) PrepareUpdate(subresource string, obj, old runtime.Object) {
 		prepare = sub.Prepare
 	}
 	if r.HasStatus && kept != "" && structField(old, kept).IsValid() {
-		structField(obj, kept).Set(structField(old.DeepCopyObject(), kept))
+		structField(obj, kept).Set(copiedField(old, kept))
 	}
 	if prepare != nil {
 		prepare(obj, old)
@@ -57,7 +56,15 @@ func (r *Resource) PrepareUpdate(subresource string, obj, old runtime.Object) {
 
 func sameSpec(a, b runtime.Object) bool {
 	x, y := structField(a, "Spec"), structField(b, "Spec")
-	return !x.IsValid() || equality.Semantic.DeepEqual(x.Interface(), y.Interface())
+	return !x.IsValid() || sameValue(x, y)
+}
+
+// copiedField is a field of a copy of what obj points to, which is not made for
+// the others.
+func copiedField(obj runtime.Object, name string) reflect.Value {
+	alone := reflect.New(reflect.TypeOf(obj).Elem())
+	alone.Elem().FieldByName(name).Set(structField(obj, name))
+	return structField(alone.Interface().(runtime.Object).DeepCopyObject(), name)
 }
 
 // structField returns a field of the struct that obj points to.

@@ -88,7 +88,8 @@ const maxDepth = 200
 // of its elements, which sorted tells about. ok is false for every other form,
 // whether it means a set or not.
 func parse(raw string) (s set, sorted, ok bool) {
-	p := parser{rest: raw}
+	var room [32]element
+	p := parser{rest: raw, open: room[:0]}
 	s, self := p.set(0)
 	return s, !p.unsorted, !p.bad && !self && p.rest == ""
 }
@@ -96,6 +97,7 @@ func parse(raw string) (s set, sorted, ok bool) {
 // parser reads the FieldsV1 form from the front of rest.
 type parser struct {
 	rest     string
+	open     []element // of the levels that are being read, those of an inner one behind those of the outer
 	bad      bool
 	unsorted bool
 }
@@ -124,6 +126,7 @@ func (p *parser) set(depth int) (s set, self bool) {
 		self = true
 	}
 	unsorted := false
+	first := len(p.open)
 	for !p.bad && depth < maxDepth {
 		e := p.element()
 		if p.bad {
@@ -132,10 +135,11 @@ func (p *parser) set(depth int) (s set, self bool) {
 		p.need(`":`)
 		below, member := p.set(depth + 1)
 		e.below, e.member = below, member || len(below) == 0
-		unsorted = unsorted || len(s) > 0 && s[len(s)-1].compare(&e) >= 0
-		s = append(s, e)
+		unsorted = unsorted || len(p.open) > first && p.open[len(p.open)-1].compare(&e) >= 0
+		p.open = append(p.open, e)
 		if p.skip("}") {
-			if unsorted {
+			s = slices.Clone(p.open[first:])
+			if p.open = p.open[:first]; unsorted {
 				p.sort(s)
 			}
 			return s, self

@@ -1,7 +1,6 @@
 package plainjson
 
 import (
-	"encoding/json"
 	"strconv"
 	"unicode/utf8"
 )
@@ -140,42 +139,58 @@ func (s *scanner) number() ([]byte, error) {
 	return s.doc[begin:s.at], nil
 }
 
-// raw reads a value of any kind as it is.
+// raw reads a value of any kind but a literal as it is.
 func (s *scanner) raw() ([]byte, error) {
 	begin := s.at
-	switch c := s.peek(); {
-	case c == '"':
-		if _, err := s.str(); err != nil {
-			return nil, err
-		}
-		return s.doc[begin:s.at], nil
-	case c == '-' || c >= '0' && c <= '9':
-		return s.number()
-	case c != '{' && c != '[':
+	switch s.peek() {
+	case 't', 'f', 'n':
 		return nil, ErrUnusual
 	}
-	depth := 0
-	for s.at < len(s.doc) {
-		switch s.doc[s.at] {
-		case '"':
-			if _, err := s.str(); err != nil {
-				return nil, err
-			}
-			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
+	if err := s.any(); err != nil {
+		return nil, err
+	}
+	return s.doc[begin:s.at], nil
+}
+
+// any passes over a value of any kind.
+func (s *scanner) any() error {
+	var err error
+	switch s.peek() {
+	case '"':
+		_, err = s.str()
+		return err
+	case '{':
+		return s.members('{', '}')
+	case '[':
+		return s.members('[', ']')
+	case 't', 'f', 'n':
+		if !s.word("true") && !s.word("false") && !s.word("null") {
+			err = ErrUnusual
 		}
-		s.at++
-		if depth == 0 {
-			if raw := s.doc[begin:s.at]; json.Valid(raw) {
-				return raw, nil
+		return err
+	}
+	_, err = s.number()
+	return err
+}
+
+// members passes over an object or a list.
+func (s *scanner) members(begin, end byte) error {
+	if err := s.enter(begin); err != nil || s.empty(end) {
+		return err
+	}
+	for {
+		if begin == '{' {
+			if _, err := s.name(); err != nil {
+				return err
 			}
-			return nil, ErrUnusual
+		}
+		if err := s.any(); err != nil {
+			return err
+		}
+		if more, err := s.more(end); err != nil || !more {
+			return err
 		}
 	}
-	return nil, ErrUnusual
 }
 
 // enter begins a list or an object.

@@ -9,12 +9,15 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"coracle/pkg/admission"
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/custom"
+	"coracle/pkg/registry/fieldtypes"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage/cache"
 	"coracle/pkg/storage/memory"
@@ -40,14 +43,78 @@ func widget(name string) []byte {
 		`"params":{"mode":"fast","retries":"3"},"note":%q}}`, name, note)
 }
 
-// customKit serves one custom resource out of memory.
-type customKit struct {
+// benchPod is the body of a create of a pod of 4.6 KB as stored, that of the
+// comparison in hack/bench.
+func benchPod(name string) []byte {
+	container := func(name string, port int, probes string) string {
+		return fmt.Sprintf(`{"name":%q,"image":"registry.example.com/team/%s:1.24.3","imagePullPolicy":"IfNotPresent",`+
+			`"args":["--listen=:%d"],"ports":[{"name":"http","containerPort":%d,"protocol":"TCP"}],`+
+			`"env":[{"name":"POD_NAME","valueFrom":{"fieldRef":{"apiVersion":"v1","fieldPath":"metadata.name"}}},{"name":"MODE","value":"production"}],`+
+			`"resources":{"requests":{"cpu":"100m","memory":"128Mi"},"limits":{"memory":"256Mi"}},`+
+			`"volumeMounts":[{"name":"config","mountPath":"/etc/server"},{"name":"scratch","mountPath":"/tmp"}],`+
+			`%s"securityContext":{"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true}}`, name, name, port, port, probes)
+	}
+	const probes = `"livenessProbe":{"httpGet":{"path":"/livez","port":8080},"periodSeconds":10},` +
+		`"readinessProbe":{"httpGet":{"path":"/readyz","port":8080},"periodSeconds":5},`
+	note := strings.Repeat("all that is gold does not glitter ", 15)
+	return fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":%q,"namespace":"default",`+
+		`"labels":{"app":"bench","tier":"backend"},"annotations":{"bench.coracle.dev/note":%q}},`+
+		`"spec":{"containers":[%s,%s],"restartPolicy":"Always","terminationGracePeriodSeconds":30,"serviceAccountName":"default",`+
+		`"securityContext":{"runAsUser":1000},`+
+		`"tolerations":[{"key":"dedicated","operator":"Equal","value":"bench","effect":"NoSchedule"}],`+
+		`"volumes":[{"name":"config","configMap":{"name":"server"}},{"name":"scratch","emptyDir":{}}]}}`,
+		name, note, container("server", 8080, probes), container("sidecar", 9090, ""))
+}
+
+// kit serves one kind out of memory.
+type kit struct {
 	*registry.Registry
 	decoder *registry.Decoder
 	res     *resource.Resource
+	body    func(name string) []byte
+	change  func(n int) []byte // a merge patch
 }
 
-func newCustomKit(b *testing.B) *customKit {
+// newKit serves res, which table has.
+func newKit(b *testing.B, table *resource.Table, res *resource.Resource) *kit {
+	b.Helper()
+	store := memory.New(memory.Config{})
+	c := cache.New(cache.Config{Backend: store, Kinds: []cache.Kind{registry.KindOf(res)}, SoleWriter: true})
+	done := make(chan error, 1)
+	go func() { done <- c.Run(b.Context()) }()
+	b.Cleanup(func() {
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
+	if err := c.WaitReady(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	chain, err := admission.NewChain()
+	if err != nil {
+		b.Fatal(err)
+	}
+	types := func() managedfields.TypeConverter { return fieldtypes.New(table.Scheme()) }
+	return &kit{
+		Registry: registry.New(registry.Config{Table: table, Cache: c, Chain: chain, Rand: rand.Reader, Types: types}),
+		decoder:  registry.NewDecoder(table.Scheme()), res: res,
+	}
+}
+
+func newPodKit(b *testing.B) *kit {
+	b.Helper()
+	table := resource.Builtin()
+	res, ok := table.ByGVK(corev1.SchemeGroupVersion.WithKind("Pod"))
+	if !ok {
+		b.Fatal("there are no pods")
+	}
+	k := newKit(b, table, res)
+	k.body = benchPod
+	k.change = func(n int) []byte { return fmt.Appendf(nil, `{"metadata":{"labels":{"tier":"t%d"}}}`, n) }
+	return k
+}
+
+func newCustomKit(b *testing.B) *kit {
 	b.Helper()
 	crd := &apiextensionsv1.CustomResourceDefinition{}
 	crd.Name, crd.UID, crd.Generation = "widgets.bench.coracle.dev", "u", 1
@@ -70,31 +137,14 @@ func newCustomKit(b *testing.B) *customKit {
 	if err != nil {
 		b.Fatal(err)
 	}
-	store := memory.New(memory.Config{})
-	c := cache.New(cache.Config{Backend: store, Kinds: []cache.Kind{registry.KindOf(d.Stored())}, SoleWriter: true})
-	done := make(chan error, 1)
-	go func() { done <- c.Run(b.Context()) }()
-	b.Cleanup(func() {
-		if err := <-done; err != nil {
-			b.Error(err)
-		}
-	})
-	if err := c.WaitReady(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	chain, err := admission.NewChain()
-	if err != nil {
-		b.Fatal(err)
-	}
-	table := resource.Builtin().With(d.Served())
-	return &customKit{
-		Registry: registry.New(registry.Config{Table: table, Cache: c, Chain: chain, Rand: rand.Reader}),
-		decoder:  registry.NewDecoder(table.Scheme()), res: d.Stored(),
-	}
+	k := newKit(b, resource.Builtin().With(d.Served()), d.Stored())
+	k.body = widget
+	k.change = func(n int) []byte { return fmt.Appendf(nil, `{"spec":{"size":%d}}`, n) }
+	return k
 }
 
-func (k *customKit) create(b *testing.B, name string) {
-	obj, err := k.decoder.DecodeFor(k.res, widget(name), registry.JSON, registry.Warn, func(text string) { b.Error(text) })
+func (k *kit) create(b *testing.B, name string) {
+	obj, err := k.decoder.DecodeFor(k.res, k.body(name), registry.JSON, registry.Warn, func(text string) { b.Error(text) })
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -104,16 +154,16 @@ func (k *customKit) create(b *testing.B, name string) {
 	}
 }
 
-func (k *customKit) patch(b *testing.B, name string, n int) {
+func (k *kit) patch(b *testing.B, name string, n int) {
 	req := registry.Request{Resource: k.res, Namespace: "default", Name: name}
-	_, _, err := k.Patch(b.Context(), k.decoder, req, fmt.Appendf(nil, `{"spec":{"size":%d}}`, n),
+	_, _, err := k.Patch(b.Context(), k.decoder, req, k.change(n),
 		registry.PatchOptions{Type: types.MergePatchType, WriteOptions: registry.WriteOptions{Manager: "bench"}})
 	if err != nil {
 		b.Fatal(err)
 	}
 }
 
-func (k *customKit) remove(b *testing.B, name string) {
+func (k *kit) remove(b *testing.B, name string) {
 	req := registry.Request{Resource: k.res, Namespace: "default", Name: name}
 	if _, gone, err := k.Delete(b.Context(), req, registry.DeleteOptions{}); err != nil || !gone {
 		b.Fatal(gone, err)
@@ -132,20 +182,25 @@ func processorTime() time.Duration {
 
 // BenchmarkCustom measures writes of a custom resource of 1.4 KB, from its body
 // to the store in memory, without HTTP.
-func BenchmarkCustom(b *testing.B) {
+func BenchmarkCustom(b *testing.B) { benchmarkWrites(b, newCustomKit) }
+
+// BenchmarkPod measures those of a pod of 4.6 KB.
+func BenchmarkPod(b *testing.B) { benchmarkWrites(b, newPodKit) }
+
+func benchmarkWrites(b *testing.B, start func(b *testing.B) *kit) {
 	const many = 512
 	steps := []struct {
 		name  string
 		setup int // objects that are there, at most; 0 for one of each turn
-		do    func(b *testing.B, k *customKit, i int)
+		do    func(b *testing.B, k *kit, i int)
 	}{
-		{"Create", -1, func(b *testing.B, k *customKit, i int) { k.create(b, fmt.Sprint("w", i)) }},
-		{"Patch", many, func(b *testing.B, k *customKit, i int) { k.patch(b, fmt.Sprint("w", i%many), i+8) }},
-		{"Delete", 0, func(b *testing.B, k *customKit, i int) { k.remove(b, fmt.Sprint("w", i)) }},
+		{"Create", -1, func(b *testing.B, k *kit, i int) { k.create(b, fmt.Sprint("w", i)) }},
+		{"Patch", many, func(b *testing.B, k *kit, i int) { k.patch(b, fmt.Sprint("w", i%many), i+8) }},
+		{"Delete", 0, func(b *testing.B, k *kit, i int) { k.remove(b, fmt.Sprint("w", i)) }},
 	}
 	for _, step := range steps {
 		b.Run(step.name, func(b *testing.B) {
-			k := newCustomKit(b)
+			k := start(b)
 			k.create(b, "first") // compiles the schema
 			k.patch(b, "first", 1)
 			there := step.setup
