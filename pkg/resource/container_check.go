@@ -43,7 +43,7 @@ func (c *podChecker) containers(path *field.Path) field.ErrorList {
 
 // container checks what is the same for every sort of container.
 func (c *podChecker) container(path *field.Path, ctr *corev1.Container, names map[string]bool) field.ErrorList {
-	errs := checkName(path.Child("name"), ctr.Name, utilvalidation.IsDNS1123Label)
+	errs := checkName(path.Child("name"), ctr.Name, isLabel)
 	if ctr.Name != "" && names[ctr.Name] {
 		errs = append(errs, field.Duplicate(path.Child("name"), ctr.Name))
 	}

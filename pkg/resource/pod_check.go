@@ -50,7 +50,7 @@ func checkVolumeClaimNames(path *field.Path, pod *corev1.Pod) field.ErrorList {
 			continue
 		}
 		name := pod.Name + "-" + v.Name
-		for _, msg := range utilvalidation.IsDNS1123Subdomain(name) {
+		for _, msg := range isSubdomain(name) {
 			errs = append(errs, field.Invalid(path.Index(i).Child("name"), v.Name, fmt.Sprintf("PVC name %q: %v", name, msg)))
 		}
 	}

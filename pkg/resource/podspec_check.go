@@ -54,7 +54,7 @@ func checkPodSpec(path *field.Path, spec *corev1.PodSpec, isPod bool) field.Erro
 	}
 	if g := spec.SchedulingGroup; g != nil && g.PodGroupName != nil {
 		p := path.Child("schedulingGroup", "podGroupName")
-		errs = append(errs, invalid(p, *g.PodGroupName, utilvalidation.IsDNS1123Subdomain(*g.PodGroupName))...)
+		errs = append(errs, invalid(p, *g.PodGroupName, isSubdomain(*g.PodGroupName))...)
 	} else if g != nil {
 		errs = append(errs, field.Required(path.Child("schedulingGroup"), "must specify one of: `podGroupName`"))
 	}
@@ -104,8 +104,8 @@ func checkPodNames(path *field.Path, spec *corev1.PodSpec) field.ErrorList {
 	subdomain := utilvalidation.IsDNS1123Subdomain
 	optional("serviceAccountName", spec.ServiceAccountName, subdomain)
 	optional("nodeName", spec.NodeName, subdomain)
-	optional("hostname", spec.Hostname, utilvalidation.IsDNS1123Label)
-	optional("subdomain", spec.Subdomain, utilvalidation.IsDNS1123Label)
+	optional("hostname", spec.Hostname, isLabel)
+	optional("subdomain", spec.Subdomain, isLabel)
 	optional("priorityClassName", spec.PriorityClassName, subdomain)
 	if spec.RuntimeClassName != nil {
 		errs = append(errs, invalid(path.Child("runtimeClassName"), *spec.RuntimeClassName, subdomain(*spec.RuntimeClassName))...)
@@ -121,7 +121,7 @@ const maxHostname = 64
 
 func checkHostnameOverride(path *field.Path, spec *corev1.PodSpec, name string) field.ErrorList {
 	p := path.Child("hostnameOverride")
-	errs := invalid(p, name, utilvalidation.IsDNS1123Subdomain(name))
+	errs := invalid(p, name, isSubdomain(name))
 	if len(name) > maxHostname {
 		errs = append(errs, field.TooLong(p, name, maxHostname))
 	}
@@ -210,7 +210,7 @@ func checkPodClaims(path *field.Path, claims []corev1.PodResourceClaim) field.Er
 	names := map[string]bool{}
 	for i, c := range claims {
 		p := path.Index(i)
-		errs = append(errs, checkName(p.Child("name"), c.Name, utilvalidation.IsDNS1123Label)...)
+		errs = append(errs, checkName(p.Child("name"), c.Name, isLabel)...)
 		if c.Name != "" && names[c.Name] {
 			errs = append(errs, field.Duplicate(p.Child("name"), c.Name))
 		}
@@ -226,7 +226,7 @@ func checkPodClaims(path *field.Path, claims []corev1.PodResourceClaim) field.Er
 			value *string
 		}{{"resourceClaimName", c.ResourceClaimName}, {"resourceClaimTemplateName", c.ResourceClaimTemplateName}} {
 			if f.value != nil {
-				errs = append(errs, invalid(p.Child(f.name), *f.value, utilvalidation.IsDNS1123Subdomain(*f.value))...)
+				errs = append(errs, invalid(p.Child(f.name), *f.value, isSubdomain(*f.value))...)
 			}
 		}
 	}
@@ -238,7 +238,7 @@ func checkHostAliases(path *field.Path, aliases []corev1.HostAlias) field.ErrorL
 	for i, a := range aliases {
 		errs = append(errs, utilvalidation.IsValidIP(path.Index(i).Child("ip"), a.IP)...)
 		for j, h := range a.Hostnames {
-			errs = append(errs, invalid(path.Index(i).Child("hostnames").Index(j), h, utilvalidation.IsDNS1123Subdomain(h))...)
+			errs = append(errs, invalid(path.Index(i).Child("hostnames").Index(j), h, isSubdomain(h))...)
 		}
 	}
 	return errs

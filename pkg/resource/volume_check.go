@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -17,7 +16,7 @@ func checkVolumes(path *field.Path, volumes []corev1.Volume, byName map[string]*
 	var errs field.ErrorList
 	for i := range volumes {
 		v, p := &volumes[i], path.Index(i)
-		errs = append(errs, checkName(p.Child("name"), v.Name, utilvalidation.IsDNS1123Label)...)
+		errs = append(errs, checkName(p.Child("name"), v.Name, isLabel)...)
 		if v.Name != "" && byName[v.Name] != nil {
 			errs = append(errs, field.Duplicate(p.Child("name"), v.Name))
 		}
@@ -66,7 +65,7 @@ func checkVolumeKind(path *field.Path, kind string, s *corev1.VolumeSource) fiel
 			errs = append(errs, field.Required(p.Child("nodePublishSecretRef", "name"), ""))
 		} else if ref != nil {
 			// Upstream's path lacks the reference; so does this.
-			errs = append(errs, invalid(p.Child("name"), ref.Name, utilvalidation.IsDNS1123Subdomain(ref.Name))...)
+			errs = append(errs, invalid(p.Child("name"), ref.Name, isSubdomain(ref.Name))...)
 		}
 		return errs
 	case "image":
@@ -142,7 +141,7 @@ func checkDriverName(path *field.Path, name string) field.ErrorList {
 	if len(name) > maxDriverName {
 		errs = append(errs, field.TooLong(path, name, maxDriverName))
 	}
-	return append(errs, invalid(path, name, utilvalidation.IsDNS1123Subdomain(strings.ToLower(name)))...)
+	return append(errs, invalid(path, name, isSubdomain(strings.ToLower(name)))...)
 }
 
 func checkHostPath(path *field.Path, h *corev1.HostPathVolumeSource) field.ErrorList {

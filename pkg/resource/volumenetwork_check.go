@@ -244,9 +244,9 @@ func checkScaleIO(path *field.Path, gateway, system, volume string) field.ErrorL
 }
 
 func checkStorageOS(path *field.Path, name, namespace string) field.ErrorList {
-	errs := checkName(path.Child("volumeName"), name, utilvalidation.IsDNS1123Label)
+	errs := checkName(path.Child("volumeName"), name, isLabel)
 	if namespace != "" {
-		errs = append(errs, invalid(path.Child("volumeNamespace"), namespace, utilvalidation.IsDNS1123Label(namespace))...)
+		errs = append(errs, invalid(path.Child("volumeNamespace"), namespace, isLabel(namespace))...)
 	}
 	return errs
 }
@@ -333,7 +333,7 @@ func checkPersistentCSI(path *field.Path, s *corev1.CSIPersistentVolumeSource) f
 		if ref.value != nil {
 			p := path.Child(ref.name)
 			errs = append(errs, checkName(p.Child("name"), ref.value.Name, utilvalidation.IsDNS1123Subdomain)...)
-			errs = append(errs, checkName(p.Child("namespace"), ref.value.Namespace, utilvalidation.IsDNS1123Label)...)
+			errs = append(errs, checkName(p.Child("namespace"), ref.value.Namespace, isLabel)...)
 		}
 	}
 	return errs

@@ -136,15 +136,16 @@ func (r *Resource) CheckMetaUpdate(obj, old runtime.Object) field.ErrorList {
 		return field.ErrorList{field.InternalError(path, err)}
 	}
 	acc.SetResourceVersion(oldAcc.GetResourceVersion())
-	errs := validation.ValidateObjectMetaAccessor(briefly(acc), r.Namespaced, r.nameRule(), path)
-	return append(errs, validation.ValidateObjectMetaAccessorUpdate(briefly(acc), briefly(oldAcc), path)...)
+	is := briefly(acc)
+	errs := validation.ValidateObjectMetaAccessor(is, r.Namespaced, r.nameRule(), path)
+	return append(errs, validation.ValidateObjectMetaAccessorUpdate(is, oldAcc, path)...)
 }
 
 func (r *Resource) nameRule() validation.ValidateNameFunc {
 	if r.ValidateName != nil {
 		return r.ValidateName
 	}
-	return validation.NameIsDNSSubdomain
+	return nameIsSubdomain
 }
 
 func bothMeta(obj, old runtime.Object) (acc, oldAcc metav1.Object, err error) {
