@@ -36,6 +36,7 @@ type options struct {
 	serviceCIDR string
 	nodeCIDR    string
 	authzModes  []string
+	oidc        oidcFlags
 	encryption  string
 }
 
@@ -80,6 +81,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "", "key that signs service account tokens")
 	f.StringVar(&s.ServiceAccountIssuer, "service-account-issuer", "", "issuer in service account tokens")
 	f.BoolVar(&s.BootstrapTokens, "enable-bootstrap-token-auth", false, "let machines in that show a token of a Secret of type bootstrap.kubernetes.io/token in kube-system, and publish cluster-info for them")
+	o.oidc.add(f)
 	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")
 	f.StringSliceVar(&s.EnableAdmission, "enable-admission-plugins", nil, "admission plugins to run beside those that are on by default")
 	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")
@@ -104,6 +106,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	}
 	if s.ClusterCIDR, err = netip.ParsePrefix(o.nodeCIDR); err != nil {
 		return fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", o.nodeCIDR, err)
+	}
+	if err := o.oidc.apply(&s.Config); err != nil {
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancel(ctx)

@@ -24,6 +24,10 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--storage-backend", "memory", "--secure-port", "0"}, "needs a folder for its certificates"},
 		{[]string{"--storage-backend", "memory", "--bind-address", "192.0.2.77"}, "listen for the API"},
 		{[]string{"--data-dir", t.TempDir(), "--storage-backend", "memory", "--secure-port", "0", "--disable-admission-plugins", "NodeRestriction"}, "cannot be disabled"},
+		{[]string{"--oidc-issuer-url", "https://id.example"}, "give both"},
+		{[]string{"--oidc-issuer-url", "https://id.example", "--authentication-config", "f"}, "exclude each other"},
+		{[]string{"--data-dir", t.TempDir(), "--storage-backend", "memory", "--secure-port", "0", "--oidc-issuer-url", "http://id.example", "--oidc-client-id", "c"}, "must begin with https://"},
+		{[]string{"--data-dir", t.TempDir(), "--storage-backend", "memory", "--secure-port", "0", "--oidc-issuer-url", "https://id.example", "--oidc-client-id", "c", "--oidc-signing-algs", "none"}, "cannot be signed with"},
 	} {
 		cmd := newCommand(slog.New(slog.DiscardHandler))
 		cmd.SetArgs(c.args)

@@ -132,3 +132,7 @@ func TestBootstrapTokensAreOffByDefault(t *testing.T) {
 		t.Errorf("a bootstrap token without the flag: %v", err)
 	}
 }
+
+func newAccount(name string) *corev1.ServiceAccount {
+	return &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}

@@ -41,6 +41,7 @@ import (
 	"coracle/pkg/apiserver/openapi"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/node"
+	"coracle/pkg/auth/oidc"
 	"coracle/pkg/auth/policy"
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/callout"
@@ -83,6 +84,11 @@ type Config struct {
 	// BootstrapTokens lets machines in that show a bootstrap token, and publishes
 	// cluster-info for them.
 	BootstrapTokens bool
+	// OIDC are the OpenID Connect issuers whose tokens are believed.
+	OIDC []oidc.Config
+	// Anonymous says on which paths requests without credentials are let through
+	// to the authorizer; nil means all.
+	Anonymous func(path string) bool
 	// AllowExternalIPs accepts Services with spec.externalIPs.
 	AllowExternalIPs bool
 	// PodSecurity is what counts in namespaces whose labels say nothing; the
@@ -149,6 +155,9 @@ func (c *Config) complete() error {
 	}
 	if c.Rand == nil {
 		c.Rand = rand.Reader
+	}
+	if c.Anonymous == nil {
+		c.Anonymous = auth.AnonymousEverywhere
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

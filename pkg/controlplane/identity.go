@@ -56,10 +56,10 @@ func Version() version.Info {
 func (cp *ControlPlane) identify(server *apiserver.Config) error {
 	id := cp.cfg.Identity
 	if id == nil {
-		server.Authenticator = auth.New(auth.Config{Anonymous: auth.AnonymousEverywhere})
+		server.Authenticator = auth.New(auth.Config{Anonymous: cp.cfg.Anonymous})
 		return nil
 	}
-	authn := auth.Config{Anonymous: auth.AnonymousEverywhere}
+	authn := auth.Config{Anonymous: cp.cfg.Anonymous}
 	if id.Clients != nil {
 		authn.Certificates = &auth.ClientCertificates{Roots: id.Clients.Pool, Clock: cp.cfg.Clock}
 	}

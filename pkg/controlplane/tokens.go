@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 	"coracle/pkg/apiserver"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/bootstraptoken"
+	"coracle/pkg/auth/oidc"
 	"coracle/pkg/auth/token"
 	"coracle/pkg/registry"
 )
@@ -44,6 +46,16 @@ func (cp *ControlPlane) identifyTokens(id *Identity, server *apiserver.Config, a
 	if cp.cfg.BootstrapTokens {
 		t.Tokens = append(t.Tokens, auth.AudienceAgnostic{Own: t.audiences,
 			Tokens: &auth.BootstrapTokens{Secret: cp.bootstrapSecret, Clock: cp.cfg.Clock}})
+	}
+	for _, c := range cp.cfg.OIDC {
+		issuer, err := oidc.New(c, cp.cfg.Clock)
+		if err != nil {
+			return err
+		}
+		if c.IssuerURL == id.Issuer {
+			return fmt.Errorf("%s is the issuer of service account tokens: an OpenID Connect issuer must be another", id.Issuer)
+		}
+		t.Tokens = append(t.Tokens, auth.AudienceAgnostic{Own: t.audiences, Tokens: issuer})
 	}
 	if len(t.Tokens) > 0 {
 		authn.Tokens, authn.Audiences = t.Tokens, t.audiences
