@@ -105,18 +105,39 @@ const (
 	Validating Phase = "validate"
 )
 
-// Observer is told how long the chain and its plugins took. plugin is empty
-// for the whole phase.
-type Observer func(plugin string, phase Phase, op Operation, rejected bool, took time.Duration)
+// Observer returns who is told how long a plugin took in a phase of an operation,
+// so that a request has nobody to look for. plugin is empty for all of them
+// together.
+type Observer func(plugin string, phase Phase, op Operation) func(rejected bool, took time.Duration)
 
 // Chain is an ordered list of plugins. The zero Chain admits everything.
 type Chain struct {
 	plugins []Plugin
-	observe Observer // nil observes nothing
+	// observers are those of each plugin, by its place, and behind them that of
+	// all; read-only, nil when nothing is observed.
+	observers map[stage][]func(rejected bool, took time.Duration)
+}
+
+// stage is one pass through the chain.
+type stage struct {
+	phase Phase
+	op    Operation
 }
 
 // Observed returns the chain with an observer.
-func (c *Chain) Observed(o Observer) *Chain { return &Chain{plugins: c.plugins, observe: o} }
+func (c *Chain) Observed(o Observer) *Chain {
+	out := &Chain{plugins: c.plugins, observers: map[stage][]func(bool, time.Duration){}}
+	for _, phase := range []Phase{Mutating, Validating} {
+		for _, op := range []Operation{Create, Update, Delete, Connect} {
+			var row []func(bool, time.Duration)
+			for _, p := range c.plugins {
+				row = append(row, o(p.Name(), phase, op))
+			}
+			out.observers[stage{phase, op}] = append(row, o("", phase, op))
+		}
+	}
+	return out
+}
 
 // NewChain checks that each plugin does something and that no name is taken
 // twice.
@@ -150,7 +171,8 @@ func (c *Chain) Validate(ctx context.Context, a *Attributes) error {
 
 // run asks each plugin; ask says whether the plugin takes part in the phase.
 func (c *Chain) run(phase Phase, a *Attributes, ask func(Plugin) (bool, error)) error {
-	if c.observe == nil {
+	observers := c.observers[stage{phase, a.Operation}]
+	if observers == nil {
 		for _, p := range c.plugins {
 			if _, err := ask(p); err != nil {
 				return err
@@ -160,18 +182,18 @@ func (c *Chain) run(phase Phase, a *Attributes, ask func(Plugin) (bool, error)) 
 	}
 	began := time.Now()
 	at := began
-	for _, p := range c.plugins {
+	for i, p := range c.plugins {
 		asked, err := ask(p)
 		if !asked {
 			continue
 		}
 		now := time.Now()
-		c.observe(p.Name(), phase, a.Operation, err != nil, now.Sub(at))
+		observers[i](err != nil, now.Sub(at))
 		if at = now; err != nil {
-			c.observe("", phase, a.Operation, true, now.Sub(began))
+			observers[len(c.plugins)](true, now.Sub(began))
 			return err
 		}
 	}
-	c.observe("", phase, a.Operation, false, at.Sub(began))
+	observers[len(c.plugins)](false, at.Sub(began))
 	return nil
 }

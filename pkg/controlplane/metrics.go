@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,9 +32,8 @@ type partMetrics struct {
 	webhooks      webhookMetrics
 
 	paths map[string]*resource.Resource // by storage path; read-only
-	// What the vectors made, resolved.
-	storedHandles   metrics.Handles[storedKey, storedMetrics]
-	admittedHandles metrics.Handles[admittedKey, prometheus.Observer]
+	// What the vectors of storage made, resolved.
+	storedHandles metrics.Handles[storedKey, storedMetrics]
 }
 
 // storageBuckets are kube-apiserver's for requests to the store.
@@ -153,27 +153,41 @@ func (m *partMetrics) resourceOf(key string) *resource.Resource {
 	return m.paths[rest[:first]]
 }
 
-// admittedKey is one outcome of one plugin; the name is empty for a phase.
-type admittedKey struct {
-	plugin   string
-	phase    admission.Phase
-	op       admission.Operation
-	rejected bool
+// admitted is an admission.Observer.
+func (m *partMetrics) admitted(plugin string, phase admission.Phase, op admission.Operation) func(rejected bool, took time.Duration) {
+	s := &admittedSeries{m: m, plugin: plugin, phase: phase, op: op}
+	return s.observe
 }
 
-// admitted is an admission.Observer.
-func (m *partMetrics) admitted(plugin string, phase admission.Phase, op admission.Operation, rejected bool, took time.Duration) {
-	o := m.admittedHandles.Get(admittedKey{plugin, phase, op, rejected}, m.newAdmitted)
+// admittedSeries are the series of one plugin in a phase of an operation; the
+// name is empty for a phase. There is none before the first request.
+type admittedSeries struct {
+	m                  *partMetrics
+	plugin             string
+	phase              admission.Phase
+	op                 admission.Operation
+	accepted, rejected atomic.Pointer[prometheus.Observer]
+}
+
+func (s *admittedSeries) observe(rejected bool, took time.Duration) {
+	series := &s.accepted
+	if rejected {
+		series = &s.rejected
+	}
+	o := series.Load()
+	if o == nil {
+		o = new(s.resolve(rejected))
+		series.Store(o)
+	}
 	(*o).Observe(took.Seconds())
 }
 
-func (m *partMetrics) newAdmitted(k admittedKey) *prometheus.Observer {
-	rejected := strconv.FormatBool(k.rejected)
-	o := m.step.MustCurryWith(nil).WithLabelValues
-	if k.plugin != "" {
-		o = m.plugin.MustCurryWith(prometheus.Labels{"name": k.plugin}).WithLabelValues
+func (s *admittedSeries) resolve(rejected bool) prometheus.Observer {
+	labels := []string{string(s.phase), string(s.op), strconv.FormatBool(rejected)}
+	if s.plugin == "" {
+		return s.m.step.WithLabelValues(labels...)
 	}
-	return new(o(string(k.phase), string(k.op), rejected))
+	return s.m.plugin.WithLabelValues(append([]string{s.plugin}, labels...)...)
 }
 
 // client counts the requests that go through a transport.
