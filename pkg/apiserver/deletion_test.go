@@ -1,6 +1,8 @@
 package apiserver_test
 
 import (
+	"path"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,6 +92,44 @@ func checkPropagation(t *testing.T) {
 		s.must(t, 400, "DELETE", configMaps("/a"), `{"gracePeriodSeconds":"x"}`, contentType("application/json")).status(t)
 		s.must(t, 200, "DELETE", configMaps("/a?propagationPolicy=Background&gracePeriodSeconds=1"), "")
 	})
+}
+
+// TestKindsThatOrphan: without a policy, ReplicationControllers and Jobs leave
+// their pods, and a delete of a Job warns of it.
+func TestKindsThatOrphan(t *testing.T) {
+	s := newServer(t)
+	for _, c := range []struct{ path, body, warns string }{
+		{"/api/v1/namespaces/default/replicationcontrollers", `{"metadata":{"name":"a"},"spec":{"replicas":0,"selector":{"a":"b"},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}`, ""},
+		{"/apis/batch/v1/namespaces/default/jobs", `{"metadata":{"name":"a"},"spec":{"template":{"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}}}}`,
+			"child pods are preserved by default when jobs are deleted"},
+		{"/apis/apps/v1/namespaces/default/replicasets", `{"metadata":{"name":"a"},"spec":{"replicas":0,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}`, ""},
+	} {
+		t.Run(path.Base(c.path), func(t *testing.T) {
+			orphans := path.Base(c.path) != "replicasets"
+			s.must(t, 201, "POST", c.path, c.body, contentType("application/json"))
+			a := s.must(t, 200, "DELETE", c.path+"/a", "")
+			if got := a.header.Get("Warning"); !strings.Contains(got, c.warns) || c.warns == "" && got != "" {
+				t.Errorf("the warning %q, want %q", got, c.warns)
+			}
+			if !orphans {
+				s.must(t, 404, "GET", c.path+"/a", "")
+				return
+			}
+			var got metav1.PartialObjectMetadata
+			s.must(t, 200, "GET", c.path+"/a", "").decode(t, &got)
+			if len(got.Finalizers) == 0 || got.Finalizers[len(got.Finalizers)-1] != metav1.FinalizerOrphanDependents {
+				t.Errorf("deleted without a policy, it has the finalizers %v", got.Finalizers)
+			}
+			s.must(t, 200, "PATCH", c.path+"/a", `{"metadata":{"finalizers":null}}`, contentType("application/merge-patch+json"))
+			s.must(t, 404, "GET", c.path+"/a", "")
+			s.must(t, 201, "POST", c.path, c.body, contentType("application/json"))
+			a = s.must(t, 200, "DELETE", c.path+"/a?propagationPolicy=Background", "")
+			if got := a.header.Get("Warning"); got != "" {
+				t.Errorf("with a policy it warns %q", got)
+			}
+			s.must(t, 404, "GET", c.path+"/a", "")
+		})
+	}
 }
 
 func pod(name, node string) *corev1.Pod {

@@ -33,7 +33,68 @@ func (k *Kubelet) admit(pod *corev1.Pod) *lifecycle.Verdict {
 	if err := k.pressure.Load().Refuses(pod, lifecycle.QOS(pod)); err != nil {
 		return &lifecycle.Verdict{Reason: "Evicted", Message: err.Error()}
 	}
+	if v := portTaken(pod, k.claims(pod.UID)); v != nil {
+		return v
+	}
 	return fits(pod, k.claims(pod.UID), k.allocatable())
+}
+
+// hostPort is a port of the node that a pod wants for itself.
+type hostPort struct {
+	protocol corev1.Protocol
+	port     int32
+}
+
+// hostPorts are the node's ports that a pod wants, by the addresses on which it
+// wants them; no address means all. Init containers have ports only while they
+// run beside the others.
+func hostPorts(pod *corev1.Pod) map[hostPort][]string {
+	out := map[hostPort][]string{}
+	add := func(c *corev1.Container) {
+		for _, p := range c.Ports {
+			if p.HostPort == 0 {
+				continue
+			}
+			at, ip := hostPort{p.Protocol, p.HostPort}, p.HostIP
+			if at.protocol == "" {
+				at.protocol = corev1.ProtocolTCP
+			}
+			if ip == "0.0.0.0" || ip == "::" {
+				ip = ""
+			}
+			out[at] = append(out[at], ip)
+		}
+	}
+	for i := range pod.Spec.Containers {
+		add(&pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			add(c)
+		}
+	}
+	return out
+}
+
+// portTaken refuses a pod that wants a port of the node which another has.
+func portTaken(pod *corev1.Pod, others []*corev1.Pod) *lifecycle.Verdict {
+	wanted := hostPorts(pod)
+	if len(wanted) == 0 {
+		return nil
+	}
+	for _, other := range others {
+		for at, theirs := range hostPorts(other) {
+			for _, ip := range wanted[at] {
+				if ip == "" || slices.Contains(theirs, "") || slices.Contains(theirs, ip) {
+					return &lifecycle.Verdict{
+						Reason:  "NodePorts",
+						Message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+					}
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // fits weighs the pod's requests against what the others leave.

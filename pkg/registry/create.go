@@ -65,9 +65,6 @@ func checkCreateMeta(req Request, acc metav1.Object) error {
 	if err := checkMetaSize(req, acc); err != nil {
 		return err
 	}
-	if acc.GetResourceVersion() != "" {
-		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
-	}
 	if req.Name != "" && acc.GetName() != "" && req.Name != acc.GetName() {
 		return apierrors.NewBadRequest("the name of the object (" + acc.GetName() + ") does not match the name on the URL (" + req.Name + ")")
 	}
@@ -194,6 +191,10 @@ func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object
 	attrs.Object = obj
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
 		return nil, err
+	}
+	// The store refuses it, after who may not create such an object was told so.
+	if acc, err := meta.Accessor(obj); err == nil && acc.GetResourceVersion() != "" {
+		return nil, apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
 	}
 	if res.Warnings != nil {
 		for _, w := range res.Warnings(obj, nil) {

@@ -35,6 +35,9 @@ func (r *Registry) Delete(ctx context.Context, req Request, opts DeleteOptions) 
 	if err != nil {
 		return nil, false, err
 	}
+	if text := req.Resource.OrphansWarning; text != "" && !hasPolicy(opts.DeleteOptions) {
+		opts.warn(text)
+	}
 	// As in Update, only a try on a confirmed read may refuse or change nothing.
 	read := cache.Read{Any: true}
 	var first attempt
@@ -147,7 +150,7 @@ func (r *Registry) deleteOnce(ctx context.Context, d *deletion) error {
 func (r *Registry) goesAtOnce(res *resource.Resource, old runtime.Object, opts metav1.DeleteOptions) bool {
 	acc, err := meta.Accessor(old)
 	return err == nil && res.Grace == nil && res.Held == nil && res.MarkDeleting == nil && r.hook(res).Deleted == nil &&
-		acc.GetDeletionTimestamp() == nil && len(propagationFinalizers(acc.GetFinalizers(), opts)) == 0
+		acc.GetDeletionTimestamp() == nil && len(propagationFinalizers(res, acc.GetFinalizers(), opts)) == 0
 }
 
 // storeMark writes an object that is now marked for deletion, unless it was
@@ -181,7 +184,7 @@ func (r *Registry) markDeleting(res *resource.Resource, obj runtime.Object, opts
 	if err != nil {
 		return err
 	}
-	acc.SetFinalizers(propagationFinalizers(acc.GetFinalizers(), opts))
+	acc.SetFinalizers(propagationFinalizers(res, acc.GetFinalizers(), opts))
 	grace := seconds(0)
 	if res.Grace != nil {
 		if g := res.Grace(obj, opts.GracePeriodSeconds); g.Graceful {
@@ -220,19 +223,26 @@ type seconds int64
 
 func (s seconds) duration() time.Duration { return time.Duration(s) * time.Second }
 
+// hasPolicy says that a delete gives a propagation policy.
+func hasPolicy(opts metav1.DeleteOptions) bool {
+	//lint:ignore SA1019 old clients still send orphanDependents
+	return opts.PropagationPolicy != nil || opts.OrphanDependents != nil
+}
+
 // propagationFinalizers adds and drops the two finalizers of the garbage
-// collector. Without a policy, those already there decide.
-func propagationFinalizers(have []string, opts metav1.DeleteOptions) []string {
+// collector. Without a policy, those already there decide, and then the kind.
+func propagationFinalizers(res *resource.Resource, have []string, opts metav1.DeleteOptions) []string {
 	policy := metav1.DeletePropagationBackground
 	switch {
 	case opts.PropagationPolicy != nil:
 		policy = *opts.PropagationPolicy
-	//lint:ignore SA1019 old clients still send orphanDependents
-	case opts.OrphanDependents != nil:
-		//lint:ignore SA1019 as above
+	case hasPolicy(opts):
+		//lint:ignore SA1019 old clients still send orphanDependents
 		if *opts.OrphanDependents {
 			policy = metav1.DeletePropagationOrphan
 		}
+	case res.Orphans && !slices.Contains(have, metav1.FinalizerDeleteDependents):
+		policy = metav1.DeletePropagationOrphan
 	default:
 		return have
 	}

@@ -22,6 +22,7 @@ func replicationControllers() *Resource {
 		HasStatus:           true,
 		HasGeneration:       true,
 		UnconditionalUpdate: true,
+		Orphans:             true,
 		Subresources:        []Subresource{scaleSubresource()},
 		New:                 func() runtime.Object { return &corev1.ReplicationController{} },
 		NewList:             func() runtime.Object { return &corev1.ReplicationControllerList{} },

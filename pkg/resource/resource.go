@@ -133,6 +133,11 @@ type Resource struct {
 	// no metadata.finalizers (a Namespace has finalizers in its spec). Nil
 	// means never.
 	Held func(obj runtime.Object) bool
+	// Orphans says that dependents stay when a delete gives no propagation
+	// policy: the oldest controllers' kinds keep what they did before there was
+	// garbage collection. OrphansWarning tells the client, if not empty.
+	Orphans        bool
+	OrphansWarning string
 	// MarkDeleting changes what else says that an object is being deleted
 	// (a Namespace's phase).
 	MarkDeleting func(obj runtime.Object)

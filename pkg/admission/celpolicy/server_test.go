@@ -203,6 +203,9 @@ validations:
 	if !apierrors.IsInvalid(err) {
 		t.Errorf("the reason is %s", apierrors.ReasonForError(err))
 	}
+	// What only the store refuses is refused after what policies do.
+	_, err = w.create(t, strings.Replace(deployment("one", 1), "name: one", `name: one, resourceVersion: "1"`, 1))
+	wantRefused(t, err, http.StatusUnprocessableEntity, "too few in prod: 1")
 	_, err = w.create(t, deployment("three", 3))
 	wantRefused(t, err, http.StatusForbidden, "denied request: an even number")
 	d := w.must(t, deployment("two", 2))
