@@ -107,7 +107,7 @@ func TestCostOfOthers(t *testing.T) {
 		req := registry.Request{Resource: res, Namespace: "shop", Name: "none", Subresource: "nothing"}
 		obj := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "none", Namespace: "shop"}}
 		return testing.AllocsPerRun(200, func() {
-			if err := w.Registry().Admit(ctx, "CREATE", req, obj, nil, registry.WriteOptions{}); err != nil {
+			if err := w.Registry().Admit(ctx, "CREATE", req, obj, registry.WriteOptions{}, nil); err != nil {
 				t.Fatal(err)
 			}
 		})

@@ -266,10 +266,10 @@ validations:
 	pods, _ := w.Registry().Table().ByGVR(schema.GroupVersionResource{Version: "v1", Resource: "pods"})
 	ctx := auth.WithUser(t.Context(), &auth.User{Name: "amy"})
 	exec := registry.Request{Resource: pods, Subresource: "exec", Namespace: "shop", Name: "web"}
-	if err := w.Registry().Admit(ctx, admission.Connect, exec, &corev1.PodExecOptions{Command: []string{"ls"}}, nil, registry.WriteOptions{}); err != nil {
+	if err := w.Registry().Admit(ctx, admission.Connect, exec, &corev1.PodExecOptions{Command: []string{"ls"}}, registry.WriteOptions{}, nil); err != nil {
 		t.Error(err)
 	}
-	err = w.Registry().Admit(ctx, admission.Connect, exec, &corev1.PodExecOptions{Command: []string{"sh"}}, nil, registry.WriteOptions{})
+	err = w.Registry().Admit(ctx, admission.Connect, exec, &corev1.PodExecOptions{Command: []string{"sh"}}, registry.WriteOptions{}, nil)
 	wantRefused(t, err, http.StatusUnprocessableEntity, "no shells")
 	d := w.must(t, deployment("web", 1))
 	for replicas, code := range map[int]int32{3: 0, 7: http.StatusUnprocessableEntity} {
