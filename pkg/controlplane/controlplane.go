@@ -132,6 +132,9 @@ type ControlPlane struct {
 	expressions *expression.Compiler
 	// schemas are those of all served kinds, without references.
 	schemas func(schema.GroupVersionKind) (*spec.Schema, error)
+	tokens  *tokens // checks and issues bearer tokens; nil without an identity
+	// clientCA are the authorities that servers behind this one are told.
+	clientCA atomic.Pointer[[]byte]
 	// proxy reaches nodes, pods and Services; aggregator passes group versions on
 	// to other servers, registrar lists those of this one.
 	proxy      *nodeproxy.Proxy

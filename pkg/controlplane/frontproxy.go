@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -69,6 +70,10 @@ func (o *ServeOptions) frontProxy(files *Files) (*FrontProxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read --proxy-client-key-file: %w", err)
 	}
+	files.reloads = append(files.reloads, &reload{what: "the front proxy's certificate", files: []string{o.ProxyClientCertFile, o.ProxyClientKeyFile},
+		apply: func(context.Context, *ControlPlane) error {
+			return loadPair(f.Client, o.ProxyClientCertFile, o.ProxyClientKeyFile)
+		}})
 	return f, f.Client.Set(cert, key)
 }
 
@@ -81,6 +86,20 @@ func (f *FrontProxy) authenticator(cp *ControlPlane) (*auth.FrontProxy, error) {
 	return &auth.FrontProxy{Roots: roots.Pool, AllowedNames: f.AllowedNames, Clock: cp.cfg.Clock}, nil
 }
 
+// setClientCA replaces the authorities of client certificates, here and for the
+// servers behind this one.
+func (cp *ControlPlane) setClientCA(ctx context.Context, bundle []byte) error {
+	if err := cp.cfg.Identity.Clients.Set(bundle); err != nil {
+		return err
+	}
+	cp.clientCA.Store(&bundle)
+	wanted, err := cp.authenticationConfig()
+	if err != nil {
+		return err
+	}
+	return cp.ensureAll(auth.WithUser(ctx, self()), wanted)
+}
+
 // authenticationConfig is where servers behind this one read whom they are to
 // believe.
 func (cp *ControlPlane) authenticationConfig() ([]wantedObject, error) {
@@ -89,8 +108,8 @@ func (cp *ControlPlane) authenticationConfig() ([]wantedObject, error) {
 		return nil, nil
 	}
 	data := map[string]string{}
-	if len(id.ClientCA) > 0 {
-		data["client-ca-file"] = string(id.ClientCA)
+	if ca := cp.clientCA.Load(); ca != nil && len(*ca) > 0 {
+		data["client-ca-file"] = string(*ca)
 	}
 	if f := id.FrontProxy; f != nil {
 		data["requestheader-client-ca-file"] = string(f.CA)

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"fmt"
+	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -28,9 +29,14 @@ type Identity struct {
 	// FrontProxy is how this server vouches for users; nil knows no front proxies
 	// and shows none to the servers behind it.
 	FrontProxy *FrontProxy
-	// Issuer is the URL in service account tokens, Audience the API server's
-	// own name as a receiver of them.
+	// Issuer is the URL in service account tokens.
 	Issuer string
+	// OldIssuers are believed in tokens besides. Audiences are the API server's own
+	// names, Issuer when there are none; JWKSURI is where the keys are to be found,
+	// empty for below the issuer; MaxTokenLife is zero for a day.
+	OldIssuers, Audiences []string
+	JWKSURI               string
+	MaxTokenLife          time.Duration
 	// TokenKey signs service account tokens; OldTokenKeys still verify.
 	TokenKey     crypto.Signer
 	OldTokenKeys []crypto.PublicKey
@@ -59,6 +65,7 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 		server.Authenticator = auth.New(auth.Config{Anonymous: cp.cfg.Anonymous})
 		return nil
 	}
+	cp.clientCA.Store(&id.ClientCA)
 	authn := auth.Config{Anonymous: cp.cfg.Anonymous}
 	if id.Clients != nil {
 		authn.Certificates = &auth.ClientCertificates{Roots: id.Clients.Pool, Clock: cp.cfg.Clock}

@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -57,8 +56,20 @@ type ServeOptions struct {
 	// ServiceAccountKeyFiles verify, ServiceAccountSigningKeyFile signs tokens.
 	ServiceAccountKeyFiles       []string
 	ServiceAccountSigningKeyFile string
-	// ServiceAccountIssuer is the URL in tokens.
-	ServiceAccountIssuer string
+	// ServiceAccountIssuers are the URLs that tokens may name as theirs; the first
+	// is that of new ones.
+	ServiceAccountIssuers []string
+	// APIAudiences are the server's own names as a receiver of tokens; empty means
+	// the first issuer's.
+	APIAudiences []string
+	// ServiceAccountJWKSURI is where the discovery document says that the keys
+	// are; empty means below the issuer.
+	ServiceAccountJWKSURI string
+	// MaxTokenLife bounds the life of service account tokens; zero means a day.
+	MaxTokenLife time.Duration
+	// ReloadEvery is the time between two looks at the files named here, which
+	// may change while the server runs; default 10 s.
+	ReloadEvery time.Duration
 }
 
 // Files is what a control plane that keeps its own keys has in its folder.
@@ -73,6 +84,7 @@ type Files struct {
 	Address netip.AddrPort
 
 	keepers []*pki.Keeper // renew the certificates that the server issued itself
+	reloads []*reload     // follow those that the flags brought
 }
 
 const (
@@ -153,6 +165,14 @@ func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, 
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cp.Run(ctx) })
+	if len(files.reloads) > 0 {
+		g.Go(func() error {
+			if cp.WaitReady(ctx) == nil {
+				o.follow(ctx, cp, files.reloads)
+			}
+			return nil
+		})
+	}
 	for _, k := range files.keepers {
 		g.Go(func() error { return k.Run(ctx) })
 	}
@@ -261,15 +281,10 @@ func (o *ServeOptions) serving(files *Files) (*pki.Live, error) {
 	}
 	live := &pki.Live{}
 	if cert != "" {
-		certPEM, err := os.ReadFile(cert)
-		if err != nil {
-			return nil, fmt.Errorf("read the serving certificate: %w", err)
-		}
-		keyPEM, err := os.ReadFile(key)
-		if err != nil {
-			return nil, fmt.Errorf("read the serving key: %w", err)
-		}
-		return live, live.Set(certPEM, keyPEM)
+		load := func() error { return loadPair(live, cert, key) }
+		files.reloads = append(files.reloads, &reload{what: "the serving certificate", files: []string{cert, key},
+			apply: func(context.Context, *ControlPlane) error { return load() }})
+		return live, load()
 	}
 	ca, dir := files.CA, files.PKI
 	if ca == nil {
@@ -317,79 +332,4 @@ func (o *ServeOptions) servingRequest() pki.Request {
 		}
 	}
 	return r
-}
-
-// identity gathers the authorities and keys that clients are known by.
-func (o *ServeOptions) identity(files *Files) (*Identity, error) {
-	id := &Identity{Clients: &pki.LivePool{}, Issuer: o.ServiceAccountIssuer}
-	if id.Issuer == "" {
-		id.Issuer = defaultIssuer
-	}
-	var bundle []byte
-	if files.CA != nil {
-		bundle = append(bundle, files.CA.CertPEM()...)
-		id.RootCA, id.CA = files.CA.CertPEM(), files.CA
-	}
-	if o.ClientCAFile != "" {
-		data, err := os.ReadFile(o.ClientCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read --client-ca-file: %w", err)
-		}
-		bundle = append(bundle, data...)
-	}
-	if len(bundle) == 0 {
-		id.Clients = nil
-	} else if err := id.Clients.Set(bundle); err != nil {
-		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
-	}
-	id.ClientCA = bundle
-	var err error
-	if id.FrontProxy, err = o.frontProxy(files); err != nil {
-		return nil, err
-	}
-	if files.CA != nil {
-		if id.Kubelet, err = o.kubeletClient(files); err != nil {
-			return nil, err
-		}
-	}
-	return id, o.tokenKeys(id, files)
-}
-
-func (o *ServeOptions) tokenKeys(id *Identity, files *Files) error {
-	signing := o.ServiceAccountSigningKeyFile
-	var err error
-	switch {
-	case signing != "":
-		data, readErr := os.ReadFile(signing)
-		if readErr != nil {
-			return fmt.Errorf("read --service-account-signing-key-file: %w", readErr)
-		}
-		id.TokenKey, err = pki.ParsePrivateKey(data)
-	case files.CA != nil:
-		id.TokenKey, err = pki.LoadOrCreateKey(filepath.Join(files.PKI, "sa.key"), o.Rand)
-	}
-	if err != nil {
-		return fmt.Errorf("read the signing key of service account tokens: %w", err)
-	}
-	for _, f := range o.ServiceAccountKeyFiles {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			return fmt.Errorf("read --service-account-key-file: %w", err)
-		}
-		keys, err := publicKeys(data)
-		if err != nil {
-			return fmt.Errorf("read --service-account-key-file %s: %w", f, err)
-		}
-		id.OldTokenKeys = append(id.OldTokenKeys, keys...)
-	}
-	return nil
-}
-
-// publicKeys reads the public keys of a PEM file, which may hold the private
-// one.
-func publicKeys(data []byte) ([]crypto.PublicKey, error) {
-	if key, err := pki.ParsePrivateKey(data); err == nil {
-		return []crypto.PublicKey{key.Public()}, nil
-	}
-	return pki.ParsePublicKeys(data)
 }

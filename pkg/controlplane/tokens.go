@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,26 +24,37 @@ import (
 // tokens joins the issuer of service account tokens with all that checks
 // tokens, of service accounts and others.
 type tokens struct {
-	*token.Issuer
 	auth.Tokens
 	audiences []string
+	verifier  *token.Verifier
+	// issuer and documents follow the keys.
+	issuer    atomic.Pointer[token.Issuer]
+	documents atomic.Pointer[tokenDocuments]
 }
 
-func (t tokens) Audiences() []string { return t.audiences }
+// tokenDocuments are what others verify tokens with.
+type tokenDocuments struct{ discovery, keys []byte }
+
+func (t *tokens) Audiences() []string { return t.audiences }
+
+// Issue signs a token with the newest key.
+func (t *tokens) Issue(r token.Request, now time.Time) (*token.Issued, error) {
+	return t.issuer.Load().Issue(r, now)
+}
 
 // identifyTokens sets what issues and checks bearer tokens.
 func (cp *ControlPlane) identifyTokens(id *Identity, server *apiserver.Config, authn *auth.Config) error {
-	t := tokens{audiences: []string{id.Issuer}}
+	t := &tokens{audiences: id.Audiences}
+	if len(t.audiences) == 0 {
+		t.audiences = []string{id.Issuer}
+	}
+	cp.tokens = t
 	if id.TokenKey != nil {
-		verifier, err := cp.serviceAccountTokens(id, &t)
-		if err != nil {
+		if err := cp.setTokenKeys(id.TokenKey, id.OldTokenKeys); err != nil {
 			return err
 		}
-		t.Tokens = append(t.Tokens, verifier)
-		if server.Paths, err = oidcPaths(id); err != nil {
-			return err
-		}
-		server.Tokens = &t
+		t.Tokens = append(t.Tokens, t.verifier)
+		server.Paths, server.Tokens = t.paths(), t
 	}
 	if cp.cfg.BootstrapTokens {
 		t.Tokens = append(t.Tokens, auth.AudienceAgnostic{Own: t.audiences,
@@ -63,19 +76,37 @@ func (cp *ControlPlane) identifyTokens(id *Identity, server *apiserver.Config, a
 	return nil
 }
 
-func (cp *ControlPlane) serviceAccountTokens(id *Identity, t *tokens) (*token.Verifier, error) {
-	var err error
-	t.Issuer, err = token.NewIssuer(token.IssuerConfig{URL: id.Issuer, Key: id.TokenKey, Audiences: t.audiences, Rand: cp.cfg.Rand})
+// setTokenKeys has tokens signed by key from now on, and those of key and old
+// believed. It is called at the start, and by one goroutine afterwards.
+func (cp *ControlPlane) setTokenKeys(key crypto.Signer, old []crypto.PublicKey) error {
+	t, id := cp.tokens, cp.cfg.Identity
+	keys, err := token.NewKeySet(append([]crypto.PublicKey{key.Public()}, old...)...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	keys, err := token.NewKeySet(append([]crypto.PublicKey{id.TokenKey.Public()}, id.OldTokenKeys...)...)
+	issuer, err := token.NewIssuer(token.IssuerConfig{URL: id.Issuer, Key: key, Audiences: t.audiences, MaxLifetime: id.MaxTokenLife, Rand: cp.cfg.Rand})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return token.NewVerifier(token.VerifierConfig{
-		Issuers: []string{id.Issuer}, Audiences: t.audiences, Keys: keys, Objects: boundObjects{cp}, Clock: cp.cfg.Clock,
-	})
+	docs, err := newTokenDocuments(id, keys)
+	if err != nil {
+		return err
+	}
+	// A token is believed before the first of its key is signed.
+	if t.verifier == nil {
+		t.verifier, err = token.NewVerifier(token.VerifierConfig{
+			Issuers: append([]string{id.Issuer}, id.OldIssuers...), Audiences: t.audiences, Keys: keys,
+			Objects: boundObjects{cp}, Clock: cp.cfg.Clock,
+		})
+		if err != nil {
+			return err
+		}
+	} else {
+		t.verifier.SetKeys(keys)
+	}
+	t.documents.Store(docs)
+	t.issuer.Store(issuer)
+	return nil
 }
 
 // bootstrapSecret reads the Secret of a bootstrap token.
@@ -95,30 +126,31 @@ func (cp *ControlPlane) bootstrapSecret(ctx context.Context, name string) (*core
 	return obj.(*corev1.Secret), nil
 }
 
-// oidcPaths serves the documents that others verify tokens with.
-func oidcPaths(id *Identity) (map[string]http.Handler, error) {
-	keys, err := token.NewKeySet(append([]crypto.PublicKey{id.TokenKey.Public()}, id.OldTokenKeys...)...)
-	if err != nil {
-		return nil, err
+func newTokenDocuments(id *Identity, keys *token.KeySet) (*tokenDocuments, error) {
+	uri := id.JWKSURI
+	if uri == "" {
+		uri = id.Issuer + "/openid/v1/jwks"
 	}
 	jwks, err := keys.JWKS()
 	if err != nil {
 		return nil, err
 	}
-	doc, err := keys.Discovery(id.Issuer, id.Issuer+"/openid/v1/jwks")
-	if err != nil {
-		return nil, err
-	}
-	return map[string]http.Handler{
-		"/.well-known/openid-configuration": document("application/json", doc),
-		"/openid/v1/jwks":                   document("application/jwk-set+json", jwks),
-	}, nil
+	discovery, err := keys.Discovery(id.Issuer, uri)
+	return &tokenDocuments{discovery: discovery, keys: jwks}, err
 }
 
-func document(contentType string, body []byte) http.Handler {
+// paths serves the documents that others verify tokens with.
+func (t *tokens) paths() map[string]http.Handler {
+	return map[string]http.Handler{
+		"/.well-known/openid-configuration": document("application/json", func() []byte { return t.documents.Load().discovery }),
+		"/openid/v1/jwks":                   document("application/jwk-set+json", func() []byte { return t.documents.Load().keys }),
+	}
+}
+
+func document(contentType string, body func() []byte) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
-		if _, err := w.Write(body); err != nil {
+		if _, err := w.Write(body()); err != nil {
 			return // the client has gone
 		}
 	})

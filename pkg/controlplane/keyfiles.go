@@ -1,0 +1,137 @@
+package controlplane
+
+import (
+	"context"
+	"crypto"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"coracle/pkg/pki"
+)
+
+// identity gathers the authorities and keys that clients are known by.
+func (o *ServeOptions) identity(files *Files) (*Identity, error) {
+	id := &Identity{Clients: &pki.LivePool{}, Issuer: defaultIssuer, Audiences: o.APIAudiences,
+		JWKSURI: o.ServiceAccountJWKSURI, MaxTokenLife: o.MaxTokenLife}
+	if len(o.ServiceAccountIssuers) > 0 {
+		id.Issuer, id.OldIssuers = o.ServiceAccountIssuers[0], o.ServiceAccountIssuers[1:]
+	}
+	if files.CA != nil {
+		id.RootCA, id.CA = files.CA.CertPEM(), files.CA
+	}
+	bundle, err := o.clientAuthorities(files)
+	if err != nil {
+		return nil, err
+	}
+	if len(bundle) == 0 {
+		id.Clients = nil
+	} else if err := id.Clients.Set(bundle); err != nil {
+		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
+	}
+	id.ClientCA = bundle
+	if o.ClientCAFile != "" {
+		files.reloads = append(files.reloads, &reload{what: "the authorities of client certificates", files: []string{o.ClientCAFile},
+			apply: func(ctx context.Context, cp *ControlPlane) error {
+				bundle, err := o.clientAuthorities(files)
+				if err != nil {
+					return err
+				}
+				return cp.setClientCA(ctx, bundle)
+			}})
+	}
+	if id.FrontProxy, err = o.frontProxy(files); err != nil {
+		return nil, err
+	}
+	if files.CA != nil {
+		if id.Kubelet, err = o.kubeletClient(files); err != nil {
+			return nil, err
+		}
+	}
+	if id.TokenKey, id.OldTokenKeys, err = o.tokenKeys(files); err != nil {
+		return nil, err
+	}
+	if id.TokenKey == nil {
+		return id, nil
+	}
+	named := slices.Clone(o.ServiceAccountKeyFiles)
+	if o.ServiceAccountSigningKeyFile != "" {
+		named = append(named, o.ServiceAccountSigningKeyFile)
+	} else if files.CA != nil {
+		named = append(named, filepath.Join(files.PKI, tokenKeyFile))
+	}
+	files.reloads = append(files.reloads, &reload{what: "the keys of service account tokens", files: named,
+		apply: func(_ context.Context, cp *ControlPlane) error {
+			key, old, err := o.tokenKeys(files)
+			if err != nil {
+				return err
+			}
+			return cp.setTokenKeys(key, old)
+		}})
+	return id, nil
+}
+
+// clientAuthorities are those of the cluster and of the flag.
+func (o *ServeOptions) clientAuthorities(files *Files) ([]byte, error) {
+	var bundle []byte
+	if files.CA != nil {
+		bundle = append(bundle, files.CA.CertPEM()...)
+	}
+	if o.ClientCAFile == "" {
+		return bundle, nil
+	}
+	data, err := readKeyFile(o.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read --client-ca-file: %w", err)
+	}
+	if _, err := pki.ParseCertificates(data); err != nil {
+		return nil, fmt.Errorf("read --client-ca-file: %w", err)
+	}
+	return append(bundle, data...), nil
+}
+
+// loadPair puts the certificate of two files into force.
+func loadPair(live *pki.Live, cert, key string) error {
+	certPEM, err := readKeyFile(cert)
+	if err != nil {
+		return fmt.Errorf("read a certificate: %w", err)
+	}
+	keyPEM, err := readKeyFile(key)
+	if err != nil {
+		return fmt.Errorf("read the key of a certificate: %w", err)
+	}
+	return live.Set(certPEM, keyPEM)
+}
+
+// tokenKeyFile is the signing key that the server makes itself.
+const tokenKeyFile = "sa.key"
+
+// tokenKeys are the key that signs service account tokens, nil for none, and
+// those that verify them besides.
+func (o *ServeOptions) tokenKeys(files *Files) (key crypto.Signer, old []crypto.PublicKey, err error) {
+	switch {
+	case o.ServiceAccountSigningKeyFile != "":
+		data, readErr := readKeyFile(o.ServiceAccountSigningKeyFile)
+		if readErr != nil {
+			return nil, nil, fmt.Errorf("read --service-account-signing-key-file: %w", readErr)
+		}
+		key, err = pki.ParsePrivateKey(data)
+	case files.CA != nil:
+		key, err = pki.LoadOrCreateKey(filepath.Join(files.PKI, tokenKeyFile), o.Rand)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the signing key of service account tokens: %w", err)
+	}
+	for _, f := range o.ServiceAccountKeyFiles {
+		data, err := readKeyFile(f)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read --service-account-key-file: %w", err)
+		}
+		keys, err := pki.ParsePublicKeys(data)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read --service-account-key-file %s: %w", f, err)
+		}
+		old = append(old, keys...)
+	}
+	return key, old, nil
+}
