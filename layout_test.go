@@ -59,9 +59,10 @@ var layers = map[string][]string{
 	// The server side, each on what is below it.
 	"pkg/storage":   {},
 	"pkg/auth":      {"pkg/pki"},
+	"pkg/audit":     {"pkg/auth"},
 	"pkg/admission": {"pkg/resource", "pkg/auth", "pkg/callout", "pkg/quota"},
 	"pkg/registry":  {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/storage", "pkg/callout"},
-	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
+	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/audit", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
 	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota"},

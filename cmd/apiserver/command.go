@@ -38,6 +38,7 @@ type options struct {
 	authzModes  []string
 	oidc        oidcFlags
 	encryption  string
+	audit       auditOptions
 }
 
 func newCommand(log *slog.Logger) *cobra.Command {
@@ -88,6 +89,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")
 	f.StringSliceVar(&s.EnableAdmission, "enable-admission-plugins", nil, "admission plugins to run beside those that are on by default")
 	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")
+	o.audit.addFlags(f)
 	f.StringVar(&o.encryption, "encryption-provider-config", "", "EncryptionConfiguration of what is encrypted at rest; by default Secrets in an embedded etcd, with keys in DIR/pki/"+pki.EncryptionFile)
 	f.BoolVar(&s.AllowExternalIPs, "allow-external-ips", false, "accept Services with spec.externalIPs, with which their writers can take traffic meant for others")
 	f.BoolVar(&s.Profiling, "profiling", true, "serve Go's profiles below /debug/pprof to administrators")
@@ -113,6 +115,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	if err := o.oidc.apply(&s.Config); err != nil {
 		return err
 	}
+	if s.Audit, err = o.audit.open(s.DataDir, log); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -126,7 +131,16 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	s.Encryption = o.encrypt()
 	s.Roles = o.allInOne
 	g.Go(func() error { return storage.Compactor{Backend: backend, Log: log}.Run(ctx) })
-	g.Go(func() error { return controlplane.Serve(ctx, *s) })
+	// The audit log outlives the last request.
+	auditing, served := context.WithCancel(context.WithoutCancel(ctx))
+	defer served()
+	g.Go(func() error {
+		defer served()
+		return controlplane.Serve(ctx, *s)
+	})
+	if s.Audit != nil {
+		g.Go(func() error { return s.Audit.Run(auditing) })
+	}
 	return errors.Join(g.Wait(), backend.Close())
 }
 

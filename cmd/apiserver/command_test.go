@@ -22,6 +22,8 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--authorization-mode", "AlwaysAllow"}, "by Node and RBAC only"},
 		{[]string{"--service-cluster-ip-range", "10.0.0.0"}, "is not a CIDR"},
 		{[]string{"--storage-backend", "memory", "--secure-port", "0"}, "needs a folder for its certificates"},
+		{[]string{"--data-dir", t.TempDir(), "--audit-log-maxage", "-1"}, "must not be negative"},
+		{[]string{"--data-dir", t.TempDir(), "--audit-policy-file", "/dev/null"}, "want apiVersion audit.k8s.io/v1"},
 		{[]string{"--storage-backend", "memory", "--bind-address", "192.0.2.77"}, "listen for the API"},
 		{[]string{"--data-dir", t.TempDir(), "--storage-backend", "memory", "--secure-port", "0", "--disable-admission-plugins", "NodeRestriction"}, "cannot be disabled"},
 		{[]string{"--oidc-issuer-url", "https://id.example"}, "give both"},

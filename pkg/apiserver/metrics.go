@@ -147,6 +147,21 @@ type recorder struct {
 	http.ResponseWriter
 	code int
 	size int // bytes of the body
+
+	// For the audit log: what it has to say of failures, the bodies that it
+	// records, nil where it does not, and who is told that an answer begins.
+	reason, message   string
+	panicked          bool
+	request, response *bounded
+	started           func(code int)
+}
+
+// begins tells the audit log, once, that the answer begins.
+func (r *recorder) begins() {
+	if started := r.started; started != nil && r.code >= http.StatusSwitchingProtocols && r.code != http.StatusProcessing && r.code != http.StatusEarlyHints {
+		r.started = nil
+		started(r.code)
+	}
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -154,6 +169,7 @@ func (r *recorder) WriteHeader(code int) {
 	if r.code == 0 || r.code < http.StatusOK {
 		r.code = code
 	}
+	r.begins()
 	r.ResponseWriter.WriteHeader(code)
 }
 
@@ -161,6 +177,10 @@ func (r *recorder) WriteHeader(code int) {
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.code == 0 {
 		r.code = http.StatusOK
+		r.begins()
+	}
+	if r.response != nil {
+		r.response.Write(b)
 	}
 	n, err := r.ResponseWriter.Write(b)
 	r.size += n
@@ -186,6 +206,7 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
 	if err == nil {
 		r.code = http.StatusSwitchingProtocols
+		r.begins()
 	}
 	return conn, rw, err
 }

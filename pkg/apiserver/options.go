@@ -94,7 +94,7 @@ func boolParam(q url.Values, name string) bool {
 // writeOptions reads the query of a create, an update or a patch.
 func writeOptions(r *http.Request, options runtime.Object) (registry.WriteOptions, registry.Validation, error) {
 	q := r.URL.Query()
-	out := registry.WriteOptions{Options: options, Manager: q.Get("fieldManager"), Warn: warner(r.Context())}
+	out := registry.WriteOptions{Options: options, Manager: q.Get("fieldManager"), Warn: warner(r.Context()), Annotate: annotator(r.Context())}
 	dry, err := dryRun(q["dryRun"])
 	if err != nil {
 		return out, "", err

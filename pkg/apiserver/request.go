@@ -5,11 +5,13 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"coracle/pkg/audit"
 	"coracle/pkg/auth"
 )
 
@@ -32,6 +34,11 @@ type requestInfo struct {
 	backend http.Handler
 	// series counts the request; set once the server has begun with it.
 	series *series
+	// auditID and received identify the request for the audit log; audit is nil
+	// until its sender is known, and where it is not recorded.
+	auditID  string
+	received time.Time
+	audit    *audit.Record
 }
 
 // parseRequest reads a request line. It does not know which resources exist.

@@ -205,6 +205,9 @@ func (s *Server) serveCreate(w http.ResponseWriter, r *http.Request, sv served, 
 		WriteError(w, err)
 		return
 	}
+	if info, ok := r.Context().Value(infoKey).(*requestInfo); ok {
+		info.audit.Created(o.Name, string(o.UID))
+	}
 	s.sendCached(w, http.StatusCreated, rep, sv, o)
 }
 

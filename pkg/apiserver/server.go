@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/streaming/pkg/httpstream"
 
+	"coracle/pkg/audit"
 	"coracle/pkg/auth"
 	"coracle/pkg/registry"
 )
@@ -58,6 +59,9 @@ type Config struct {
 	Components []Check
 	// Profiling serves Go's profiles below /debug/pprof to who may see them.
 	Profiling bool
+	// Audit records who asked for what; nil records nothing. Its owner runs it,
+	// until no request is under way any more.
+	Audit *audit.Log
 	// Version is what /version says.
 	Version version.Info
 	// RequestTimeout bounds requests that are no watches or streams; 0 means
@@ -148,7 +152,10 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 	} else {
 		growStack()
 	}
-	defer func() { counted.done(w.code, w.size, time.Since(began), stream) }()
+	defer func() {
+		counted.done(w.code, w.size, time.Since(began), stream)
+		endAudit(w, &info)
+	}()
 	defer s.recoverPanic(w, r)
 	id := r.Header.Get("Audit-ID")
 	if id == "" || len(id) > maxAuditID {
@@ -158,7 +165,7 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 	h.Set("Audit-Id", id)
 	h.Set("X-Content-Type-Options", "nosniff")
 
-	info.series = counted
+	info.series, info.auditID, info.received = counted, id, began
 	ctx := withInfo(withWarnings(r.Context(), h), &info)
 	if !stream {
 		timeout, err := s.timeout(r)
@@ -175,6 +182,7 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 		WriteError(w, err)
 		return
 	}
+	auditBodies(w, r, &info, stream)
 	s.dispatch(w, r.WithContext(ctx), &info)
 }
 
@@ -202,11 +210,16 @@ func (s *Server) timeout(r *http.Request) (time.Duration, error) {
 // returned knows the user.
 func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(*http.Request) (*auth.User, error)) (context.Context, error) {
 	user, err := authenticate(r)
-	if err == nil {
-		user, err = s.impersonate(r, user)
-	}
+	s.beginAudit(r, info, user)
 	if err != nil {
 		return nil, err
+	}
+	requestor := user
+	if user, err = s.impersonate(r, user); err != nil {
+		return nil, err
+	}
+	if user != requestor {
+		info.audit.Impersonate(user)
 	}
 	ctx := auth.WithUser(r.Context(), user)
 	asked := info.attributes(user, r)
@@ -252,6 +265,9 @@ func (s *Server) recoverPanic(w http.ResponseWriter, r *http.Request) {
 	}
 	if p == http.ErrAbortHandler {
 		panic(p)
+	}
+	if rec, ok := w.(*recorder); ok {
+		rec.panicked = true
 	}
 	s.cfg.Log.Error("a request handler panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", stack())
 	WriteError(w, apierrors.NewInternalError(fmt.Errorf("the request could not be served, the server's log says why")))
@@ -299,6 +315,14 @@ func (s *Server) authorize(ctx context.Context, a auth.Attributes) error {
 	began := time.Now()
 	decision, reason, err := s.cfg.Authorizer.Authorize(ctx, a)
 	s.metrics.access.authorized(decision, err, time.Since(began))
+	if note := annotator(ctx); note != nil {
+		allowed := "forbid"
+		if decision == auth.Allow {
+			allowed = "allow"
+		}
+		note("authorization.k8s.io/decision", allowed)
+		note("authorization.k8s.io/reason", reason)
+	}
 	if decision == auth.Allow {
 		return nil
 	}

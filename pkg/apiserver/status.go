@@ -43,6 +43,9 @@ func writeStatus(w http.ResponseWriter, s metav1.Status) {
 	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(s.Details.RetryAfterSeconds)))
 	}
+	if rec, ok := w.(interface{ failed(*metav1.Status) }); ok {
+		rec.failed(&s)
+	}
 	body, err := json.Marshal(s)
 	if err != nil {
 		http.Error(w, "the status cannot be encoded", http.StatusInternalServerError)

@@ -39,6 +39,7 @@ import (
 	"coracle/pkg/apiserver/aggregate"
 	"coracle/pkg/apiserver/nodeproxy"
 	"coracle/pkg/apiserver/openapi"
+	"coracle/pkg/audit"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/node"
 	"coracle/pkg/auth/oidc"
@@ -100,6 +101,9 @@ type Config struct {
 	EnableAdmission, DisableAdmission []string
 	// Profiling serves Go's profiles below /debug/pprof to who may see them.
 	Profiling bool
+	// Audit records who asked for what; nil records nothing. Its
+	// owner runs it, until no request is under way any more.
+	Audit *audit.Log
 	// Encryption keeps values encrypted in the store; nil keeps them as they are.
 	Encryption *Encryption
 	// OpenAPI serves /openapi; it defaults to the description of all kinds.
@@ -266,7 +270,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
 		OpenAPI: cfg.OpenAPI, Version: Version(), Aggregated: cp.aggregator.State,
 		Checks: cp.checks(), Components: cp.components(), Collectors: append(cp.metrics.collectors(), cp.aggregator),
-		Profiling: cfg.Profiling,
+		Profiling: cfg.Profiling, Audit: cfg.Audit,
 	}
 	if err := cp.identify(&serverConfig); err != nil {
 		return nil, err

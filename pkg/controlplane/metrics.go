@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"coracle/pkg/admission"
+	"coracle/pkg/audit"
 	"coracle/pkg/metrics"
 	"coracle/pkg/resource"
 	"coracle/pkg/storage"
@@ -78,6 +79,20 @@ func (m *partMetrics) collectors() []prometheus.Collector {
 		out = append(out, m.size)
 	}
 	return out
+}
+
+// auditMetrics count the events of the audit log, by kube-apiserver's names.
+func auditMetrics(log *audit.Log) []prometheus.Collector {
+	if log == nil {
+		return nil
+	}
+	counter := func(name, help string, value func() int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	return []prometheus.Collector{
+		counter("apiserver_audit_event_total", "Events of the audit log.", log.Events),
+		counter("apiserver_audit_error_total", "Events that the audit log lost.", log.Dropped),
+	}
 }
 
 // storageSize asks the store for its size when metrics are read.

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"coracle/pkg/audit"
+)
+
+// auditOptions are the flags of the audit log, named as kube-apiserver's.
+type auditOptions struct {
+	path, policy                string
+	maxSize, maxAge, maxBackups int
+}
+
+// noAudit as a path writes no audit log.
+const noAudit = "none"
+
+func (o *auditOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.path, "audit-log-path", "", "file of the audit log; empty is DIR/audit/audit.log where there is a --data-dir, "+noAudit+" writes none")
+	f.StringVar(&o.policy, "audit-policy-file", "", "audit.k8s.io/v1 Policy; by default changes and reads of secrets are recorded, without bodies")
+	f.IntVar(&o.maxSize, "audit-log-maxsize", 100, "megabytes at which the audit log is put aside")
+	f.IntVar(&o.maxAge, "audit-log-maxage", 30, "days after which audit logs put aside are deleted; 0 keeps them")
+	f.IntVar(&o.maxBackups, "audit-log-maxbackup", 10, "how many audit logs put aside are kept; 0 keeps all")
+}
+
+// open is the audit log that the flags ask for, nil for none.
+func (o *auditOptions) open(dataDir string, log *slog.Logger) (*audit.Log, error) {
+	if o.maxSize < 0 || o.maxAge < 0 || o.maxBackups < 0 {
+		return nil, fmt.Errorf("--audit-log-maxsize, --audit-log-maxage and --audit-log-maxbackup must not be negative")
+	}
+	cfg := audit.Config{
+		Path: o.path, MaxBytes: int64(o.maxSize) << 20, MaxAge: time.Duration(o.maxAge) * 24 * time.Hour, MaxBackups: o.maxBackups, Log: log,
+	}
+	if cfg.Path == "" && dataDir != "" {
+		cfg.Path = filepath.Join(dataDir, "audit", "audit.log")
+	}
+	if cfg.Path == "" || cfg.Path == noAudit {
+		return nil, nil
+	}
+	if o.policy != "" {
+		data, err := os.ReadFile(o.policy)
+		if err != nil {
+			return nil, fmt.Errorf("read --audit-policy-file: %w", err)
+		}
+		if cfg.Policy, err = audit.ParsePolicy(data); err != nil {
+			return nil, fmt.Errorf("read --audit-policy-file %s: %w", o.policy, err)
+		}
+	}
+	return audit.New(cfg)
+}
