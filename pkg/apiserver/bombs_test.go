@@ -191,7 +191,7 @@ func protoBombs(t testing.TB, pods, proto string) (out []bomb) {
 		add("full containers", pods, "Pod", field(2, repeat(field(2, entry))))
 		add("env", pods, "Pod", field(2, field(2, repeat(field(7, nil)))))
 		add("data", configMaps(""), "ConfigMap", repeat(field(2, field(1, []byte("a")))))
-		add("unknown numbers", configMaps(""), "ConfigMap", repeat([]byte{15<<3 | 0, 1}))
+		add("unknown numbers", configMaps(""), "ConfigMap", repeat([]byte{15 << 3, 1}))
 		add("unknown groups", configMaps(""), "ConfigMap", repeat([]byte{15<<3 | 3}))
 		add("owners", configMaps(""), "ConfigMap", field(1, repeat(field(13, nil))))
 		add("finalizers", configMaps(""), "ConfigMap", field(1, repeat(field(14, nil))))
