@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -76,6 +77,10 @@ func TestAuditDefault(t *testing.T) {
 		}
 		if err := c.Client.CoreV1().Pods("default").Delete(t.Context(), "gone", metav1.DeleteOptions{}); err == nil {
 			t.Error("a pod that is not there was deleted")
+		}
+		metrics, err := c.Client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+		if err != nil || !regexp.MustCompile(`(?m)^apiserver_audit_event_total [1-9]`).Match(metrics) || !bytes.Contains(metrics, []byte("\napiserver_audit_error_total 0")) {
+			t.Errorf("the metrics do not count events: %v", err)
 		}
 	})
 	if bytes.Contains(text, []byte(canary)) {

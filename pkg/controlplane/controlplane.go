@@ -22,8 +22,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -32,9 +30,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/admission"
-	"coracle/pkg/admission/celpolicy"
 	"coracle/pkg/admission/expression"
-	"coracle/pkg/admission/webhook"
 	"coracle/pkg/apiserver"
 	"coracle/pkg/apiserver/aggregate"
 	"coracle/pkg/apiserver/nodeproxy"
@@ -48,9 +44,7 @@ import (
 	"coracle/pkg/callout"
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/allocator"
-	"coracle/pkg/registry/custom"
 	"coracle/pkg/registry/fieldtypes"
-	"coracle/pkg/resource"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
 	"coracle/pkg/storage/timed"
@@ -181,32 +175,6 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// table is that of the kinds that every cluster serves, some of which are
-// validated by what package resource may not link.
-func table(expressions *expression.Compiler) (*resource.Table, error) {
-	t := resource.Builtin()
-	checked := func(res *resource.Resource) *resource.Resource { return webhook.Validated(res, expressions) }
-	policy := func(res *resource.Resource) *resource.Resource { return celpolicy.Validated(res, expressions) }
-	var kinds []*resource.Resource
-	for _, k := range []struct {
-		gvr       schema.GroupVersionResource
-		validated func(*resource.Resource) *resource.Resource
-	}{
-		{apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions"), custom.Validated},
-		{admissionregistrationv1.SchemeGroupVersion.WithResource("mutatingwebhookconfigurations"), checked},
-		{admissionregistrationv1.SchemeGroupVersion.WithResource("validatingwebhookconfigurations"), checked},
-		{admissionregistrationv1.SchemeGroupVersion.WithResource("validatingadmissionpolicies"), policy},
-		{admissionregistrationv1.SchemeGroupVersion.WithResource("mutatingadmissionpolicies"), policy},
-	} {
-		res, ok := t.ByGVR(k.gvr)
-		if !ok {
-			return nil, fmt.Errorf("the table lacks %s", k.gvr)
-		}
-		kinds = append(kinds, k.validated(res))
-	}
-	return t.Replace(kinds...)
-}
-
 // New composes a control plane. Nothing runs yet.
 func New(cfg Config) (*ControlPlane, error) {
 	if err := cfg.complete(); err != nil {
@@ -269,7 +237,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	serverConfig := apiserver.Config{
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
 		OpenAPI: cfg.OpenAPI, Version: Version(), Aggregated: cp.aggregator.State,
-		Checks: cp.checks(), Components: cp.components(), Collectors: append(cp.metrics.collectors(), cp.aggregator),
+		Checks: cp.checks(), Components: cp.components(), Collectors: append(append(cp.metrics.collectors(), cp.aggregator), auditMetrics(cfg.Audit)...),
 		Profiling: cfg.Profiling, Audit: cfg.Audit,
 	}
 	if err := cp.identify(&serverConfig); err != nil {
