@@ -48,14 +48,15 @@ func list(t *testing.T, args ...string) []goPackage {
 // prefix. Everything may import itself. A part that is not listed fails.
 var layers = map[string][]string{
 	// Leaves: they know nothing of the project.
-	"pkg/pki":        {},
-	"pkg/nodeconfig": {},
-	"pkg/network":    {},
-	"pkg/image":      {},
-	"pkg/resource":   {},
-	"pkg/metrics":    {},
-	"pkg/callout":    {},
-	"pkg/quota":      {},
+	"pkg/pki":           {},
+	"pkg/nodeconfig":    {},
+	"pkg/network":       {},
+	"pkg/image":         {},
+	"pkg/resource":      {},
+	"pkg/metrics":       {},
+	"pkg/callout":       {},
+	"pkg/quota":         {},
+	"pkg/volumebinding": {},
 	// The server side, each on what is below it.
 	"pkg/storage":   {},
 	"pkg/auth":      {"pkg/pki"},
@@ -65,8 +66,8 @@ var layers = map[string][]string{
 	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/audit", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
-	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota"},
-	"pkg/scheduler":   {"pkg/reconcile"},
+	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota", "pkg/volumebinding"},
+	"pkg/scheduler":   {"pkg/reconcile", "pkg/volumebinding"},
 	"pkg/kubelet":     {},
 	"pkg/proxy":       {"pkg/network"},
 	"pkg/dns":         {},

@@ -47,6 +47,7 @@ import (
 	"coracle/pkg/controllers/storageprotection"
 	"coracle/pkg/controllers/tainteviction"
 	"coracle/pkg/controllers/ttlafterfinished"
+	"coracle/pkg/controllers/volumebinder"
 	"coracle/pkg/reconcile"
 )
 
@@ -154,6 +155,7 @@ var list = []constructor{
 	}},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
+	{name: "persistent-volume-binder", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return volumebinder.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
 		return storageprotection.NewClaims(e), nil
 	}},

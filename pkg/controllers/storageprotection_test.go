@@ -29,18 +29,16 @@ func TestStorageInUseStays(t *testing.T) {
 		size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
 		modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
 		volume, err := volumes.Create(ctx, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Spec: corev1.PersistentVolumeSpec{
-			Capacity: size, AccessModes: modes, StorageClassName: "none",
-			PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/x"}}}}, metav1.CreateOptions{})
+			Capacity: size, AccessModes: modes, StorageClassName: "none", VolumeAttributesClassName: new("fast"),
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "d.example.com", VolumeHandle: "x"}}}}, metav1.CreateOptions{})
 		must(volume, err)
 		if !slices.Contains(volume.Finalizers, "kubernetes.io/pv-protection") {
 			t.Fatalf("the volume's finalizers are %v", volume.Finalizers)
 		}
-		volume.Status.Phase = corev1.VolumeBound
-		volume, err = volumes.UpdateStatus(ctx, volume, metav1.UpdateOptions{})
-		must(volume, err)
 		must(claims.Create(ctx, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: modes, StorageClassName: new("none"), VolumeAttributesClassName: new("fast"),
 			Resources: corev1.VolumeResourceRequirements{Requests: size}}}, metav1.CreateOptions{}))
+		c.wantBound("data", "v")
 		must(pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{NodeName: "node-1",
 			Containers: []corev1.Container{{Name: "c", Image: "i"}},
 			Volumes: []corev1.Volume{{Name: "d", VolumeSource: corev1.VolumeSource{
@@ -68,11 +66,7 @@ func TestStorageInUseStays(t *testing.T) {
 		}
 		must(nil, pods.Delete(ctx, "p", metav1.DeleteOptions{}))
 		c.eventually("the claim goes", func() error { _, err := claims.Get(ctx, "data", metav1.GetOptions{}); return there(err) })
-		c.eventually("the class goes", func() error { _, err := classes.Get(ctx, "fast", metav1.GetOptions{}); return there(err) })
-		volume, err = volumes.Get(ctx, "v", metav1.GetOptions{})
-		must(volume, err)
-		volume.Status.Phase = corev1.VolumeReleased
-		must(volumes.UpdateStatus(ctx, volume, metav1.UpdateOptions{}))
 		c.eventually("the volume goes", func() error { _, err := volumes.Get(ctx, "v", metav1.GetOptions{}); return there(err) })
+		c.eventually("the class goes", func() error { _, err := classes.Get(ctx, "fast", metav1.GetOptions{}); return there(err) })
 	})
 }
