@@ -47,7 +47,7 @@ type agent struct {
 
 // newAgent composes a node's agent. It touches neither network nor runtime.
 func newAgent(conf *nodeconfig.Kubelet, log *slog.Logger) (*agent, error) {
-	client, err := newClient(conf)
+	client, err := newClient(conf.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +74,11 @@ func newAgent(conf *nodeconfig.Kubelet, log *slog.Logger) (*agent, error) {
 	return a, nil
 }
 
-// newClient is the node's client of the API server.
-func newClient(conf *nodeconfig.Kubelet) (kubernetes.Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", conf.Kubeconfig)
+// newClient is a client of the API server with the identity of a kubeconfig.
+func newClient(file string) (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", file)
 	if err != nil {
-		return nil, fmt.Errorf("read the node's kubeconfig %s: %w", conf.Kubeconfig, err)
+		return nil, fmt.Errorf("read the node's kubeconfig %s: %w", file, err)
 	}
 	config.ContentConfig = rest.ContentConfig{
 		ContentType:        "application/vnd.kubernetes.protobuf",

@@ -28,11 +28,17 @@ func main() {
 
 func newCommand(log *slog.Logger) *cobra.Command {
 	var file string
+	var simulated simulatedFlags
 	cmd := &cobra.Command{
-		Use:   "kubelet --config FILE",
+		Use:   "kubelet --config FILE | --simulated N --kubeconfig FILE",
 		Short: "Run a node's pods, service proxy, DNS and pod network",
-		Args:  cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Long: "Run a node's pods, service proxy, DNS and pod network.\n\nWith --simulated N it is N nodes without containers instead: real Node, Lease and Pod\n" +
+			"traffic, for trying out large clusters.",
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if simulated.nodes > 0 {
+				return simulated.run(cmd.Context(), log)
+			}
 			conf, err := nodeconfig.Read(file)
 			if err != nil {
 				return err
@@ -45,5 +51,6 @@ func newCommand(log *slog.Logger) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", nodeconfig.Path, "the node's configuration (package nodeconfig documents it)")
+	simulated.add(cmd.Flags())
 	return cmd
 }

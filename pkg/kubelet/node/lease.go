@@ -8,11 +8,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
-	renewEvery    = 10 * time.Second
-	leaseDuration = 40 // seconds
+	// RenewEvery is how often a node renews its Lease, which is good for
+	// leaseDuration, in seconds.
+	RenewEvery    = 10 * time.Second
+	leaseDuration = 40
 )
 
 // keepLease renews the node's Lease until ctx ends.
@@ -31,9 +34,9 @@ func (m *Manager) keepLease(ctx context.Context) {
 // untilTick is the time to the next multiple of the interval, at least a
 // fifth of it away so that a renewal just before the tick counts.
 func untilTick(now time.Time) time.Duration {
-	d := renewEvery - time.Duration(now.UnixNano())%renewEvery
-	if d < renewEvery/5 {
-		d += renewEvery
+	d := RenewEvery - time.Duration(now.UnixNano())%RenewEvery
+	if d < RenewEvery/5 {
+		d += RenewEvery
 	}
 	return d
 }
@@ -63,14 +66,24 @@ func (m *Manager) renew(ctx context.Context, lease *coordinationv1.Lease) (*coor
 
 // stamped returns a copy of the Lease, or a new one, renewed now.
 func (m *Manager) stamped(old *coordinationv1.Lease) *coordinationv1.Lease {
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: m.cfg.Name, Namespace: corev1.NamespaceNodeLease}}
+	var owner *types.UID
+	if node := m.Node(); node != nil {
+		owner = &node.UID
+	}
+	return Lease(m.cfg.Name, owner, old, m.cfg.Clock.Now())
+}
+
+// Lease is the Lease of a node renewed now: a copy of old, or a new one when
+// that is nil. The Node with the UID owns a new one, nobody when that is nil.
+func Lease(name string, owner *types.UID, old *coordinationv1.Lease, now time.Time) *coordinationv1.Lease {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: corev1.NamespaceNodeLease}}
 	if old != nil {
 		lease = old.DeepCopy()
 	}
-	if node := m.Node(); node != nil && len(lease.OwnerReferences) == 0 {
-		lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}}
+	if owner != nil && len(lease.OwnerReferences) == 0 {
+		lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: name, UID: *owner}}
 	}
-	holder, seconds, now := m.cfg.Name, int32(leaseDuration), metav1.NewMicroTime(m.cfg.Clock.Now())
-	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds, lease.Spec.RenewTime = &holder, &seconds, &now
+	holder, seconds, renewed := name, int32(leaseDuration), metav1.NewMicroTime(now)
+	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds, lease.Spec.RenewTime = &holder, &seconds, &renewed
 	return lease
 }

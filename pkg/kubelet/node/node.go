@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,8 @@ import (
 )
 
 const (
-	reportAtLatest = 5 * time.Minute
+	// ReportEvery is when the status is written at the latest.
+	ReportEvery    = 5 * time.Minute
 	checkEvery     = 5 * time.Second
 	checkStarting  = 100 * time.Millisecond // until the runtime is ready for the first time
 	requestTimeout = 10 * time.Second
@@ -187,17 +189,40 @@ func (m *Manager) look(ctx context.Context) bool {
 	return h.Err == nil
 }
 
+// Object is what the Node that cfg describes, in health h, becomes of old: the
+// one that an agent registers when old is nil, and else old with the labels and
+// the status that an agent sees to. Old is not changed.
+func Object(cfg Config, h Health, old *corev1.Node) *corev1.Node {
+	m := New(cfg)
+	m.health = h
+	return m.object(old)
+}
+
+func (m *Manager) object(old *corev1.Node) *corev1.Node {
+	if old == nil {
+		return &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: m.cfg.Name, Labels: m.labels()},
+			Spec:       corev1.NodeSpec{Taints: m.cfg.Taints},
+			Status:     m.status(nil),
+		}
+	}
+	next := old.DeepCopy()
+	next.Labels = m.labels()
+	for k, v := range old.Labels {
+		if _, own := next.Labels[k]; !own {
+			next.Labels[k] = v
+		}
+	}
+	next.Status = m.status(&old.Status)
+	return next
+}
+
 // register makes the Node, or adopts the one that is there.
 func (m *Manager) register(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	nodes := m.cfg.Client.CoreV1().Nodes()
-	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: m.cfg.Name, Labels: m.labels()},
-		Spec:       corev1.NodeSpec{Taints: m.cfg.Taints},
-		Status:     m.status(nil),
-	}
-	created, err := nodes.Create(ctx, node, metav1.CreateOptions{})
+	created, err := nodes.Create(ctx, m.object(nil), metav1.CreateOptions{})
 	if err == nil {
 		m.cfg.Log.Info("node registered", "node", m.cfg.Name)
 		m.remember(created)
@@ -283,7 +308,7 @@ func (m *Manager) keepStatus(ctx context.Context) {
 			m.refresh(ctx)
 		}
 		now := m.cfg.Clock.Now()
-		late := now.Sub(written) >= reportAtLatest
+		late := now.Sub(written) >= ReportEvery
 		if late || m.stale() {
 			if !m.retry(ctx, "take the node's status", m.write) {
 				return
@@ -307,15 +332,21 @@ func (m *Manager) keepStatus(ctx context.Context) {
 // stale tells whether the status has changed in more than its heartbeat.
 func (m *Manager) stale() bool {
 	node := m.Node()
-	next := m.status(&node.Status)
+	return Differs(node.Status, m.status(&node.Status))
+}
+
+// Differs tells whether two statuses of a Node differ in more than the time of
+// their heartbeats.
+func Differs(old, next corev1.NodeStatus) bool {
+	next.Conditions = slices.Clone(next.Conditions)
 	for i := range next.Conditions {
-		for _, old := range node.Status.Conditions {
-			if old.Type == next.Conditions[i].Type {
-				next.Conditions[i].LastHeartbeatTime = old.LastHeartbeatTime
+		for _, c := range old.Conditions {
+			if c.Type == next.Conditions[i].Type {
+				next.Conditions[i].LastHeartbeatTime = c.LastHeartbeatTime
 			}
 		}
 	}
-	return !apiequality.Semantic.DeepEqual(next, node.Status)
+	return !apiequality.Semantic.DeepEqual(next, old)
 }
 
 // write brings the Node's status up to date, with a patch of what changed.
@@ -333,7 +364,7 @@ func (m *Manager) write(ctx context.Context) error {
 		updated, err = m.replace(ctx)
 	} else {
 		var patch []byte
-		if patch, err = diff(base, next); err != nil {
+		if patch, err = StatusPatch(base, next); err != nil {
 			return err
 		}
 		updated, err = nodes.Patch(ctx, m.cfg.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
@@ -359,7 +390,9 @@ func (m *Manager) replace(ctx context.Context) (*corev1.Node, error) {
 	return nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{})
 }
 
-func diff(base, next *corev1.Node) ([]byte, error) {
+// StatusPatch is the strategic merge patch from the status of base to that of
+// next.
+func StatusPatch(base, next *corev1.Node) ([]byte, error) {
 	before, err := json.Marshal(corev1.Node{Status: base.Status})
 	if err != nil {
 		return nil, err

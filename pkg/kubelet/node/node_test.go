@@ -137,7 +137,7 @@ func TestLeaseIsRenewedOnTheTick(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if since := time.Since(lease.Spec.RenewTime.Time); since > renewEvery {
+		if since := time.Since(lease.Spec.RenewTime.Time); since > RenewEvery {
 			t.Errorf("renewed %v ago", since)
 		}
 		if *lease.Spec.HolderIdentity != "n1" || *lease.Spec.LeaseDurationSeconds != 40 || len(lease.OwnerReferences) != 1 {
