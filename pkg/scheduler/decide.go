@@ -1,83 +1,43 @@
 package scheduler
 
 import (
-	"fmt"
 	"math/rand/v2"
-	"slices"
-	"strings"
 
 	"coracle/pkg/scheduler/plugin"
 )
 
-// framework is the plugins that decide.
-type framework struct {
-	filters []plugin.Filter
-	scores  []plugin.Score
+// decider chooses nodes. It is pure but for rand, which settles ties.
+type decider struct {
+	profile *plugin.Profile
+	cluster *plugin.Cluster
+	rand    *rand.Rand
 }
 
-// verdict is the outcome of one decision.
-type verdict struct {
-	node *plugin.Node // nil when no node can take the pod
-	// reasons counts, for each reason, the nodes that gave it.
-	reasons map[string]int
-	nodes   int // how many were looked at
-}
-
-// decide chooses the node for a pod, or says why there is none. It is pure
-// but for rand, which settles ties.
-func (f *framework) decide(p *plugin.Pod, nodes []*plugin.Node, r *rand.Rand) verdict {
-	v := verdict{nodes: len(nodes)}
+// decide is the best node for a pod, or nil. The attempt says why there is
+// none.
+func (d *decider) decide(p *plugin.Pod) (*plugin.Node, *attempt) {
+	a := prepare(d.profile, d.cluster, p)
 	var feasible []*plugin.Node
-	for _, n := range nodes {
-		if reason := f.check(p, n); reason != "" {
-			v.count(reason)
+	for _, n := range a.candidates() {
+		if n == nil {
 			continue
 		}
-		feasible = append(feasible, n)
+		if v := a.node(n); v.OK() {
+			feasible = append(feasible, n)
+		}
 	}
-	if len(feasible) > 0 {
-		v.node = f.best(p, feasible, r)
+	switch len(feasible) {
+	case 0:
+		return nil, a
+	case 1:
+		return feasible[0], a
 	}
-	return v
+	return d.best(feasible, totals(d.profile, d.cluster, p, feasible)), a
 }
 
-// check is the first filter's refusal.
-func (f *framework) check(p *plugin.Pod, n *plugin.Node) string {
-	for _, filter := range f.filters {
-		if reason := filter.Check(p, n); reason != "" {
-			return reason
-		}
-	}
-	return ""
-}
-
-func (v *verdict) count(reason string) {
-	if v.reasons == nil {
-		v.reasons = map[string]int{}
-	}
-	for one := range strings.SplitSeq(reason, ", ") {
-		v.reasons[one]++
-	}
-}
-
-// best is the node with the highest weighted sum; ties fall at random, so
-// that equal nodes fill evenly.
-func (f *framework) best(p *plugin.Pod, nodes []*plugin.Node, r *rand.Rand) *plugin.Node {
-	if len(nodes) == 1 {
-		return nodes[0]
-	}
-	totals, raw := make([]int64, len(nodes)), make([]int64, len(nodes))
-	for _, s := range f.scores {
-		for i, n := range nodes {
-			raw[i] = s.Score(p, n)
-		}
-		if norm, ok := s.(plugin.Normalizer); ok {
-			norm.Normalize(raw)
-		}
-		for i := range raw {
-			totals[i] += raw[i] * s.Weight()
-		}
-	}
+// best is a node with the highest total; ties fall at random, so that equal
+// nodes fill evenly.
+func (d *decider) best(nodes []*plugin.Node, totals []int64) *plugin.Node {
 	best, ties := 0, 1
 	for i := 1; i < len(nodes); i++ {
 		switch {
@@ -85,7 +45,7 @@ func (f *framework) best(p *plugin.Pod, nodes []*plugin.Node, r *rand.Rand) *plu
 			best, ties = i, 1
 		case totals[i] == totals[best]:
 			ties++
-			if r.IntN(ties) == 0 {
+			if d.rand.IntN(ties) == 0 {
 				best = i
 			}
 		}
@@ -93,15 +53,45 @@ func (f *framework) best(p *plugin.Pod, nodes []*plugin.Node, r *rand.Rand) *plu
 	return nodes[best]
 }
 
-// message is the sentence that users know from pending pods.
-func (v *verdict) message() string {
-	if v.nodes == 0 {
-		return "no nodes available to schedule pods"
+// totals are the weighted sums of the scores of nodes that can take a pod.
+func totals(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod, nodes []*plugin.Node) []int64 {
+	totals := make([]int64, len(nodes))
+	for i, s := range profile.Scores {
+		plan := s.PreScore(c, p)
+		if plan.Node != nil {
+			for j, n := range nodes {
+				totals[j] += plan.Node.Score(n) * profile.Weights[i]
+			}
+		}
+		if plan.Band != nil {
+			for j, score := range bandScores(plan.Band, nodes) {
+				totals[j] += score * profile.Weights[i]
+			}
+		}
 	}
-	lines := make([]string, 0, len(v.reasons))
-	for reason, n := range v.reasons {
-		lines = append(lines, fmt.Sprintf("%d %s", n, reason))
+	return totals
+}
+
+// bandScores are the scores of nodes by their bands.
+func bandScores(s plugin.BandScore, nodes []*plugin.Node) []int64 {
+	at := map[int32]int{} // place in bands
+	var bands []plugin.Band
+	of := make([]int, len(nodes))
+	for i, n := range nodes {
+		id := s.Band(n)
+		j, ok := at[id]
+		if !ok {
+			j = len(bands)
+			at[id] = j
+			bands = append(bands, plugin.Band{ID: id})
+		}
+		bands[j].Nodes++
+		of[i] = j
 	}
-	slices.Sort(lines)
-	return fmt.Sprintf("0/%d nodes are available: %s.", v.nodes, strings.Join(lines, ", "))
+	scores, out := make([]int64, len(bands)), make([]int64, len(nodes))
+	s.Scores(bands, scores)
+	for i, j := range of {
+		out[i] = scores[j]
+	}
+	return out
 }

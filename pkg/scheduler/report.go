@@ -15,7 +15,7 @@ import (
 func (s *Scheduler) report(ctx context.Context, e *entry, message string) {
 	p := e.pod
 	s.events.Eventf(reference(p), corev1.EventTypeWarning, "FailedScheduling", "%s", message)
-	if pod, err := s.pods.Pods(p.Namespace).Get(p.Name); err == nil && pod.UID == p.UID && says(pod, message) {
+	if pod, err := s.pods.Pods(p.Namespace()).Get(p.Name); err == nil && pod.UID == p.UID && says(pod, message) {
 		return
 	}
 	patch, err := json.Marshal(map[string]any{
@@ -31,9 +31,9 @@ func (s *Scheduler) report(ctx context.Context, e *entry, message string) {
 	}
 	call, cancel := context.WithTimeout(ctx, bindTimeout)
 	defer cancel()
-	_, err = s.cfg.Client.CoreV1().Pods(p.Namespace).Patch(call, p.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	_, err = s.cfg.Client.CoreV1().Pods(p.Namespace()).Patch(call, p.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
-		s.cfg.Log.Warn("a pod's condition could not be written", "pod", p.Namespace+"/"+p.Name, "error", err)
+		s.cfg.Log.Warn("a pod's condition could not be written", "pod", p.Key(), "error", err)
 	}
 }
 

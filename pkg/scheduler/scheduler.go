@@ -55,15 +55,14 @@ const (
 
 // Scheduler places pods. Run it once.
 type Scheduler struct {
-	cfg       Config
-	framework *framework
-	cluster   *cluster
-	rand      *rand.Rand // the deciding loop's own
-	events    *reconcile.Recorder
-	pods      corelisters.PodLister
-	synced    []cache.InformerSynced
-	slots     chan struct{}  // one for each binding under way
-	binding   sync.WaitGroup // bindings and reports under way
+	cfg     Config
+	decider *decider // the deciding loop's own; looks at the cluster under its lock
+	cluster *cluster
+	events  *reconcile.Recorder
+	pods    corelisters.PodLister
+	synced  []cache.InformerSynced
+	slots   chan struct{}  // one for each binding under way
+	binding sync.WaitGroup // bindings and reports under way
 }
 
 // New makes a Scheduler and registers its informers. Start the factory
@@ -84,15 +83,18 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(cfg.Clock.Now().UnixNano())
 	}
-	s := &Scheduler{
-		cfg:       cfg,
-		framework: &framework{filters: plugin.Filters(), scores: plugin.Scores()},
-		cluster:   newCluster(),
-		rand:      rand.New(rand.NewPCG(cfg.Seed, 0)),
-		events:    reconcile.NewRecorder(cfg.Client, cfg.Name, cfg.Clock, cfg.Log),
-		pods:      cfg.Informers.Core().V1().Pods().Lister(),
-		slots:     make(chan struct{}, bindWorkers),
+	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{})
+	if err != nil {
+		return nil, fmt.Errorf("make the scheduler's plugins: %w", err)
 	}
+	s := &Scheduler{
+		cfg:     cfg,
+		cluster: newCluster(),
+		events:  reconcile.NewRecorder(cfg.Client, cfg.Name, cfg.Clock, cfg.Log),
+		pods:    cfg.Informers.Core().V1().Pods().Lister(),
+		slots:   make(chan struct{}, bindWorkers),
+	}
+	s.decider = &decider{profile: profile, cluster: s.cluster.records, rand: rand.New(rand.NewPCG(cfg.Seed, 0))}
 	return s, s.listen()
 }
 
@@ -155,7 +157,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 func (s *Scheduler) loop(ctx context.Context) {
 	for ctx.Err() == nil {
-		e, v, began, next, ok := s.cluster.attempt(s.framework, s)
+		e, o, began, next, ok := s.cluster.attempt(s.decider, s.cfg.Clock.Now())
 		if !ok {
 			s.wait(ctx, next)
 			continue
@@ -167,10 +169,10 @@ func (s *Scheduler) loop(ctx context.Context) {
 		}
 		s.binding.Go(func() {
 			defer func() { <-s.slots }()
-			if v.node != nil {
-				s.bind(ctx, e, v.node.Name, began)
+			if o.node != "" {
+				s.bind(ctx, e, o.node, began)
 			} else {
-				s.report(ctx, e, v.message())
+				s.report(ctx, e, o.why.message())
 				s.cluster.failed(e, began, s.cfg.Clock.Now())
 			}
 		})
@@ -199,21 +201,21 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, node string, began int) 
 	call, cancel := context.WithTimeout(ctx, bindTimeout)
 	defer cancel()
 	p := e.pod
-	err := s.cfg.Client.CoreV1().Pods(p.Namespace).Bind(call, &corev1.Binding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID},
+	err := s.cfg.Client.CoreV1().Pods(p.Namespace()).Bind(call, &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace(), Name: p.Name, UID: p.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
-			s.cfg.Log.Warn("a pod could not be bound", "pod", p.Namespace+"/"+p.Name, "node", node, "error", err)
+			s.cfg.Log.Warn("a pod could not be bound", "pod", p.Key(), "node", node, "error", err)
 		}
 		s.cluster.undo(e, began, s.cfg.Clock.Now())
 		return
 	}
-	s.events.Eventf(reference(p), corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s/%s to %s", p.Namespace, p.Name, node)
+	s.events.Eventf(reference(p), corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s to %s", p.Key(), node)
 }
 
 // reference is a pod to hang an Event on.
 func reference(p *plugin.Pod) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID}}
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace(), Name: p.Name, UID: p.UID}}
 }

@@ -1,130 +1,143 @@
-// Package plugin holds the scheduler's filters and scores, one file each.
+// Package plugin holds the records that the scheduler keeps of nodes and pods,
+// and its filters and scores, one file each.
 //
-// Contract: plugins are pure. They see one pod and one node as compact records
-// and return why the node cannot take the pod, or how well it would suit. They
-// never change what they are given, and are called from several goroutines.
-// A new plugin is one file and one line in Filters or Scores.
+// Contract: plugins are pure. For each attempt to place a pod a plugin is asked
+// once about the pod (PreFilter, PreScore) and answers with a plan: that it has
+// nothing to say, that the pod is refused whatever the node, that only a few
+// nodes can do, or how nodes are to be checked. Plans read the Cluster, they
+// never change it; the caller holds the Cluster still while a plan is in use.
+// Nothing here keeps a decoded pod: what plugins need is in Pod, whose Shape
+// and Group are shared by all pods that are alike.
+//
+// The framework keeps, for all pods of one class (same Shape, same Group), what
+// it found about each node, and asks again only about nodes that changed. So a
+// Check must depend on nothing but the class, the node and the pods on it. What
+// depends on more says so: a BandCheck or BandScore splits nodes into bands of
+// equal answer and is asked per band at each decision; a plan that looks at the
+// pod itself (its claims) sets PerPod and is never shared.
+//
+// A new plugin is one file and one line in Factories.
 package plugin
 
-import (
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+import "fmt"
+
+// Code says what became of a check.
+type Code uint8
+
+// The outcomes of a check.
+const (
+	// Fits: the node can take the pod.
+	Fits Code = iota
+	// Unschedulable: it cannot, but could if other pods went away.
+	Unschedulable
+	// Unresolvable: it cannot, whatever pods go away.
+	Unresolvable
 )
 
-// Resources are amounts of what pods ask of nodes.
-type Resources struct {
-	MilliCPU, Memory, Ephemeral int64
-	// Others are extended resources and huge pages; nil when there are none.
-	Others map[corev1.ResourceName]int64
+// Verdict is the answer of a filter about a node, or about a pod as a whole.
+// The zero Verdict is Fits.
+type Verdict struct {
+	Code Code
+	// Plugin is the name of the filter that refused; set by the framework.
+	Plugin string
+	// Reasons are in the words of FailedScheduling events; each counts by itself.
+	// Shared, never changed.
+	Reasons []string
 }
 
-// Pod is what plugins need to know of a pod. It is made once.
-type Pod struct {
-	UID             types.UID
-	Namespace, Name string
-	Requests        Resources
-	// Weight is Requests with a floor for cpu and memory, so that pods that
-	// ask for nothing are spread as well.
-	Weight      Resources
-	NodeName    string // spec.nodeName
-	Tolerations []corev1.Toleration
-	Ports       []Port
-	Required    nodeaffinity.RequiredNodeAffinity
-	// Preferred is nil when the pod has no preferences.
-	Preferred *nodeaffinity.PreferredSchedulingTerms
-	// Owner is the UID of the controller, or of the pod itself.
-	Owner    types.UID
-	Images   []string
-	Priority int32
-}
-
-// Port is a port of the node that a pod takes.
-type Port struct {
-	IP       string // empty and 0.0.0.0 mean all
-	Protocol corev1.Protocol
-	Port     int32
-}
-
-// Node is what plugins need to know of a node.
-type Node struct {
-	Name        string
-	Object      *corev1.Node // shared, never changed
-	Allocatable Resources
-	MaxPods     int64
-	// Used are the sums over the pods that are on the node or on their way.
-	Used, Weight Resources
-	Pods         int64
-	Ports        map[Port]int
-	Owners       map[types.UID]int // pods by owner
-	Images       map[string]int64  // size by name
-}
-
-// Filter says which nodes cannot take a pod.
-type Filter interface {
-	// Name is upstream's name of the plugin.
-	Name() string
-	// Check returns "" when the node can take the pod, else the reason in the
-	// words of FailedScheduling events.
-	Check(p *Pod, n *Node) string
-}
-
-// Score says how well nodes suit a pod.
-type Score interface {
-	Name() string
-	// Weight multiplies the score in the sum.
-	Weight() int64
-	// Score is between 0 and MaxScore, higher is better; raw scores of other
-	// ranges are brought there by Normalize.
-	Score(p *Pod, n *Node) int64
-}
-
-// Normalizer is a Score whose raw values are compared among the nodes before
-// they count.
-type Normalizer interface {
-	// Normalize changes the raw scores of all feasible nodes in place.
-	Normalize(scores []int64)
-}
+// OK says that the verdict is Fits.
+func (v *Verdict) OK() bool { return v.Code == Fits }
 
 // MaxScore is the best score of one plugin.
 const MaxScore = 100
 
-// Filters returns all filters, cheap and selective ones first.
-func Filters() []Filter {
-	return []Filter{NodeName{}, NodeUnschedulable{}, TaintToleration{}, NodeAffinity{}, NodePorts{}, NodeResourcesFit{}}
+// Plugin has upstream's name, by which profiles enable, disable and weigh it.
+type Plugin interface{ Name() string }
+
+// Filter says which nodes cannot take a pod.
+type Filter interface {
+	Plugin
+	PreFilter(c *Cluster, p *Pod) FilterPlan
 }
 
-// Scores returns all scores.
-func Scores() []Score {
-	return []Score{LeastAllocated{}, BalancedAllocation{}, OwnerSpread{}, PreferNoTaints{}, PreferredNodeAffinity{}, ImageLocality{}}
+// FilterPlan is what a filter will do about one pod. The zero plan has nothing
+// to say about it.
+type FilterPlan struct {
+	// Check looks at one node; nil when there is nothing to check.
+	Check Check
+	// Refuse, when not OK, refuses the pod whatever the node.
+	Refuse Verdict
+	// Nodes, when not nil, are the names of the only nodes that can do.
+	Nodes []string
+	// PerPod says that Check depends on more than the pod's class.
+	PerPod bool
 }
 
-// scaleDown brings raw scores to 0..MaxScore with the largest raw value at 0.
-func scaleDown(scores []int64) {
-	var top int64
-	for _, s := range scores {
-		top = max(top, s)
-	}
-	for i, s := range scores {
-		if top == 0 {
-			scores[i] = MaxScore
-		} else {
-			scores[i] = MaxScore - s*MaxScore/top
-		}
-	}
+// Check looks at one node, possibly one with pods added and taken away. What
+// it answers for an unchanged node depends on the pod's class, the node's
+// facts and the pods on the node only, unless it is a BandCheck.
+type Check interface{ Check(v *View) Verdict }
+
+// BandCheck is a Check that depends on the cluster as well. The band of a node
+// depends on the class, the node and its pods; nodes of one band get one
+// answer, which may change from decision to decision.
+type BandCheck interface {
+	Check
+	Band(n *Node) int32
+	// CheckBand equals Check for each unchanged node of the band.
+	CheckBand(band int32) Code
 }
 
-// scaleUp brings raw scores to 0..MaxScore with the largest raw value at
-// MaxScore.
-func scaleUp(scores []int64) {
-	var top int64
-	for _, s := range scores {
-		top = max(top, s)
-	}
-	if top == 0 {
-		return
-	}
-	for i, s := range scores {
-		scores[i] = s * MaxScore / top
-	}
+// Score says how well nodes suit a pod.
+type Score interface {
+	Plugin
+	PreScore(c *Cluster, p *Pod) ScorePlan
+}
+
+// ScorePlan is how a score will value nodes for one pod. With neither Node nor
+// Band it has nothing to say.
+type ScorePlan struct {
+	Node NodeScore
+	Band BandScore
+	// PerPod says that scores depend on more than the pod's class.
+	PerPod bool
+}
+
+// NodeScore values a node by itself: between 0 and MaxScore, higher is better,
+// from the class, the node and its pods.
+type NodeScore interface{ Score(n *Node) int64 }
+
+// BandScore values nodes in comparison with each other or by the state of the
+// cluster. The band of a node depends on the class, the node and its pods; all
+// nodes of one band are worth the same.
+type BandScore interface {
+	Band(n *Node) int32
+	// Scores sets out[i], between 0 and MaxScore, for bands[i]. Bands may occur
+	// more than once; each has at least one node that can take the pod.
+	Scores(bands []Band, out []int64)
+}
+
+// Band is a band of nodes that can take the pod.
+type Band struct {
+	ID    int32
+	Nodes int // how many nodes of it can take the pod
+}
+
+// Hinter is a Filter that knows which events may help a pod it refused. A
+// filter that is no Hinter is helped by any event.
+type Hinter interface {
+	// MayHelp says that the event may make a pod schedulable that this filter
+	// refused. It errs on the side of true.
+	MayHelp(p *Pod, e *Event) bool
+}
+
+// refuse is a verdict with one fixed reason.
+func refuse(code Code, reasons []string) Verdict { return Verdict{Code: code, Reasons: reasons} }
+
+// Args are the arguments of a plugin, one of the types in args.go; nil means
+// the defaults.
+type Args any
+
+func wrongArgs(plugin string, args Args) error {
+	return fmt.Errorf("plugin %s does not take arguments of type %T; give it %sArgs", plugin, args, plugin)
 }

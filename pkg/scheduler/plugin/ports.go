@@ -4,19 +4,29 @@ package plugin
 // ports.
 type NodePorts struct{}
 
-// Name implements Filter.
+// Name implements Plugin.
 func (NodePorts) Name() string { return "NodePorts" }
 
-// Check implements Filter.
-func (NodePorts) Check(p *Pod, n *Node) string {
-	for _, want := range p.Ports {
-		for have := range n.Ports {
+// PreFilter implements Filter.
+func (NodePorts) PreFilter(_ *Cluster, p *Pod) FilterPlan {
+	if len(p.Shape.Ports) == 0 {
+		return FilterPlan{}
+	}
+	return FilterPlan{Check: portCheck(p.Shape.Ports)}
+}
+
+type portCheck []Port
+
+// Check implements Check.
+func (c portCheck) Check(v *View) Verdict {
+	for _, want := range c {
+		for have := range v.Ports {
 			if conflict(want, have) {
-				return "node(s) didn't have free ports for the requested pod ports"
+				return refuse(Unschedulable, []string{"node(s) didn't have free ports for the requested pod ports"})
 			}
 		}
 	}
-	return ""
+	return Verdict{}
 }
 
 // conflict says that two host ports cannot be on one node: same number and
@@ -28,4 +38,21 @@ func conflict(a, b Port) bool {
 	return anyIP(a.IP) || anyIP(b.IP) || a.IP == b.IP
 }
 
-func anyIP(ip string) bool { return ip == "" || ip == "0.0.0.0" || ip == "::" }
+func anyIP(ip string) bool { return ip == "" || ip == "0.0.0.0" }
+
+// MayHelp implements Hinter.
+func (NodePorts) MayHelp(p *Pod, e *Event) bool {
+	switch e.Kind {
+	case NodeAdded:
+		return true
+	case PodDeleted:
+		for _, want := range p.Shape.Ports {
+			for _, had := range e.OldPod.Shape.Ports {
+				if conflict(want, had) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

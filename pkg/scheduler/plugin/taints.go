@@ -8,21 +8,40 @@ import (
 )
 
 // TaintToleration keeps pods off nodes whose NoSchedule and NoExecute taints
-// they do not tolerate.
+// they do not tolerate, and prefers nodes with fewer PreferNoSchedule taints
+// that they do not tolerate.
 type TaintToleration struct{}
 
-// Name implements Filter.
+// Name implements Plugin.
 func (TaintToleration) Name() string { return "TaintToleration" }
 
-// Check implements Filter.
-func (TaintToleration) Check(p *Pod, n *Node) string {
-	for i := range n.Object.Spec.Taints {
-		t := &n.Object.Spec.Taints[i]
-		if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerated(p.Tolerations, t) {
-			return fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value)
+// PreFilter implements Filter.
+func (TaintToleration) PreFilter(_ *Cluster, p *Pod) FilterPlan {
+	return FilterPlan{Check: taintCheck{p.Shape.Tolerations}}
+}
+
+type taintCheck struct{ tolerations []corev1.Toleration }
+
+// Check implements Check.
+func (c taintCheck) Check(v *View) Verdict {
+	if len(v.Taints) == 0 {
+		return Verdict{}
+	}
+	if t := untolerated(v.Taints, c.tolerations); t != nil {
+		return Verdict{Code: Unresolvable, Reasons: []string{fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value)}}
+	}
+	return Verdict{}
+}
+
+// untolerated is the first taint that keeps pods with these tolerations away.
+func untolerated(taints []corev1.Taint, tolerations []corev1.Toleration) *corev1.Taint {
+	for i := range taints {
+		t := &taints[i]
+		if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerated(tolerations, t) {
+			return t
 		}
 	}
-	return ""
+	return nil
 }
 
 func tolerated(tolerations []corev1.Toleration, t *corev1.Taint) bool {
@@ -34,27 +53,86 @@ func tolerated(tolerations []corev1.Toleration, t *corev1.Taint) bool {
 	return false
 }
 
-// PreferNoTaints prefers nodes with fewer PreferNoSchedule taints that the pod
-// does not tolerate.
-type PreferNoTaints struct{}
+// MayHelp implements Hinter: a taint that kept the pod away is gone.
+func (TaintToleration) MayHelp(p *Pod, e *Event) bool {
+	switch e.Kind {
+	case NodeAdded, NodeUpdated:
+		was := e.OldNode == nil || untolerated(e.OldNode.Taints, p.Shape.Tolerations) != nil
+		return was && untolerated(e.Node.Taints, p.Shape.Tolerations) == nil
+	case OwnPodUpdated:
+		return true
+	}
+	return false
+}
 
-// Name implements Score.
-func (PreferNoTaints) Name() string { return "TaintToleration" }
+// PreScore implements Score. The band is the number of taints.
+func (TaintToleration) PreScore(_ *Cluster, p *Pod) ScorePlan {
+	return ScorePlan{Band: taintScore{p.Shape.Tolerations}}
+}
 
-// Weight implements Score.
-func (PreferNoTaints) Weight() int64 { return 3 }
+type taintScore struct{ tolerations []corev1.Toleration }
 
-// Score implements Score; the raw value is a number of taints.
-func (PreferNoTaints) Score(p *Pod, n *Node) int64 {
-	var count int64
-	for i := range n.Object.Spec.Taints {
-		t := &n.Object.Spec.Taints[i]
-		if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerated(p.Tolerations, t) {
+// Band implements BandScore.
+func (s taintScore) Band(n *Node) int32 {
+	var count int32
+	for i := range n.Taints {
+		if t := &n.Taints[i]; t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerated(s.tolerations, t) {
 			count++
 		}
 	}
 	return count
 }
 
-// Normalize implements Normalizer.
-func (PreferNoTaints) Normalize(scores []int64) { scaleDown(scores) }
+// Scores implements BandScore: the more taints the worse.
+func (taintScore) Scores(bands []Band, out []int64) {
+	var top int64
+	for _, b := range bands {
+		top = max(top, int64(b.ID))
+	}
+	for i, b := range bands {
+		if out[i] = MaxScore; top > 0 {
+			out[i] -= MaxScore * int64(b.ID) / top
+		}
+	}
+}
+
+// NodeUnschedulable keeps pods off cordoned nodes.
+type NodeUnschedulable struct{}
+
+// Name implements Plugin.
+func (NodeUnschedulable) Name() string { return "NodeUnschedulable" }
+
+// PreFilter implements Filter.
+func (NodeUnschedulable) PreFilter(_ *Cluster, p *Pod) FilterPlan {
+	if toleratesCordon(p) {
+		return FilterPlan{}
+	}
+	return FilterPlan{Check: cordonCheck{}}
+}
+
+func toleratesCordon(p *Pod) bool {
+	return tolerated(p.Shape.Tolerations, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule})
+}
+
+type cordonCheck struct{}
+
+// Check implements Check.
+func (cordonCheck) Check(v *View) Verdict {
+	if v.Unschedulable {
+		return refuse(Unresolvable, []string{"node(s) were unschedulable"})
+	}
+	return Verdict{}
+}
+
+// MayHelp implements Hinter.
+func (NodeUnschedulable) MayHelp(p *Pod, e *Event) bool {
+	switch e.Kind {
+	case NodeAdded:
+		return !e.Node.Unschedulable
+	case NodeUpdated:
+		return e.OldNode.Unschedulable && !e.Node.Unschedulable
+	case OwnPodUpdated:
+		return toleratesCordon(e.Pod)
+	}
+	return false
+}

@@ -1,0 +1,197 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"coracle/pkg/scheduler/plugin"
+)
+
+// attempt is what the filters of a profile plan for one pod. It is good for as
+// long as the cluster does not change.
+type attempt struct {
+	cluster *plugin.Cluster
+	pod     *plugin.Pod
+	checks  []namedCheck
+	// refused, when not OK, refuses the pod whatever the node.
+	refused plugin.Verdict
+	// limited says that only the nodes named in only can do, as limiters, the
+	// names of filters, say.
+	limited  bool
+	only     []string
+	limiters []string
+	perPod   bool // some check depends on more than the pod's class
+}
+
+type namedCheck struct {
+	name string
+	plugin.Check
+	perPod bool
+}
+
+// prepare asks the filters about a pod.
+func prepare(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod) *attempt {
+	a := &attempt{cluster: c, pod: p, checks: make([]namedCheck, 0, len(profile.Filters))}
+	for _, f := range profile.Filters {
+		plan := f.PreFilter(c, p)
+		if !plan.Refuse.OK() {
+			if a.refused.OK() || plan.Refuse.Code == plugin.Unresolvable {
+				a.refused = plan.Refuse
+				a.refused.Plugin = f.Name()
+			}
+			if plan.Refuse.Code == plugin.Unresolvable {
+				return a // preemption will not help: no need to look further
+			}
+			continue
+		}
+		if plan.Nodes != nil {
+			a.limit(f.Name(), plan.Nodes)
+			if !a.refused.OK() {
+				return a
+			}
+		}
+		if plan.Check != nil {
+			a.checks = append(a.checks, namedCheck{f.Name(), plan.Check, plan.PerPod})
+			a.perPod = a.perPod || plan.PerPod
+		}
+	}
+	return a
+}
+
+// limit narrows the nodes that can do.
+func (a *attempt) limit(by string, nodes []string) {
+	if a.limited {
+		a.only = slices.DeleteFunc(slices.Clone(a.only), func(n string) bool { return !slices.Contains(nodes, n) })
+	} else {
+		a.only = nodes
+	}
+	a.limited, a.limiters = true, append(a.limiters, by)
+	if len(a.only) > 0 {
+		return
+	}
+	slices.Sort(a.limiters)
+	reason := fmt.Sprintf("node(s) didn't satisfy plugin(s) %v simultaneously", a.limiters)
+	if len(a.limiters) == 1 {
+		reason = "node(s) didn't satisfy plugin " + a.limiters[0]
+	}
+	a.refused = plugin.Verdict{Code: plugin.Unresolvable, Plugin: by, Reasons: []string{reason}}
+}
+
+// check is the first refusal of a node that may differ from the real one.
+func (a *attempt) check(v *plugin.View) plugin.Verdict {
+	for i := range a.checks {
+		if verdict := a.checks[i].Check.Check(v); !verdict.OK() {
+			verdict.Plugin = a.checks[i].name
+			return verdict
+		}
+	}
+	return plugin.Verdict{}
+}
+
+// node is the verdict about a node as it is. Where room is promised to pods of
+// the same or a higher priority, the pod has to fit with them there and, for
+// they may go elsewhere, without.
+func (a *attempt) node(n *plugin.Node) plugin.Verdict {
+	v := plugin.ViewOf(n)
+	for _, q := range n.Nominated {
+		if q.UID != a.pod.UID && q.Priority >= a.pod.Priority {
+			if on, _ := a.cluster.Placed(q.UID); on == nil {
+				v.Add(q)
+			}
+		}
+	}
+	if v.Changed() {
+		if verdict := a.check(v); !verdict.OK() {
+			return verdict
+		}
+		v = plugin.ViewOf(n)
+	}
+	return a.check(v)
+}
+
+// candidates are the nodes to look at.
+func (a *attempt) candidates() []*plugin.Node {
+	if !a.refused.OK() {
+		return nil
+	}
+	if !a.limited {
+		return a.cluster.Nodes()
+	}
+	var list []*plugin.Node
+	for _, name := range a.only {
+		if n := a.cluster.Node(name); n != nil {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// diagnosis is why no node can take a pod.
+type diagnosis struct {
+	// nodes is how many there are.
+	nodes int
+	// refused, when not OK, refused the pod whatever the node.
+	refused plugin.Verdict
+	// reasons counts, for each reason, the nodes that gave it.
+	reasons map[string]int
+	// filters are the names of those that refused, sorted: what they say may
+	// help makes another attempt worth while.
+	filters []string
+	// preemptible are the nodes that could take the pod if others went away.
+	preemptible []*plugin.Node
+}
+
+// diagnose asks about each node again, filter by filter in order.
+func (a *attempt) diagnose() diagnosis {
+	d := diagnosis{nodes: a.cluster.Len(), refused: a.refused, reasons: map[string]int{}}
+	names := map[string]bool{}
+	if !a.refused.OK() {
+		d.filters = []string{a.refused.Plugin}
+		return d
+	}
+	seen := 0
+	for _, n := range a.candidates() {
+		if n == nil {
+			continue
+		}
+		seen++
+		v := a.node(n)
+		if v.OK() {
+			continue
+		}
+		names[v.Plugin] = true
+		for _, reason := range v.Reasons {
+			d.reasons[reason]++
+		}
+		if v.Code == plugin.Unschedulable {
+			d.preemptible = append(d.preemptible, n)
+		}
+	}
+	if absent := d.nodes - seen; absent > 0 {
+		d.reasons[fmt.Sprintf("node(s) didn't satisfy plugin(s) %v", a.limiters)] += absent
+		for _, name := range a.limiters {
+			names[name] = true
+		}
+	}
+	for name := range names {
+		d.filters = append(d.filters, name)
+	}
+	slices.Sort(d.filters)
+	return d
+}
+
+// message is the sentence that users know from pending pods.
+func (d *diagnosis) message() string {
+	if d.nodes == 0 {
+		return "no nodes available to schedule pods"
+	}
+	lines := d.refused.Reasons
+	if d.refused.OK() {
+		for reason, n := range d.reasons {
+			lines = append(lines, fmt.Sprintf("%d %s", n, reason))
+		}
+		slices.Sort(lines)
+	}
+	return fmt.Sprintf("0/%d nodes are available: %s.", d.nodes, strings.Join(lines, ", "))
+}

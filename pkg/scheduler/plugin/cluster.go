@@ -1,0 +1,219 @@
+package plugin
+
+import (
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Cluster is the nodes with the pods on them, and what is counted about them.
+// It is not safe for concurrent use.
+type Cluster struct {
+	// nodes has a place for each node; nil ones are free.
+	nodes  []*Node
+	free   []int32
+	byName map[string]*Node
+	// places are the pods on nodes, also on those whose object is not known yet.
+	places map[types.UID]place
+	images map[string]*image
+	log    changes
+}
+
+type place struct {
+	pod  *Pod
+	node *Node
+}
+
+// NewCluster returns an empty Cluster.
+func NewCluster() *Cluster {
+	return &Cluster{byName: map[string]*Node{}, places: map[types.UID]place{}, images: map[string]*image{}}
+}
+
+// Len is the number of nodes.
+func (c *Cluster) Len() int { return len(c.nodes) - len(c.free) }
+
+// Nodes are all nodes by index; the nil ones are free places.
+func (c *Cluster) Nodes() []*Node { return c.nodes }
+
+// Node is the node of a name, or nil.
+func (c *Cluster) Node(name string) *Node {
+	if n := c.byName[name]; n != nil && n.Facts != nil {
+		return n
+	}
+	return nil
+}
+
+// Placed is the pod of a UID and the name of the node it is on; nil when it is
+// on none.
+func (c *Cluster) Placed(uid types.UID) (*Pod, string) {
+	at, ok := c.places[uid]
+	if !ok {
+		return nil, ""
+	}
+	return at.pod, at.node.name()
+}
+
+// record returns the record of a name, also before its object is known, since
+// a pod may be seen on a node first.
+func (c *Cluster) record(name string) *Node {
+	n, ok := c.byName[name]
+	if !ok {
+		n = &Node{Index: -1, unknown: name}
+		c.byName[name] = n
+	}
+	return n
+}
+
+func (n *Node) name() string {
+	if n.Facts != nil {
+		return n.Facts.Name
+	}
+	return n.unknown
+}
+
+// SetNode takes over what a node says and returns what it said before, or nil.
+func (c *Cluster) SetNode(f *Facts) *Facts {
+	n := c.record(f.Name)
+	old := n.Facts
+	switch {
+	case old == nil:
+		c.settle(n)
+		n.Facts = f
+		c.enter(n)
+		c.countImages(f, +1)
+		c.log.all() // scores depend on how many nodes there are
+	case maps.Equal(old.Labels, f.Labels) && equality.Semantic.DeepEqual(old.Taints, f.Taints):
+		c.countImages(old, -1)
+		n.Facts = f
+		c.countImages(f, +1)
+		if !sameRoom(old, f) {
+			c.log.touch(n.Index)
+		}
+	default:
+		c.countImages(old, -1)
+		c.leave(n)
+		n.Facts = f
+		c.enter(n)
+		c.countImages(f, +1)
+		c.log.all()
+	}
+	return old
+}
+
+// sameRoom says that facts with equal labels and taints differ in nothing that
+// a plugin looks at.
+func sameRoom(a, b *Facts) bool {
+	return a.Unschedulable == b.Unschedulable && a.MaxPods == b.MaxPods && equality.Semantic.DeepEqual(a.Allocatable, b.Allocatable) &&
+		maps.Equal(a.Images, b.Images) && slices.Equal(a.Features, b.Features)
+}
+
+// Differs says that the change from a to b matters to some plugin.
+func Differs(a, b *Facts) bool {
+	return !maps.Equal(a.Labels, b.Labels) || !equality.Semantic.DeepEqual(a.Taints, b.Taints) || !sameRoom(a, b)
+}
+
+// settle gives a node a place.
+func (c *Cluster) settle(n *Node) {
+	if last := len(c.free) - 1; last >= 0 {
+		n.Index, c.free = c.free[last], c.free[:last]
+		c.nodes[n.Index] = n
+		return
+	}
+	n.Index = int32(len(c.nodes))
+	c.nodes = append(c.nodes, n)
+}
+
+// DeleteNode drops a node and returns what it said, or nil. Pods on it are
+// kept, for it may come back.
+func (c *Cluster) DeleteNode(name string) *Facts {
+	n := c.Node(name)
+	if n == nil {
+		return nil
+	}
+	c.leave(n)
+	old := n.Facts
+	c.countImages(old, -1)
+	c.nodes[n.Index] = nil
+	c.free = append(c.free, n.Index)
+	n.Facts, n.Index, n.unknown = nil, -1, name
+	c.log.all()
+	c.release(n)
+	return old
+}
+
+// release forgets a node of which nothing is known.
+func (c *Cluster) release(n *Node) {
+	if n.Facts == nil && len(n.Pods) == 0 && len(n.Nominated) == 0 {
+		delete(c.byName, n.unknown)
+	}
+}
+
+// Place puts a pod on a node, or moves or updates it.
+func (c *Cluster) Place(p *Pod, node string) {
+	if old, ok := c.places[p.UID]; ok {
+		if old.node.name() == node && old.pod.Shape == p.Shape && old.pod.Group == p.Group {
+			c.replace(old.node, p)
+			return
+		}
+		c.Remove(p.UID)
+	}
+	n := c.record(node)
+	c.places[p.UID] = place{p, n}
+	n.sum(p, +1)
+	n.Pods = append(n.Pods, p)
+	c.count(n, p, +1)
+	c.touch(n)
+}
+
+// replace takes over a pod that differs from the old record in nothing that is
+// counted.
+func (c *Cluster) replace(n *Node, p *Pod) {
+	c.places[p.UID] = place{p, n}
+	for i, have := range n.Pods {
+		if have.UID == p.UID {
+			n.Pods[i] = p
+		}
+	}
+}
+
+// Remove takes a pod off its node and returns it, or nil.
+func (c *Cluster) Remove(uid types.UID) *Pod {
+	old, ok := c.places[uid]
+	if !ok {
+		return nil
+	}
+	delete(c.places, uid)
+	old.node.sum(old.pod, -1)
+	old.node.drop(old.pod)
+	c.count(old.node, old.pod, -1)
+	c.touch(old.node)
+	c.release(old.node)
+	return old.pod
+}
+
+// Nominate notes that a waiting pod was promised room on a node; pods of lower
+// priority leave it free.
+func (c *Cluster) Nominate(p *Pod, node string) {
+	n := c.record(node)
+	n.Nominated = append(slices.DeleteFunc(n.Nominated, func(q *Pod) bool { return q.UID == p.UID }), p)
+	c.touch(n)
+}
+
+// Unnominate takes a promise back.
+func (c *Cluster) Unnominate(uid types.UID, node string) {
+	n := c.byName[node]
+	if n == nil {
+		return
+	}
+	n.Nominated = slices.DeleteFunc(n.Nominated, func(q *Pod) bool { return q.UID == uid })
+	c.touch(n)
+	c.release(n)
+}
+
+func (c *Cluster) touch(n *Node) {
+	if n.Index >= 0 {
+		c.log.touch(n.Index)
+	}
+}
