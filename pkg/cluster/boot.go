@@ -23,6 +23,8 @@ type boot struct {
 	// guarded by mu.
 	mu      sync.Mutex
 	started map[int]time.Time
+	// simulatedSince is when this boot started the simulated nodes.
+	simulatedSince time.Time
 }
 
 func (b *boot) runner() *stepRunner {
@@ -40,15 +42,38 @@ func (b *boot) runner() *stepRunner {
 // the API server starts.
 func (b *boot) steps() []step {
 	nodes := countNodes(len(b.s.Nodes))
-	return []step{
+	steps := []step{
 		{name: "Issue certificates", do: b.issue},
 		{name: "Connect the network", done: b.connected, do: b.connect, undo: b.disconnect},
 		{name: "Start the control plane", done: b.controlPlaneRuns, do: b.startControlPlane, undo: b.stopControlPlane},
-		{name: "Start " + nodes, done: b.nodesRun, do: b.startNodes, undo: b.stopStarted},
-		{name: "Load images", do: b.loadImages},
-		{name: "Wait for the API server", do: b.awaitAPI},
-		{name: "Wait for " + nodes + " to be ready", do: b.awaitNodes},
 	}
+	if len(b.s.Nodes) > 0 {
+		steps = append(steps,
+			step{name: "Start " + nodes, done: b.nodesRun, do: b.startNodes, undo: b.stopStarted},
+			step{name: "Load images", do: b.loadImages})
+	}
+	steps = append(steps, step{name: "Wait for the API server", do: b.awaitAPI})
+	if len(b.s.Nodes) > 0 {
+		steps = append(steps, step{name: "Wait for " + nodes + " to be ready", do: b.awaitNodes})
+	}
+	if b.s.SimulatedNodes > 0 {
+		simulated := fmt.Sprintf("%d simulated", b.s.SimulatedNodes)
+		steps = append(steps,
+			step{name: "Start " + simulated, done: b.simulatedRun, do: b.startSimulated, undo: func(ctx context.Context) error { return endSimulated(ctx, b.f) }},
+			step{name: "Wait for " + simulated + " to be ready", do: b.awaitSimulated})
+	}
+	return steps
+}
+
+// countNodes says how many nodes a cluster has.
+func (s *Spec) countNodes() string {
+	switch {
+	case s.SimulatedNodes == 0:
+		return countNodes(len(s.Nodes))
+	case len(s.Nodes) == 0:
+		return fmt.Sprintf("%d simulated nodes", s.SimulatedNodes)
+	}
+	return fmt.Sprintf("%s and %d simulated ones", countNodes(len(s.Nodes)), s.SimulatedNodes)
 }
 
 func countNodes(n int) string {

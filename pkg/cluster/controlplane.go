@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -63,7 +64,12 @@ func (b *boot) startControlPlane(context.Context) error {
 	cmd := exec.Command(b.s.Programs.APIServer, controlPlaneArgs(b.f, b.s)...)
 	// Whoever starts the cluster, the control plane is the same.
 	cmd.Env = []string{nodePath, "HOME=" + b.f.control()}
-	p, err := startDetached(cmd, b.f.apiserverLog(), b.f.apiserverPID())
+	return b.startBeside(cmd, b.f.apiserverLog(), b.f.apiserverPID())
+}
+
+// startBeside starts a program that belongs to no node.
+func (b *boot) startBeside(cmd *exec.Cmd, log, pid string) error {
+	p, err := startDetached(cmd, log, pid)
 	if err != nil {
 		return err
 	}
@@ -79,7 +85,7 @@ func (b *boot) startControlPlane(context.Context) error {
 	if err := joinCgroups(cgroups, p.PID); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
-	return nil // one that has ended already is reported when the API server is waited for
+	return nil // one that has ended already is reported when it is waited for
 }
 
 func (b *boot) stopControlPlane(ctx context.Context) error {
@@ -161,18 +167,18 @@ func (b *boot) awaitNodes(ctx context.Context) error {
 	var last error
 	missing := nodeNames(b.s.Nodes)
 	err = poll(ctx, func() (bool, error) {
-		list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: "!" + simulatedLabel})
 		if err != nil {
 			last = err
 			return false, nil
 		}
-		leases, err := client.CoordinationV1().Leases(corev1.NamespaceNodeLease).List(ctx, metav1.ListOptions{})
+		leases, err := b.leases(ctx, client)
 		if err != nil {
 			last = err
 			return false, nil
 		}
 		last = nil
-		missing = notReady(b.s.Nodes, b.startTimes(), list.Items, leases.Items)
+		missing = notReady(b.s.Nodes, b.startTimes(), list.Items, leases)
 		return missing == "", nil
 	})
 	if err != nil && ctx.Err() != nil {
@@ -181,6 +187,31 @@ func (b *boot) awaitNodes(ctx context.Context) error {
 			nodesTimeout, missing, first, lastLines(b.f.rootfs(first, "var/log/kubelet.log"), 3)), last)
 	}
 	return err
+}
+
+// leases are those of the nodes with containers. Where there are simulated ones
+// too they are read one by one: the others are thousands.
+func (b *boot) leases(ctx context.Context, client kubernetes.Interface) ([]coordinationv1.Lease, error) {
+	leases := client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	if b.s.SimulatedNodes == 0 {
+		list, err := leases.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return list.Items, nil
+	}
+	var out []coordinationv1.Lease
+	for _, n := range b.s.Nodes {
+		lease, err := leases.Get(ctx, n.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *lease)
+	}
+	return out, nil
 }
 
 // notReady names the wanted nodes that the API server does not show as ready,

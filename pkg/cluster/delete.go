@@ -83,6 +83,7 @@ func (m *Machine) tearDown(ctx context.Context, f folder, s *Spec) error {
 		do   func() error
 	}{
 		{"Take the context out of the kubeconfig", func() error { return removeContext(ctx, kubeconfig, f, s.Name) }},
+		{"End the simulated nodes", func() error { return endSimulated(ctx, f) }},
 		{"Power off the nodes", func() error { return killNodes(ctx, f, s.Name) }},
 		{"End the control plane", func() error { return endControlPlane(ctx, f, 0) }},
 		{"Remove the cgroups", func() error { return removeClusterCgroups(ctx, s.Name) }},

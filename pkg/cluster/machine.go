@@ -37,8 +37,12 @@ type Machine struct {
 type CreateOptions struct {
 	// Name of the cluster and of its context.
 	Name string
-	// Nodes is how many; zero means 3.
+	// Nodes is how many; zero means 3, or none when there are simulated ones.
 	Nodes int
+	// SimulatedNodes is how many nodes without containers there are besides.
+	// SimulatedFlags are flags of the kubelet for them.
+	SimulatedNodes int
+	SimulatedFlags []string
 	// Port of the API server; zero means the first free one from 6443 on.
 	Port int
 	// Egress lets pods and nodes out of the cluster's bridge.
@@ -96,17 +100,14 @@ func (m *Machine) Create(ctx context.Context, opts CreateOptions) error {
 	if err := checkName(opts.Name); err != nil {
 		return err
 	}
-	if opts.Nodes == 0 {
-		opts.Nodes = 3
-	}
-	if opts.Nodes < 1 || opts.Nodes > maxNodes {
-		return fmt.Errorf("a cluster of %d nodes cannot be made: use 1 to %d", opts.Nodes, maxNodes)
+	if err := opts.completeNodes(); err != nil {
+		return err
 	}
 	programs, err := m.programs()
 	if err != nil {
 		return err
 	}
-	if err := checkMachine(programs); err != nil {
+	if err := checkMachine(programs, opts.Nodes); err != nil {
 		return err
 	}
 	f := m.folder(opts.Name)
@@ -124,7 +125,7 @@ func (m *Machine) Create(ctx context.Context, opts CreateOptions) error {
 		return err
 	}
 	defer unlock()
-	fmt.Fprintf(m.out(), "Creating cluster %s: %s on %s\n", s.Name, countNodes(len(s.Nodes)), s.Subnet)
+	fmt.Fprintf(m.out(), "Creating cluster %s: %s on %s\n", s.Name, s.countNodes(), s.Subnet)
 	b := &boot{m: m, f: f, s: s}
 	folderStep := step{
 		name: "Make the cluster's folder",
@@ -141,7 +142,7 @@ func (m *Machine) Create(ctx context.Context, opts CreateOptions) error {
 		return fmt.Errorf("cluster %s was not created: %w", s.Name, err)
 	}
 	_ = os.Remove(failureLog(s.Name)) // of an earlier attempt
-	fmt.Fprintf(m.out(), "Cluster %s is ready after %s: %s, API server %s\n", s.Name, seconds(time.Since(begin)), countNodes(len(s.Nodes)), s.endpoint())
+	fmt.Fprintf(m.out(), "Cluster %s is ready after %s: %s, API server %s\n", s.Name, seconds(time.Since(begin)), s.countNodes(), s.endpoint())
 	return nil
 }
 
@@ -211,6 +212,11 @@ func newSpec(opts CreateOptions, programs Programs, others []*Spec) (*Spec, erro
 		ClusterDNS:    netip.MustParseAddr("10.96.0.10"),
 		PodCIDR:       netip.MustParsePrefix("10.244.0.0/16"),
 		Programs:      programs,
+
+		SimulatedNodes: opts.SimulatedNodes, SimulatedFlags: opts.SimulatedFlags,
+	}
+	if opts.Nodes+opts.SimulatedNodes > maxNodes {
+		s.PodCIDR = widePods
 	}
 	base := subnet.Addr().As4()
 	for i := range opts.Nodes {
@@ -250,7 +256,7 @@ const maxTail = 64 << 10
 // keepLogs collects the ends of all logs before the folder goes, and returns
 // the file, or nothing when there is no log.
 func keepLogs(f folder, s *Spec) string {
-	files := []string{f.apiserverLog()}
+	files := []string{f.apiserverLog(), f.simulatedLog()}
 	for _, n := range s.Nodes {
 		files = append(files, f.nodeLog(n.Name), f.rootfs(n.Name, "var/log/containerd.log"), f.rootfs(n.Name, "var/log/kubelet.log"))
 	}

@@ -20,7 +20,7 @@ func (m *Machine) Start(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-	if err := checkMachine(b.s.Programs); err != nil {
+	if err := checkMachine(b.s.Programs, len(b.s.Nodes)); err != nil {
 		return err
 	}
 	begin := time.Now()
@@ -29,7 +29,7 @@ func (m *Machine) Start(ctx context.Context, name string) error {
 	if err := b.runner().run(ctx, steps); err != nil {
 		return fmt.Errorf("cluster %s was not started: %w", name, err)
 	}
-	fmt.Fprintf(m.out(), "Cluster %s is ready after %s: %s, API server %s\n", name, seconds(time.Since(begin)), countNodes(len(b.s.Nodes)), b.s.endpoint())
+	fmt.Fprintf(m.out(), "Cluster %s is ready after %s: %s, API server %s\n", name, seconds(time.Since(begin)), b.s.countNodes(), b.s.endpoint())
 	return nil
 }
 
@@ -44,7 +44,9 @@ func (m *Machine) Stop(ctx context.Context, name string) error {
 	defer unlock()
 	begin := time.Now()
 	fmt.Fprintf(m.out(), "Stopping cluster %s\n", name)
-	err = b.eachNode(func(i int) error { return shutDown(ctx, b.f, b.s, i) })
+	err = errors.Join(
+		endSimulated(ctx, b.f),
+		b.eachNode(func(i int) error { return shutDown(ctx, b.f, b.s, i) }))
 	err = errors.Join(err,
 		removeClusterCgroups(ctx, name),
 		endControlPlane(ctx, b.f, controlPlaneGrace),
@@ -251,6 +253,10 @@ func (m *Machine) info(name string) Info {
 		if p, err := readProcess(f.nodePID(n.Name)); err == nil && p.alive() {
 			info.Running++
 		}
+	}
+	info.Nodes += s.SimulatedNodes
+	if p, err := readProcess(f.simulatedPID()); err == nil && p.alive() {
+		info.Running += s.SimulatedNodes
 	}
 	p, err := readProcess(f.apiserverPID())
 	control := err == nil && p.alive()

@@ -22,23 +22,31 @@ type requirement struct {
 	// program is looked up in PATH, or is a file when it begins with a slash.
 	program string
 	pkg     string
+	node    bool // only nodes with containers need it
 }
 
 var requirements = []requirement{
-	{"containerd", "containerd"},
-	{"runc", "runc"},
-	{cniBinDir + "/bridge", "containernetworking-plugins"},
-	{cniBinDir + "/host-local", "containernetworking-plugins"},
-	{cniBinDir + "/loopback", "containernetworking-plugins"},
-	{"nft", "nftables"},
-	{"ip", "iproute2"},
+	{"containerd", "containerd", true},
+	{"runc", "runc", true},
+	{cniBinDir + "/bridge", "containernetworking-plugins", true},
+	{cniBinDir + "/host-local", "containernetworking-plugins", true},
+	{cniBinDir + "/loopback", "containernetworking-plugins", true},
+	{"nft", "nftables", false},
+	{"ip", "iproute2", false},
 }
 
 // MissingPackages names the distribution's packages that a cluster needs and
 // this machine lacks.
-func MissingPackages() []string {
+func MissingPackages() []string { return missingPackages(true) }
+
+// missingPackages is MissingPackages for clusters with or without nodes that
+// have containers.
+func missingPackages(nodes bool) []string {
 	var missing []string
 	for _, r := range requirements {
+		if r.node && !nodes {
+			continue
+		}
 		var err error
 		if strings.HasPrefix(r.program, "/") {
 			_, err = os.Stat(r.program)
@@ -66,12 +74,13 @@ func lookPath(program string) (string, error) {
 	return "", err
 }
 
-// checkMachine refuses a machine that cannot run a cluster.
-func checkMachine(p Programs) error {
+// checkMachine refuses a machine that cannot run a cluster with that many
+// nodes.
+func checkMachine(p Programs, nodes int) error {
 	if os.Geteuid() != 0 {
 		return ErrNotRoot
 	}
-	if missing := MissingPackages(); len(missing) > 0 {
+	if missing := missingPackages(nodes > 0); len(missing) > 0 {
 		return fmt.Errorf("this machine lacks %s: run hack/install-packages, or \"apt-get install --no-install-recommends %s\"",
 			strings.Join(missing, ", "), strings.Join(missing, " "))
 	}

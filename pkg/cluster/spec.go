@@ -20,6 +20,8 @@ const DefaultRoot = "/var/lib/coracle/clusters"
 // Limits of a cluster's shape.
 const (
 	maxNodes = 100
+	// maxSimulated leaves each node its part of the widest pod network.
+	maxSimulated = 30_000
 	// maxName leaves room for a node's name in a host name of 63 bytes.
 	maxName = 40
 	// firstHostPart is the last byte of the first node's address.
@@ -54,7 +56,11 @@ type Spec struct {
 	PodCIDR       netip.Prefix `json:"podCIDR"`
 	Snapshotter   string       `json:"snapshotter"`
 	Nodes         []NodeSpec   `json:"nodes"`
-	Programs      Programs     `json:"programs"`
+	// SimulatedNodes is how many nodes without containers there are besides, in
+	// one process that gets SimulatedFlags.
+	SimulatedNodes int      `json:"simulatedNodes,omitempty"`
+	SimulatedFlags []string `json:"simulatedFlags,omitempty"`
+	Programs       Programs `json:"programs"`
 	// Kubeconfig is the file that the context was merged into, empty for none.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
 }
@@ -129,6 +135,8 @@ func (f folder) control(e ...string) string { return f.path(append([]string{"con
 func (f folder) adminKubeconfig() string    { return f.control("admin.kubeconfig") }
 func (f folder) apiserverLog() string       { return f.path("apiserver.log") }
 func (f folder) apiserverPID() string       { return f.path("apiserver.pid") }
+func (f folder) simulatedLog() string       { return f.path("simulated.log") }
+func (f folder) simulatedPID() string       { return f.path("simulated.pid") }
 func (f folder) node(n string, e ...string) string {
 	return f.path(append([]string{"nodes", n}, e...)...)
 }

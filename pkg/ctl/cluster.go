@@ -46,11 +46,16 @@ func (t *tool) clusterCreate() *cobra.Command {
 		Args:  between(0, 1, "one name of a cluster, or none for "+defaultCluster),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Name = nameOf(args)
+			if opts.SimulatedNodes > 0 && !cmd.Flags().Changed("nodes") {
+				opts.Nodes = 0
+			}
 			return t.machine(images).Create(cmd.Context(), opts)
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&opts.Nodes, "nodes", 3, "how many nodes")
+	f.IntVar(&opts.Nodes, "nodes", 3, "how many nodes; none by default when there are simulated ones")
+	f.IntVar(&opts.SimulatedNodes, "simulated-nodes", 0, "how many nodes without containers: real API traffic, for trying out large clusters. Beside nodes with containers they are tainted "+cluster.SimulatedTaint)
+	f.StringArrayVar(&opts.SimulatedFlags, "simulated-flag", nil, "a flag of the kubelet for the simulated nodes, for example --simulated-flag=--simulated-start-time=1s; can be given several times")
 	f.IntVar(&opts.Port, "port", 0, "port of the API server; 0 takes the first free one from 6443 on")
 	f.StringSliceVar(&images, "images", nil, "archives of images, or folders of them, to load into every node")
 	f.BoolVar(&opts.Egress, "egress", false, "let pods and nodes reach addresses outside of the cluster")
