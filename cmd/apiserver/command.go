@@ -92,6 +92,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	o.audit.addFlags(f)
 	f.StringVar(&o.encryption, "encryption-provider-config", "", "EncryptionConfiguration of what is encrypted at rest; by default Secrets in an embedded etcd, with keys in DIR/pki/"+pki.EncryptionFile)
 	f.BoolVar(&s.AllowExternalIPs, "allow-external-ips", false, "accept Services with spec.externalIPs, with which their writers can take traffic meant for others")
+	f.BoolVar(&s.Hardened, "hardened", false, "refuse some of what Kubernetes accepts, for a closed cluster: docs/security.md has the list")
 	f.BoolVar(&s.Profiling, "profiling", true, "serve Go's profiles below /debug/pprof to administrators")
 	f.Bool("allow-privileged", true, "accepted for compatibility; what pods may do is up to pod security admission")
 }

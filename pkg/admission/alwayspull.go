@@ -17,7 +17,7 @@ func (AlwaysPullImages) Name() string { return "AlwaysPullImages" }
 
 // concerned returns the pod when a brings an image that it did not have.
 func (AlwaysPullImages) concerned(a *Attributes) (*corev1.Pod, bool) {
-	p, ok := isPod(a)
+	p, ok := bringsContainers(a)
 	if !ok || a.Operation != Create && a.Operation != Update {
 		return nil, false
 	}
@@ -26,16 +26,23 @@ func (AlwaysPullImages) concerned(a *Attributes) (*corev1.Pod, bool) {
 		return p, true
 	}
 	had := map[string]bool{}
-	visitImages(&old.Spec, func(_ *field.Path, image string, _ *corev1.PullPolicy) { had[image] = true })
+	visitImages(a, &old.Spec, func(_ *field.Path, image string, _ *corev1.PullPolicy) { had[image] = true })
 	changed := false
-	visitImages(&p.Spec, func(_ *field.Path, image string, _ *corev1.PullPolicy) { changed = changed || !had[image] })
+	visitImages(a, &p.Spec, func(_ *field.Path, image string, _ *corev1.PullPolicy) { changed = changed || !had[image] })
 	return p, changed
 }
 
 // visitImages calls f with the image and the policy of each container and of
-// each image volume.
-func visitImages(spec *corev1.PodSpec, f func(path *field.Path, image string, policy *corev1.PullPolicy)) {
+// each image volume: those that the request may bring.
+func visitImages(a *Attributes, spec *corev1.PodSpec, f func(path *field.Path, image string, policy *corev1.PullPolicy)) {
 	path := field.NewPath("spec")
+	for i := range spec.EphemeralContainers {
+		c := &spec.EphemeralContainers[i]
+		f(path.Child("ephemeralContainers").Index(i).Child("imagePullPolicy"), c.Image, &c.ImagePullPolicy)
+	}
+	if a.Subresource != "" {
+		return
+	}
 	for i := range spec.InitContainers {
 		c := &spec.InitContainers[i]
 		f(path.Child("initContainers").Index(i).Child("imagePullPolicy"), c.Image, &c.ImagePullPolicy)
@@ -43,10 +50,6 @@ func visitImages(spec *corev1.PodSpec, f func(path *field.Path, image string, po
 	for i := range spec.Containers {
 		c := &spec.Containers[i]
 		f(path.Child("containers").Index(i).Child("imagePullPolicy"), c.Image, &c.ImagePullPolicy)
-	}
-	for i := range spec.EphemeralContainers {
-		c := &spec.EphemeralContainers[i]
-		f(path.Child("ephemeralContainers").Index(i).Child("imagePullPolicy"), c.Image, &c.ImagePullPolicy)
 	}
 	for i := range spec.Volumes {
 		if v := spec.Volumes[i].Image; v != nil {
@@ -58,7 +61,7 @@ func visitImages(spec *corev1.PodSpec, f func(path *field.Path, image string, po
 // Admit implements Mutator.
 func (p AlwaysPullImages) Admit(_ context.Context, a *Attributes) error {
 	if pod, ok := p.concerned(a); ok {
-		visitImages(&pod.Spec, func(_ *field.Path, _ string, policy *corev1.PullPolicy) { *policy = corev1.PullAlways })
+		visitImages(a, &pod.Spec, func(_ *field.Path, _ string, policy *corev1.PullPolicy) { *policy = corev1.PullAlways })
 	}
 	return nil
 }
@@ -70,7 +73,7 @@ func (p AlwaysPullImages) Validate(_ context.Context, a *Attributes) error {
 		return nil
 	}
 	var errs []error
-	visitImages(&pod.Spec, func(path *field.Path, _ string, policy *corev1.PullPolicy) {
+	visitImages(a, &pod.Spec, func(path *field.Path, _ string, policy *corev1.PullPolicy) {
 		if *policy != corev1.PullAlways {
 			errs = append(errs, field.NotSupported(path, *policy, []corev1.PullPolicy{corev1.PullAlways}))
 		}

@@ -35,6 +35,16 @@ func isPod(a *Attributes) (*corev1.Pod, bool) {
 	return pod, ok
 }
 
+// bringsContainers returns the pod of a request by which a pod may come to
+// containers: its own, or that for ephemeral ones.
+func bringsContainers(a *Attributes) (*corev1.Pod, bool) {
+	if a.Subresource == "ephemeralcontainers" {
+		pod, ok := a.Object.(*corev1.Pod)
+		return pod, ok
+	}
+	return isPod(a)
+}
+
 // get reads an object of a known type.
 func get[T runtime.Object](ctx context.Context, objects Objects, gvr schema.GroupVersionResource, namespace, name string) (T, error) {
 	obj, err := objects.Get(ctx, gvr, namespace, name)

@@ -146,6 +146,14 @@ func TestAlwaysPullImages(t *testing.T) {
 	if same.Spec.Containers[0].ImagePullPolicy != corev1.PullNever {
 		t.Error("an update without a new image changed the policy")
 	}
+	debugged := pod("a")
+	debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "e", Image: "b", ImagePullPolicy: corev1.PullNever}}}
+	refused(t, AlwaysPullImages{}.Validate(t.Context(), request(t, Update, podGVR, "ephemeralcontainers", debugged, pod("a"))),
+		`spec.ephemeralContainers[0].imagePullPolicy: Unsupported value: "Never"`)
+	refused(t, pass(t, AlwaysPullImages{}, request(t, Update, podGVR, "ephemeralcontainers", debugged, pod("a"))), "")
+	if debugged.Spec.EphemeralContainers[0].ImagePullPolicy != corev1.PullAlways || debugged.Spec.Containers[0].ImagePullPolicy != corev1.PullNever {
+		t.Errorf("policies of %+v", debugged.Spec)
+	}
 	refused(t, AlwaysPullImages{}.Validate(t.Context(), request(t, Create, podGVR, "", pod("a"), nil)),
 		`spec.containers[0].imagePullPolicy: Unsupported value: "Never": supported values: "Always"`)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -23,10 +24,28 @@ type PodSecurityLevels struct{ Enforce, Warn, Audit string }
 // PodSecurity holds pods to the Pod Security Standards, by the labels of their
 // namespace: it refuses them, warns of them, or has them noted in the audit
 // log.
-type PodSecurity struct{ standards *podsecurity.Admission }
+type PodSecurity struct {
+	standards *podsecurity.Admission
+	// unlabelled is the same without defaults, for the namespaces of privileged.
+	unlabelled *podsecurity.Admission
+	privileged []string
+}
 
-// NewPodSecurity makes the plugin. An empty level is privileged.
-func NewPodSecurity(objects Objects, levels PodSecurityLevels) (*PodSecurity, error) {
+// NewPodSecurity makes the plugin. An empty level is privileged. In the
+// namespaces of privileged, levels count only where their labels say so.
+func NewPodSecurity(objects Objects, levels PodSecurityLevels, privileged ...string) (*PodSecurity, error) {
+	standards, err := newStandards(objects, levels)
+	if err != nil {
+		return nil, err
+	}
+	if len(privileged) == 0 {
+		return &PodSecurity{standards: standards}, nil
+	}
+	unlabelled, err := newStandards(objects, PodSecurityLevels{})
+	return &PodSecurity{standards, unlabelled, privileged}, err
+}
+
+func newStandards(objects Objects, levels PodSecurityLevels) (*podsecurity.Admission, error) {
 	for _, l := range []*string{&levels.Enforce, &levels.Warn, &levels.Audit} {
 		if *l == "" {
 			*l = string(podsecurityapi.LevelPrivileged)
@@ -50,7 +69,7 @@ func NewPodSecurity(objects Objects, levels PodSecurityLevels) (*PodSecurity, er
 	if err := standards.ValidateConfiguration(); err != nil {
 		return nil, fmt.Errorf("pod security levels %+v: %w", levels, err)
 	}
-	return &PodSecurity{standards}, nil
+	return standards, nil
 }
 
 // Name implements Plugin.
@@ -74,7 +93,11 @@ func (p *PodSecurity) Validate(ctx context.Context, a *Attributes) error {
 	if a.User != nil {
 		asked.Username = a.User.Name
 	}
-	answer := p.standards.Validate(ctx, asked)
+	standards := p.standards
+	if slices.Contains(p.privileged, namespace) {
+		standards = p.unlabelled
+	}
+	answer := standards.Validate(ctx, asked)
 	for _, text := range answer.Warnings {
 		a.Warn(text)
 	}

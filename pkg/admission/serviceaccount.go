@@ -2,10 +2,15 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"coracle/pkg/auth/node"
 )
 
 const (
@@ -30,6 +35,8 @@ type ServiceAccount struct {
 	CreateDefault func(ctx context.Context, namespace string) error
 	// Suffix returns the random end of the added volume's name.
 	Suffix func() (string, error)
+	// WhenAsked mounts a token only where the pod or its account asks for it.
+	WhenAsked bool
 }
 
 // Name implements Plugin.
@@ -52,7 +59,7 @@ func (p ServiceAccount) Admit(ctx context.Context, a *Attributes) error {
 	if err != nil {
 		return err
 	}
-	if automounts(pod, account) {
+	if p.automounts(pod, account) {
 		if err := p.mountToken(pod); err != nil {
 			return apierrors.NewInternalError(err)
 		}
@@ -80,15 +87,66 @@ func (p ServiceAccount) account(ctx context.Context, a *Attributes) (*corev1.Ser
 	return account, nil
 }
 
-// automounts: the pod decides when it says, else the account, else yes.
-func automounts(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
+// mountableAnnotation on a service account limits its pods to the secrets that
+// it lists.
+const mountableAnnotation = "kubernetes.io/enforce-mountable-secrets"
+
+// Validate implements Validator: mirror pods, which nobody asks the API server
+// for, refer to nothing of it; and the secrets of a pod are those of its
+// account where the account says so.
+func (p ServiceAccount) Validate(ctx context.Context, a *Attributes) error {
+	pod, ok := bringsContainers(a)
+	if !ok || a.Operation != Create && (a.Operation != Update || a.Subresource == "") {
+		return nil
+	}
+	pull, others := node.Secrets(pod)
+	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
+		switch {
+		case pod.Spec.ServiceAccountName != "":
+			return forbidden(a, errors.New("a mirror pod may not reference service accounts"))
+		case len(pull)+len(others) > 0:
+			return forbidden(a, errors.New("a mirror pod may not reference secrets"))
+		case slices.ContainsFunc(pod.Spec.Volumes, projectsToken):
+			return forbidden(a, errors.New("a mirror pod may not use ServiceAccountToken volume projections"))
+		}
+		return nil
+	}
+	account, err := get[*corev1.ServiceAccount](ctx, p.Objects, accountGVR, a.Namespace, pod.Spec.ServiceAccountName)
+	if apierrors.IsNotFound(err) && (a.DryRun || a.Operation == Update) {
+		return nil // it was made for this request, or has gone since
+	}
+	if err != nil {
+		return forbidden(a, fmt.Errorf("error looking up service account %s/%s: %w", a.Namespace, pod.Spec.ServiceAccountName, err))
+	}
+	if limited, err := strconv.ParseBool(account.Annotations[mountableAnnotation]); err != nil || !limited {
+		return nil
+	}
+	for _, name := range others {
+		if !slices.ContainsFunc(account.Secrets, func(r corev1.ObjectReference) bool { return r.Name == name }) {
+			return forbidden(a, fmt.Errorf("secret.secretName=%q is not allowed because service account %s does not reference that secret", name, account.Name))
+		}
+	}
+	for _, name := range pull {
+		if !slices.ContainsFunc(account.ImagePullSecrets, func(r corev1.LocalObjectReference) bool { return r.Name == name }) {
+			return forbidden(a, fmt.Errorf("imagePullSecrets.name=%q is not allowed because service account %s does not reference that imagePullSecret", name, account.Name))
+		}
+	}
+	return nil
+}
+
+func projectsToken(v corev1.Volume) bool {
+	return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ServiceAccountToken != nil })
+}
+
+// automounts: the pod decides when it says, else the account, else the cluster.
+func (p ServiceAccount) automounts(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
 	switch {
 	case pod.Spec.AutomountServiceAccountToken != nil:
 		return *pod.Spec.AutomountServiceAccountToken
 	case account.AutomountServiceAccountToken != nil:
 		return *account.AutomountServiceAccountToken
 	}
-	return true
+	return !p.WhenAsked
 }
 
 // mountToken adds the volume with token, authority and namespace, and mounts

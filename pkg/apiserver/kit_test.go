@@ -20,12 +20,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/applyconfigurations"
 
 	"coracle/pkg/admission"
 	"coracle/pkg/apiserver"
 	"coracle/pkg/auth"
+	"coracle/pkg/controlplane"
 	"coracle/pkg/registry"
+	"coracle/pkg/registry/fieldtypes"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/etcd"
 	"coracle/pkg/testcluster"
@@ -234,7 +235,7 @@ func apiServer(t *testing.T, s *server, chain *admission.Chain, change func(*api
 	table := s.Registry().Table()
 	cfg := apiserver.Config{Authenticator: anyone{}, Authorizer: anyone{}, Registry: registry.New(registry.Config{
 		Table: table, Cache: s.Registry().Cache(), Chain: chain, Rand: rand.Reader,
-		Types: func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(table.Scheme()) },
+		Types: func() managedfields.TypeConverter { return fieldtypes.New(table.Scheme()) },
 	})}
 	if change != nil {
 		change(&cfg)
@@ -245,3 +246,6 @@ func apiServer(t *testing.T, s *server, chain *admission.Chain, change func(*api
 	}
 	return out
 }
+
+// notSole makes a server that is not the only one to write to its store.
+func notSole(c *controlplane.Config) { c.SoleWriter = false }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 )
 
 // Authenticator finds out who sent a request. (nil, false, nil) means that the
@@ -111,6 +112,30 @@ func AnonymousHealth(path string) bool {
 		return true
 	}
 	return false
+}
+
+// AnonymousProbes lets requests without credentials through to what machines
+// ask whether the server is there (a 401 for all else).
+func AnonymousProbes(path string) bool {
+	switch path {
+	case "/livez", "/readyz", "/version":
+		return true
+	}
+	return false
+}
+
+// WithoutGroup takes a group from every user that a finds, whatever their
+// credentials say.
+func WithoutGroup(a Authenticator, group string) Authenticator {
+	return AuthenticatorFunc(func(ctx context.Context, r *http.Request) (*User, bool, error) {
+		u, ok, err := a.Authenticate(ctx, r)
+		if !ok || err != nil || !u.InGroup(group) {
+			return u, ok, err
+		}
+		without := *u
+		without.Groups = slices.DeleteFunc(slices.Clone(u.Groups), func(g string) bool { return g == group })
+		return &without, true, nil
+	})
 }
 
 func fromContext(ctx context.Context, _ *http.Request) (*User, bool, error) {

@@ -17,6 +17,10 @@ const (
 	UserScheduler = "system:kube-scheduler"
 	UserManager   = "system:kube-controller-manager"
 	UserProxy     = "system:kube-proxy"
+	// UserAdmin is the administrator that every cluster begins with.
+	UserAdmin = "kubernetes-admin"
+	// UserKubeletClient is the API server towards nodes' agents.
+	UserKubeletClient = "kube-apiserver-kubelet-client"
 
 	GroupMasters         = "system:masters"
 	GroupNodes           = "system:nodes"

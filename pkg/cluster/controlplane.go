@@ -37,6 +37,9 @@ const (
 // controlPlaneArgs is the control plane's command line.
 func controlPlaneArgs(f folder, s *Spec) []string {
 	args := append([]string(nil), s.Programs.APIServerArgs...)
+	if s.Hardened {
+		args = append(args, "--hardened")
+	}
 	return append(args,
 		"--all-in-one",
 		"--data-dir="+f.control(),

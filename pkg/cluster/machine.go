@@ -47,6 +47,8 @@ type CreateOptions struct {
 	Port int
 	// Egress lets pods and nodes out of the cluster's bridge.
 	Egress bool
+	// Hardened has the API server refuse some of what Kubernetes accepts.
+	Hardened bool
 	// NoKubeconfig leaves the user's kubeconfig alone.
 	NoKubeconfig bool
 	// Ensure makes an existing cluster no error: it is started when it does
@@ -207,6 +209,7 @@ func newSpec(opts CreateOptions, programs Programs, others []*Spec) (*Spec, erro
 		Subnet:        subnet,
 		Port:          port,
 		Egress:        opts.Egress,
+		Hardened:      opts.Hardened,
 		ClusterDomain: "cluster.local",
 		ServiceCIDR:   netip.MustParsePrefix("10.96.0.0/16"),
 		ClusterDNS:    netip.MustParseAddr("10.96.0.10"),

@@ -48,8 +48,10 @@ type Spec struct {
 	// begin at .11.
 	Subnet netip.Prefix `json:"subnet"`
 	// Port is the API server's, on 127.0.0.1 and on the host's end.
-	Port          int          `json:"port"`
-	Egress        bool         `json:"egress"`
+	Port   int  `json:"port"`
+	Egress bool `json:"egress"`
+	// Hardened has the API server refuse some of what Kubernetes accepts.
+	Hardened      bool         `json:"hardened,omitempty"`
 	ClusterDomain string       `json:"clusterDomain"`
 	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
 	ClusterDNS    netip.Addr   `json:"clusterDNS"`

@@ -31,17 +31,18 @@ type placed struct {
 func (cp *ControlPlane) plugins() ([]placed, error) {
 	objects, policies := cachedObjects{cp}, cp.policyConfig()
 	mutating, validating := cp.webhooks(objects)
-	podSecurity, err := admission.NewPodSecurity(objects, cp.cfg.PodSecurity)
+	podSecurity, err := admission.NewPodSecurity(objects, cp.cfg.PodSecurity, cp.cfg.strict.privileged...)
 	if err != nil {
 		return nil, err
 	}
 	return []placed{
 		{Plugin: admission.NamespaceLifecycle{Objects: objects}},
 		{Plugin: admission.LimitRanger{Objects: objects}},
-		{Plugin: admission.ServiceAccount{Objects: objects, CreateDefault: cp.createDefaultAccount, Suffix: cp.nameSuffix}},
+		{Plugin: admission.ServiceAccount{Objects: objects, CreateDefault: cp.createDefaultAccount, Suffix: cp.nameSuffix, WhenAsked: cp.cfg.strict.tokensWhenAsked}},
 		{Plugin: admission.NodeRestriction{Objects: objects}},
 		{Plugin: admission.TaintNodesByCondition{}},
 		{Plugin: admission.AlwaysPullImages{}, off: true},
+		{Plugin: admission.HardenedContainers{Exempt: cp.cfg.strict.privileged}, off: true},
 		{Plugin: podSecurity},
 		{Plugin: admission.PodNodeSelector{Objects: objects}, off: true},
 		{Plugin: admission.Priority{Objects: objects}},
@@ -84,7 +85,7 @@ var neverDisabled = []string{"NamespaceLifecycle", "NodeRestriction", "Privilege
 // not disabled.
 func (cp *ControlPlane) admission() (*admission.Chain, error) {
 	for _, name := range cp.cfg.DisableAdmission {
-		if slices.Contains(neverDisabled, name) {
+		if slices.Contains(neverDisabled, name) || slices.Contains(cp.cfg.strict.locked, name) {
 			return nil, fmt.Errorf("admission plugin %s cannot be disabled: take it out of --disable-admission-plugins", name)
 		}
 		if slices.Contains(cp.cfg.EnableAdmission, name) {

@@ -56,7 +56,7 @@ func (cp *ControlPlane) bootstrap(ctx context.Context) error {
 	if err := cp.ips.Repair(ctx); err != nil {
 		return err
 	}
-	rest := append(roles(), priorityClasses()...)
+	rest := append(roles(cp.cfg.strict.defaults()), priorityClasses()...)
 	rest = append(rest, cp.kubernetesService()...)
 	rest = append(rest, cp.localAPIServices()...)
 	config, err := cp.authenticationConfig()
@@ -180,8 +180,7 @@ func priorityClasses() []wantedObject {
 
 // roles are the default roles and bindings, to which missing rules and
 // subjects are added.
-func roles() []wantedObject {
-	defaults := policy.Default()
+func roles(defaults *policy.Objects) []wantedObject {
 	var out []wantedObject
 	add := func(plural string, obj runtime.Object, merge func(runtime.Object) (runtime.Object, policy.Action)) {
 		out = append(out, wantedObject{gvr: rbacGVR(plural), obj: obj, merge: merge})

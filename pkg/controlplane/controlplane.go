@@ -84,6 +84,9 @@ type Config struct {
 	// Anonymous says on which paths requests without credentials are let through
 	// to the authorizer; nil means all.
 	Anonymous func(path string) bool
+	// Hardened refuses some of what Kubernetes accepts: see hardened().
+	Hardened bool
+	strict   strictness // set by complete
 	// AllowExternalIPs accepts Services with spec.externalIPs.
 	AllowExternalIPs bool
 	// PodSecurity is what counts in namespaces whose labels say nothing; the
@@ -151,6 +154,7 @@ func (c *Config) complete() error {
 	if c.Backend == nil {
 		return errors.New("a control plane needs a storage backend")
 	}
+	c.harden()
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}
@@ -208,7 +212,10 @@ func New(cfg Config) (*ControlPlane, error) {
 		Backend: backend, Kinds: kinds, SoleWriter: cfg.SoleWriter, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	cp.rbac = rbac.New(cp.roles)
-	cp.authz = auth.Union{auth.Masters{}, node.New(cp.nodes, policy.NodeRules()), cp.rbac}
+	cp.authz = auth.Union{node.New(cp.nodes, policy.NodeRules()), cp.rbac}
+	if !cfg.strict.noMasters {
+		cp.authz = append(auth.Union{auth.Masters{}}, cp.authz...)
+	}
 	chain, err := cp.admission()
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"fmt"
+	"net/netip"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -83,13 +84,18 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 		return err
 	}
 	server.Authenticator = auth.New(authn)
+	if cp.cfg.strict.noMasters {
+		server.Authenticator = auth.WithoutGroup(server.Authenticator, auth.GroupMasters)
+	}
 	return nil
 }
 
 // kubeletClient is the API server's identity towards nodes' agents.
 func (o *ServeOptions) kubeletClient(files *Files) (*tls.Config, error) {
 	live := &pki.Live{}
-	request := pki.Request{CommonName: "kube-apiserver-kubelet-client", Organization: []string{auth.GroupMasters}, ClientAuth: true}
+	// A user whom RBAC lets into agents, and no administrator: where a node leads
+	// the server to is the node's word.
+	request := pki.Request{CommonName: auth.UserKubeletClient, ClientAuth: true}
 	err := o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "apiserver-kubelet-client", CA: files.CA,
 		Request: func() pki.Request { return request }, Live: live})
 	if err != nil {
@@ -101,7 +107,7 @@ func (o *ServeOptions) kubeletClient(files *Files) (*tls.Config, error) {
 // newProxy reaches nodes' agents, and pods and Services through them.
 func (cp *ControlPlane) newProxy() *nodeproxy.Proxy {
 	cfg := nodeproxy.Config{
-		Log: cp.cfg.Log, Object: cp.object, Slices: cp.slices, Dial: cp.cfg.DialBackend,
+		Log: cp.cfg.Log, Object: cp.object, Slices: cp.slices, Dial: cp.cfg.DialBackend, Own: cp.own,
 		Admit: func(ctx context.Context, req registry.Request, options runtime.Object) error {
 			return cp.registry.Admit(ctx, admission.Connect, req, options, registry.WriteOptions{}, nil)
 		},
@@ -110,6 +116,12 @@ func (cp *ControlPlane) newProxy() *nodeproxy.Proxy {
 		cfg.TLS = cp.cfg.Identity.Kubelet
 	}
 	return nodeproxy.New(cfg)
+}
+
+// own says that an address leads to the API, or to a Service, which may be the
+// API's.
+func (cp *ControlPlane) own(to netip.AddrPort) bool {
+	return cp.cfg.ServiceCIDR.Contains(to.Addr()) || to == cp.cfg.Advertise
 }
 
 // slices reads the endpoint slices of a service.

@@ -14,9 +14,11 @@ import (
 // writeKubeconfig issues the administrator's certificate and writes the
 // kubeconfig that uses it.
 func (o *ServeOptions) writeKubeconfig(files *Files) error {
-	pair, err := pki.LoadOrCreate(files.PKI, "admin", files.CA, pki.Request{
-		CommonName: "kubernetes-admin", Organization: []string{auth.GroupMasters}, ClientAuth: true,
-	}, o.Clock.Now(), o.Rand)
+	request := pki.Request{CommonName: auth.UserAdmin, ClientAuth: true}
+	if !o.strict.noMasters {
+		request.Organization = []string{auth.GroupMasters}
+	}
+	pair, err := pki.LoadOrCreate(files.PKI, "admin", files.CA, request, o.Clock.Now(), o.Rand)
 	if err != nil {
 		return err
 	}

@@ -59,6 +59,7 @@ func (t *tool) clusterCreate() *cobra.Command {
 	f.IntVar(&opts.Port, "port", 0, "port of the API server; 0 takes the first free one from 6443 on")
 	f.StringSliceVar(&images, "images", nil, "archives of images, or folders of them, to load into every node")
 	f.BoolVar(&opts.Egress, "egress", false, "let pods and nodes reach addresses outside of the cluster")
+	f.BoolVar(&opts.Hardened, "hardened", false, "refuse some of what Kubernetes accepts: docs/security.md has the list")
 	f.BoolVar(&opts.Ensure, "ensure", false, "start the cluster when it exists, instead of failing")
 	f.BoolVar(&opts.NoKubeconfig, "no-kubeconfig", false, "do not add a context to the kubeconfig")
 	return cmd

@@ -55,7 +55,11 @@ type Config struct {
 	// CheckAddress refuses addresses that are no node's; nil refuses those of
 	// this machine itself and of no machine.
 	CheckAddress func(ip netip.Addr) error
-	Log          *slog.Logger
+	// Own says that the API itself is at an address: an agent is never there, and
+	// whoever could say so would have the server's requests come back to it under
+	// the server's own name. Nil means nowhere.
+	Own func(netip.AddrPort) bool
+	Log *slog.Logger
 }
 
 const (
@@ -83,6 +87,9 @@ func New(cfg Config) *Proxy {
 	}
 	if cfg.CheckAddress == nil {
 		cfg.CheckAddress = checkAddress
+	}
+	if cfg.Own == nil {
+		cfg.Own = func(netip.AddrPort) bool { return false }
 	}
 	if cfg.Dial == nil {
 		cfg.Dial = dialChecked(cfg.CheckAddress)
@@ -134,7 +141,7 @@ func (p *Proxy) agent(ctx context.Context, name string) (*url.URL, error) {
 		if a.Type != corev1.NodeInternalIP {
 			continue
 		}
-		if err := p.check(a.Address); err != nil {
+		if err := p.checkAgent(a.Address, port); err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("node %s: %v", name, err))
 		}
 		// The path is absolute, for JoinPath leaves a relative one relative.
@@ -150,6 +157,17 @@ func (p *Proxy) check(text string) error {
 		return fmt.Errorf("address %q is not an IP address", text)
 	}
 	return p.cfg.CheckAddress(ip.Unmap())
+}
+
+// checkAgent refuses where no agent can be.
+func (p *Proxy) checkAgent(address string, port int) error {
+	if err := p.check(address); err != nil {
+		return err
+	}
+	if to, err := netip.ParseAddrPort(net.JoinHostPort(address, strconv.Itoa(port))); err != nil || p.cfg.Own(netip.AddrPortFrom(to.Addr().Unmap(), to.Port())) {
+		return fmt.Errorf("address %s port %d may not be used to reach a node", address, port)
+	}
+	return nil
 }
 
 // checkAddress refuses addresses that would lead somewhere else than to a

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -351,6 +352,27 @@ func TestAddresses(t *testing.T) {
 	}
 	if n := len(a.requests()); n > 0 {
 		t.Errorf("%d requests reached the agent", n)
+	}
+}
+
+// TestOwnAddresses: a node that says that it is where the API is has nothing sent
+// to it, and no certificate shown.
+func TestOwnAddresses(t *testing.T) {
+	var own string
+	a := newAgent(t, func(c *nodeproxy.Config) {
+		c.Own = func(to netip.AddrPort) bool { return to.String() == own }
+	})
+	if code, _, _ := a.get("/nodes/proxy/x"); code != 200 {
+		t.Errorf("an agent: %d", code)
+	}
+	own = a.server.Listener.Addr().String()
+	for _, path := range []string{"/nodes/proxy/x", "/pods/log?container=c", "/pods/exec?command=ls&container=c", "/pods/portforward"} {
+		if code, body, _ := a.get(path, upgradeHeaders...); code != 400 || !strings.Contains(body, "may not be used to reach a node") {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	if n := len(a.requests()); n != 1 {
+		t.Errorf("%d requests reached the agent, want the first alone", n)
 	}
 }
 

@@ -151,6 +151,15 @@ func TestEveryReferenceIsSeen(t *testing.T) {
 				t.Errorf("volume source %s: %s is not seen", sources.Field(i).Name, name)
 			}
 		}
+		pull, others := Secrets(p)
+		for _, name := range append(pull, others...) {
+			delete(got, name)
+		}
+		for name := range got {
+			if strings.HasPrefix(name, "secret") {
+				t.Errorf("volume source %s: %s is not told to policies", sources.Field(i).Name, name)
+			}
+		}
 		total += len(want)
 	}
 	if total < 100 {

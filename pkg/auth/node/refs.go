@@ -31,6 +31,23 @@ func podRefs(p *corev1.Pod) []ref {
 	return refs
 }
 
+// Secrets returns the secrets that a pod refers to: those that its images are
+// pulled with, and all others. Every policy on secrets of pods asks here, so
+// that none overlooks a place.
+func Secrets(p *corev1.Pod) (pull, others []string) {
+	for _, s := range p.Spec.ImagePullSecrets {
+		pull = append(pull, s.Name)
+	}
+	rest := corev1.Pod{Spec: p.Spec}
+	rest.Spec.ImagePullSecrets = nil
+	for _, r := range podRefs(&rest) {
+		if r.kind == secret {
+			others = append(others, r.name)
+		}
+	}
+	return pull, others
+}
+
 func isMirror(p *corev1.Pod) bool {
 	_, ok := p.Annotations[corev1.MirrorPodAnnotationKey]
 	return ok

@@ -45,8 +45,10 @@ type Objects struct {
 // Default returns the default roles and bindings. The rules of aggregated
 // roles (admin, edit, view) are filled in, so that they count before the
 // aggregation controller has run. The result is the caller's.
-func Default() *Objects {
-	o := &Objects{ClusterRoles: slices.Concat(userRoles(), systemRoles(), controllerRoles())}
+func Default() *Objects { return assemble(userRoles()) }
+
+func assemble(users []*rbacv1.ClusterRole) *Objects {
+	o := &Objects{ClusterRoles: slices.Concat(users, systemRoles(), controllerRoles())}
 	for _, r := range o.ClusterRoles {
 		if r.AggregationRule != nil {
 			r.Rules = aggregated(r, o.ClusterRoles)
@@ -202,6 +204,12 @@ func clusterRoleBindings() []*rbacv1.ClusterRoleBinding {
 		bindCluster("system:service-account-issuer-discovery", group(auth.GroupServiceAccounts)),
 		bindCluster("system:cluster-trust-bundle-discovery", group(auth.GroupServiceAccounts)),
 		bindCluster(nodeNetworkRole, group(auth.GroupNodes)),
+		// What the API server shows to agents lets it into agents, and nowhere else.
+		{
+			ObjectMeta: metav1.ObjectMeta{Name: "coracle:kubelet-client"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:kubelet-api-admin"},
+			Subjects:   []rbacv1.Subject{user(auth.UserKubeletClient)},
+		},
 		// Nodes are the Node authorizer's: the binding is there without
 		// subjects, as in other clusters.
 		bindCluster("system:node"),
