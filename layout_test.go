@@ -57,6 +57,7 @@ var layers = map[string][]string{
 	"pkg/callout":       {},
 	"pkg/quota":         {},
 	"pkg/volumebinding": {},
+	"pkg/localpath":     {},
 	// The server side, each on what is below it.
 	"pkg/storage":   {},
 	"pkg/auth":      {"pkg/pki"},
@@ -66,13 +67,13 @@ var layers = map[string][]string{
 	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/audit", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
-	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota", "pkg/volumebinding"},
+	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota", "pkg/volumebinding", "pkg/localpath"},
 	"pkg/scheduler":   {"pkg/reconcile", "pkg/volumebinding"},
-	"pkg/kubelet":     {},
+	"pkg/kubelet":     {"pkg/localpath"},
 	"pkg/proxy":       {"pkg/network"},
 	"pkg/dns":         {},
 	// Local clusters and the user's tool.
-	"pkg/cluster": {"pkg/network", "pkg/image", "pkg/pki", "pkg/nodeconfig"},
+	"pkg/cluster": {"pkg/network", "pkg/image", "pkg/pki", "pkg/nodeconfig", "pkg/localpath"},
 	"pkg/ctl":     {"pkg/cluster", "pkg/image"},
 	// Composition.
 	"pkg/controlplane": {"pkg/"},

@@ -33,6 +33,7 @@ import (
 	"coracle/pkg/controllers/endpointslice"
 	"coracle/pkg/controllers/gc"
 	"coracle/pkg/controllers/job"
+	"coracle/pkg/controllers/localpath"
 	"coracle/pkg/controllers/namespace"
 	"coracle/pkg/controllers/nodeipam"
 	"coracle/pkg/controllers/nodelifecycle"
@@ -156,6 +157,7 @@ var list = []constructor{
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
 	{name: "persistent-volume-binder", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return volumebinder.New(e), nil }},
+	{name: "local-path-provisioner", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return localpath.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
 		return storageprotection.NewClaims(e), nil
 	}},

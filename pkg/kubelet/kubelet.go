@@ -28,6 +28,7 @@ import (
 	"coracle/pkg/kubelet/server"
 	"coracle/pkg/kubelet/status"
 	"coracle/pkg/kubelet/volume"
+	"coracle/pkg/localpath"
 )
 
 // Kubelet is one node agent.
@@ -39,6 +40,7 @@ type Kubelet struct {
 
 	volumes  volumes
 	cgroups  cgroups
+	locals   *locals // nil on a simulated node
 	images   *image.Manager
 	probes   *probe.Manager
 	status   *status.Writer
@@ -109,21 +111,26 @@ func New(cfg Config) (*Kubelet, error) {
 	k.probes = probe.New(probe.Config{
 		Exec: k.execProbe, Clock: cfg.Clock, Log: cfg.Log, OnChange: k.probeChanged, OnFailure: k.probeFailed,
 	})
-	k.volumes, k.cgroups = noVolumes{cfg.Client}, noCgroups{}
-	if !cfg.Simulated {
-		k.volumes = volume.New(volume.Config{
-			RootDir: cfg.RootDir, Client: cfg.Client, Clock: cfg.Clock, Log: cfg.Log,
-			NodeAllocatable: k.allocatable, OnChange: k.volumeChanged, RecursiveReadOnly: k.recursiveReadOnly,
-		})
-	}
-	k.images = image.New(image.Config{
-		Runtime: k.runtime, Secret: k.volumes.Secret, Parallel: cfg.MaxParallelPulls, Closed: cfg.Closed, Clock: cfg.Clock, Log: cfg.Log,
-	})
 	factory := cfg.Informers
 	if factory == nil {
 		factory = informers.NewSharedInformerFactory(cfg.Client, 0)
 		k.ownFactory = factory
 	}
+	k.volumes, k.cgroups = noVolumes{cfg.Client}, noCgroups{}
+	if !cfg.Simulated {
+		volumes := volume.New(volume.Config{
+			RootDir: cfg.RootDir, Client: cfg.Client, Clock: cfg.Clock, Log: cfg.Log,
+			NodeAllocatable: k.allocatable, OnChange: k.volumeChanged, RecursiveReadOnly: k.recursiveReadOnly,
+		})
+		locals, err := newLocals(k, volumes, factory)
+		if err != nil {
+			return nil, fmt.Errorf("kubelet: watch the node: %w", err)
+		}
+		k.volumes, k.locals = volumes, locals
+	}
+	k.images = image.New(image.Config{
+		Runtime: k.runtime, Secret: k.volumes.Secret, Parallel: cfg.MaxParallelPulls, Closed: cfg.Closed, Clock: cfg.Clock, Log: cfg.Log,
+	})
 	if err := k.composeMachine(); err != nil {
 		return nil, err
 	}
@@ -144,8 +151,13 @@ func (k *Kubelet) composeMachine() error {
 		k.server = s
 		port = cfg.Server.port()
 	}
+	var annotations map[string]string
+	if k.locals != nil {
+		annotations = map[string]string{localpath.Folder: k.locals.volumes.LocalDir()}
+	}
 	k.node = node.New(node.Config{
-		Name: cfg.NodeName, IPs: cfg.NodeIPs, Client: cfg.Client, Capacity: cfg.Capacity, Reserved: cfg.Reserved, MaxPods: cfg.MaxPods,
+		Annotations: annotations,
+		Name:        cfg.NodeName, IPs: cfg.NodeIPs, Client: cfg.Client, Capacity: cfg.Capacity, Reserved: cfg.Reserved, MaxPods: cfg.MaxPods,
 		RootDir: cfg.RootDir, Labels: cfg.Labels, Taints: cfg.Taints, Port: port, Version: Version,
 		Check: k.check, Simulated: cfg.Simulated, Clock: cfg.Clock, Log: cfg.Log,
 	})
@@ -197,6 +209,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("pods", k.runPods)
 	if k.server != nil {
 		part("server", k.server.Run)
+	}
+	if k.locals != nil {
+		part("local volumes", k.locals.run)
 	}
 	if k.measure != nil {
 		part("resources", k.guard)
@@ -274,7 +289,11 @@ func (k *Kubelet) pause(ctx context.Context, d time.Duration) {
 func (k *Kubelet) teardown(ctx context.Context, uid types.UID) error {
 	ctx, cancel := context.WithTimeout(ctx, mountTimeout)
 	defer cancel()
-	return errors.Join(k.volumes.Unmount(ctx, uid), k.cgroups.Remove(uid))
+	err := k.volumes.Unmount(ctx, uid)
+	if err == nil {
+		k.locals.look() // a volume may have waited for this pod
+	}
+	return errors.Join(err, k.cgroups.Remove(uid))
 }
 
 // loop finds the loop of a pod.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -66,11 +67,16 @@ func NewRecorder(client kubernetes.Interface, source string, c clock.PassiveCloc
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Recorder{
+	r := &Recorder{
 		client: client, source: source, clock: c, log: log,
 		queue: make(chan *corev1.Event, eventQueue),
 		known: lru.New(eventMemory),
 	}
+	// Two sources may speak of one object in the same instant.
+	h := fnv.New32a()
+	h.Write([]byte(source))
+	r.sequence.Store(int64(h.Sum32()))
+	return r
 }
 
 // Eventf implements EventSink.

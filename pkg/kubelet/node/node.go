@@ -60,6 +60,7 @@ type Config struct {
 	MaxPods            int
 	RootDir            string // its filesystem is the node's ephemeral storage
 	Labels             map[string]string
+	Annotations        map[string]string
 	Taints             []corev1.Taint
 	Port               int32  // of the agent's HTTPS server
 	Version            string // of the agent, "v1.37.0"
@@ -201,7 +202,7 @@ func Object(cfg Config, h Health, old *corev1.Node) *corev1.Node {
 func (m *Manager) object(old *corev1.Node) *corev1.Node {
 	if old == nil {
 		return &corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: m.cfg.Name, Labels: m.labels()},
+			ObjectMeta: metav1.ObjectMeta{Name: m.cfg.Name, Labels: m.labels(), Annotations: m.cfg.Annotations},
 			Spec:       corev1.NodeSpec{Taints: m.cfg.Taints},
 			Status:     m.status(nil),
 		}
@@ -235,13 +236,14 @@ func (m *Manager) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if wrong := differing(m.labels(), existing.Labels); len(wrong) > 0 {
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": wrong}})
+	labels, annotations := differing(m.labels(), existing.Labels), differing(m.cfg.Annotations, existing.Annotations)
+	if len(labels)+len(annotations) > 0 {
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels, "annotations": annotations}})
 		if err != nil {
 			return err
 		}
 		if existing, err = nodes.Patch(ctx, m.cfg.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
-			return fmt.Errorf("labelling the node: %w", err)
+			return fmt.Errorf("labelling and annotating the node: %w", err)
 		}
 	}
 	m.remember(existing)

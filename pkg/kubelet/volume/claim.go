@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/pkg/localpath"
 )
 
 func claimKind() kind {
@@ -71,6 +73,11 @@ func (m *Manager) mountClaim(ctx context.Context, r request, claim *corev1.Persi
 	if mode := pv.Spec.VolumeMode; mode != nil && *mode == corev1.PersistentVolumeBlock {
 		return Source{}, fmt.Errorf("persistentvolume %q is a raw block volume, which this node does not support", pv.Name)
 	}
+	if localpath.Made(pv) {
+		if err := m.takeLocal(r, pv, readOnly); err != nil {
+			return Source{}, fmt.Errorf("local volume %q: %w", pv.Name, err)
+		}
+	}
 	src, err := m.persistent(r, pv)
 	if err != nil {
 		return Source{}, err
@@ -127,18 +134,7 @@ func (m *Manager) persistent(r request, pv *corev1.PersistentVolume) (Source, er
 	case pv.Spec.HostPath != nil:
 		return hostPath(pv.Spec.HostPath)
 	case pv.Spec.Local != nil:
-		path := pv.Spec.Local.Path
-		info, err := os.Stat(path)
-		if err != nil {
-			return Source{}, fmt.Errorf("local volume %q: %w", pv.Name, err)
-		}
-		if !info.IsDir() {
-			return Source{}, fmt.Errorf("local volume %q: %s is not a directory, and this node does not format devices", pv.Name, path)
-		}
-		if err := applyGroup(path, r.pod); err != nil {
-			return Source{}, fmt.Errorf("local volume %q: %w", pv.Name, err)
-		}
-		return Source{HostPath: path}, nil
+		return m.localVolume(r, pv)
 	}
 	return Source{}, fmt.Errorf("persistentvolume %q is of a kind that this node does not support", pv.Name)
 }

@@ -13,6 +13,10 @@
 //	volume-subpaths/<volume>/<container>/<n>  what the subPath of mount n shows
 //	claims/<name>                             where a claimed volume is on the node
 //
+// Volumes that the cluster made on this node are in RootDir/local-volumes/<name>:
+// the folder is made when a pod first mounts it, and RemoveLocal takes it away
+// once no pod has it.
+//
 // Guarantees:
 //
 //   - A volume that shows ConfigMaps, Secrets, tokens or fields of the pod

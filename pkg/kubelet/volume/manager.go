@@ -82,6 +82,9 @@ type Manager struct {
 	objects *objects
 	tokens  *tokens
 
+	// local is held while a folder of LocalDir comes into use or is taken away.
+	local sync.Mutex
+
 	mu   sync.Mutex
 	pods map[types.UID]*sync.Mutex // guarded by mu; held while a pod's folder changes
 }
