@@ -1,8 +1,8 @@
 package apiserver
 
-// stackRoom is about what a request that is decoded, admitted and stored needs
-// of its goroutine's stack.
-const stackRoom = 12 << 10
+// stackRoom is about what a request needs of its goroutine's stack, with the
+// deep calls that make the JSON of a stored pod: 32 KB in all.
+const stackRoom = 24 << 10
 
 // growStack makes the goroutine's stack large enough at once. Every request
 // over HTTP/2 has a goroutine of its own, which begins with a small stack;
