@@ -110,10 +110,10 @@ func Shared(res *resource.Resource, o *cache.Object) (runtime.Object, error) {
 // are indexed.
 func KindOf(res *resource.Resource) cache.Kind {
 	fields := selectableOf(res)
-	return cache.Kind{
-		Prefix: Prefix(res, ""),
-		Index: func(key string, stored []byte, rev storage.Revision) (*cache.Object, error) {
-			o, err := index(res, key, stored, rev)
+	type indexer = func(key string, stored []byte, rev storage.Revision) (*cache.Object, error)
+	reader := func(own bool) indexer {
+		return func(key string, stored []byte, rev storage.Revision) (*cache.Object, error) {
+			o, err := indexAs(res, key, stored, rev, own)
 			if err != nil || res.Fields == nil || res.StoredJSON {
 				return o, err
 			}
@@ -125,19 +125,47 @@ func KindOf(res *resource.Resource) cache.Kind {
 				return nil, fmt.Errorf("index %s: %w", key, err)
 			}
 			return o, nil
-		},
+		}
 	}
+	return cache.Kind{
+		Prefix: Prefix(res, ""),
+		Index:  reader(false),
+		Own:    reader(true),
+		Revise: func(value []byte, rev storage.Revision) ([]byte, error) { return revise(res, value, rev) },
+	}
+}
+
+// revise returns a value of the cache with another resourceVersion.
+func revise(res *resource.Resource, value []byte, rev storage.Revision) ([]byte, error) {
+	if res.StoredJSON {
+		return reviseJSON(res, value, rev)
+	}
+	env, err := openEnvelope(value)
+	if err != nil {
+		return nil, err
+	}
+	m, err := scanMeta(env.raw)
+	if err != nil {
+		return nil, err
+	}
+	return sealRevision(env, m, rev), nil
 }
 
 // index reads a stored value as an object of the cache, all but the selectable
 // fields of kinds that are stored as protobuf: what has not been stored is not
 // selected.
 func index(res *resource.Resource, key string, stored []byte, rev storage.Revision) (*cache.Object, error) {
+	return indexAs(res, key, stored, rev, false)
+}
+
+// indexAs is index; own says that this server has just encoded the value, so that
+// it need not be checked.
+func indexAs(res *resource.Resource, key string, stored []byte, rev storage.Revision, own bool) (*cache.Object, error) {
 	if reason, unreadable := storage.UnreadableReason(stored); unreadable {
 		return nil, fmt.Errorf("the stored value of %s cannot be read: %s", key, reason)
 	}
 	if res.StoredJSON {
-		return indexJSON(res, key, stored, rev)
+		return indexJSON(res, key, stored, rev, own)
 	}
 	env, err := openEnvelope(stored)
 	if err != nil {

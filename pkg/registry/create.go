@@ -225,7 +225,7 @@ func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object
 
 // unstored returns the object that a dry run would have stored.
 func unstored(res *resource.Resource, key string, value []byte) (*cache.Object, error) {
-	o, err := index(res, key, value, 0)
+	o, err := indexAs(res, key, value, 0, true)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}

@@ -161,7 +161,7 @@ func (r *Registry) storeMark(ctx context.Context, d *deletion, obj runtime.Objec
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
-	next, err := index(res, d.key, value, d.current.Revision)
+	next, err := indexAs(res, d.key, value, d.current.Revision, true)
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}

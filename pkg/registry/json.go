@@ -38,55 +38,104 @@ func (s span) of(data []byte) []byte { return data[s.start:s.end] }
 // scanJSON reads a JSON object's type and metadata, and makes sure that all of
 // it is valid.
 func scanJSON(data []byte) (jsonMeta, error) {
-	var m jsonMeta
-	s := jsonScanner{data: data}
-	err := s.object(0, func(key []byte, value span) error {
-		var err error
-		switch string(key) {
-		case "apiVersion":
-			m.apiVersion, err = text(value.of(data))
-		case "kind":
-			m.kind, err = text(value.of(data))
-		case "metadata":
-			m.metadata = value
-		}
-		return err
-	})
-	if err != nil {
-		return m, err
+	m := metaScan{s: jsonScanner{data: data}}
+	if err := m.s.members(0, m.member); err != nil {
+		return m.jsonMeta, err
 	}
-	if s.space(); s.pos != len(data) {
-		return m, s.fail("something follows the object")
+	if m.s.space(); m.s.pos != len(data) {
+		return m.jsonMeta, m.s.fail("something follows the object")
 	}
-	if m.metadata.end == 0 || data[m.metadata.start] != '{' {
-		return m, fmt.Errorf("the object has no metadata: %w", errJSON)
-	}
-	return m, m.scan(data)
+	return m.found()
 }
 
-// scan reads the metadata object.
-func (m *jsonMeta) scan(data []byte) error {
-	s := jsonScanner{data: data, pos: m.metadata.start}
-	return s.object(0, func(key []byte, value span) error {
-		var err error
-		switch string(key) {
-		case "name":
-			m.name, err = text(value.of(data))
-		case "namespace":
-			m.namespace, err = text(value.of(data))
-		case "uid":
-			m.uid, err = text(value.of(data))
-		case "resourceVersion":
-			m.version = value
-		case "deletionTimestamp":
-			m.deleting = data[value.start] != 'n'
-		case "labels":
-			if data[value.start] == '{' {
-				m.labels, err = labelsOf(value.of(data))
-			}
+// scanOwn is scanJSON of what this server has encoded, and goes no further than
+// it needs: to the end of the metadata, which comes first, or with upTo to the
+// end of the member of that name in it.
+func scanOwn(data []byte, upTo string) (jsonMeta, error) {
+	m := metaScan{s: jsonScanner{data: data}, own: true, upTo: upTo}
+	if err := m.s.members(0, m.member); err != nil && err != errEnough {
+		return m.jsonMeta, err
+	}
+	return m.found()
+}
+
+// errEnough ends a scan that has found what it looked for.
+var errEnough = errors.New("enough has been read")
+
+// metaScan is one pass over an object.
+type metaScan struct {
+	jsonMeta
+	s    jsonScanner
+	own  bool
+	upTo string
+}
+
+// found is what the pass has found, if it is enough for an object.
+func (m *metaScan) found() (jsonMeta, error) {
+	if m.metadata.start == 0 || m.s.data[m.metadata.start] != '{' {
+		return m.jsonMeta, fmt.Errorf("the object has no metadata: %w", errJSON)
+	}
+	return m.jsonMeta, nil
+}
+
+// member reads one member of the object.
+func (m *metaScan) member(key []byte) error {
+	s := &m.s
+	start := s.pos
+	if string(key) != "metadata" {
+		err := s.value(1)
+		switch {
+		case err != nil:
+		case string(key) == "apiVersion":
+			m.apiVersion, err = text(s.data[start:s.pos])
+		case string(key) == "kind":
+			m.kind, err = text(s.data[start:s.pos])
 		}
 		return err
-	})
+	}
+	m.jsonMeta = jsonMeta{apiVersion: m.apiVersion, kind: m.kind, metadata: span{start: start}} // of two, the last counts
+	if s.data[start] != '{' {
+		return s.value(1)
+	}
+	if err := s.members(1, m.field); err != nil {
+		return err
+	}
+	m.metadata.end = s.pos
+	if m.own {
+		return errEnough
+	}
+	return nil
+}
+
+// field reads one field of the metadata.
+func (m *metaScan) field(key []byte) error {
+	s := &m.s
+	start := s.pos
+	if err := s.value(2); err != nil {
+		return err
+	}
+	value := span{start, s.pos}
+	var err error
+	switch string(key) {
+	case "name":
+		m.name, err = text(value.of(s.data))
+	case "namespace":
+		m.namespace, err = text(value.of(s.data))
+	case "uid":
+		m.uid, err = text(value.of(s.data))
+	case "resourceVersion":
+		m.version = value
+	case "deletionTimestamp":
+		m.deleting = s.data[value.start] != 'n'
+	case "labels":
+		if s.data[value.start] == '{' {
+			m.labels, err = labelsOf(value.of(s.data))
+		}
+	}
+	if err == nil && m.upTo != "" && string(key) == m.upTo {
+		err = errEnough
+	}
+	return err
 }
 
 // labelsOf reads an object of strings.
@@ -170,9 +219,10 @@ func (s *jsonScanner) next() byte {
 	return s.data[s.pos]
 }
 
-// object reads an object and tells field of each of its members, the name
-// without quotes and as it is written.
-func (s *jsonScanner) object(depth int, field func(key []byte, value span) error) error {
+// members reads an object; member, unless it is nil, reads the value of each of
+// its members, whose name it gets without quotes and as it is written. The value
+// begins at s.pos.
+func (s *jsonScanner) members(depth int, member func(name []byte) error) error {
 	if s.next() != '{' {
 		return s.fail("an object is needed")
 	}
@@ -187,20 +237,20 @@ func (s *jsonScanner) object(depth int, field func(key []byte, value span) error
 		if err := s.string(); err != nil {
 			return err
 		}
-		key := s.data[start+1 : s.pos-1]
+		name := s.data[start+1 : s.pos-1]
 		if s.next() != ':' {
 			return s.fail("a colon is missing")
 		}
 		s.pos++
-		s.space()
-		start = s.pos
-		if err := s.value(depth + 1); err != nil {
-			return err
+		if s.next() == 0 {
+			return s.fail("a value is needed")
 		}
-		if field != nil {
-			if err := field(key, span{start, s.pos}); err != nil {
+		if member == nil {
+			if err := s.value(depth + 1); err != nil {
 				return err
 			}
+		} else if err := member(name); err != nil {
+			return err
 		}
 		switch s.next() {
 		case ',':
@@ -242,7 +292,7 @@ func (s *jsonScanner) value(depth int) error {
 	}
 	switch c := s.next(); {
 	case c == '{':
-		return s.object(depth, nil)
+		return s.members(depth, nil)
 	case c == '[':
 		return s.array(depth)
 	case c == '"':

@@ -1,9 +1,14 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"coracle/pkg/resource"
 )
 
 func TestScanJSON(t *testing.T) {
@@ -70,5 +75,35 @@ func FuzzScanJSON(f *testing.F) {
 		if again.name != m.name || again.uid != m.uid || len(again.labels) != len(m.labels) {
 			t.Fatalf("%q: splicing changed the metadata: %+v, %+v", data, m, again)
 		}
+		sameWhenOwn(t, data)
 	})
+}
+
+// sameWhenOwn encodes an object as this server does: then a look at its beginning
+// finds what a pass over all of it finds.
+func sameWhenOwn(t *testing.T, data []byte) {
+	u, err := decodeValue(data)
+	if err != nil {
+		return
+	}
+	if _, ok := u.Object["metadata"].(map[string]any); !ok {
+		return
+	}
+	own, err := marshalCustom(u)
+	if err != nil {
+		return
+	}
+	whole, err := scanJSON(own)
+	begin, beginErr := scanOwn(own, "")
+	if diff := cmp.Diff(whole, begin, cmp.AllowUnexported(jsonMeta{}, span{})); diff != "" || (err == nil) != (beginErr == nil) {
+		t.Fatalf("%q: its beginning tells otherwise (%v, %v):\n%s", own, err, beginErr, diff)
+	}
+	if err != nil {
+		return
+	}
+	value := spliceJSON(own, whole, 7)
+	revised, err := reviseJSON(&resource.Resource{}, value, 1234)
+	if want := spliceJSON(own, whole, 1234); err != nil || !bytes.Equal(revised, want) {
+		t.Fatalf("%q at another revision: %q, want %q (%v)", value, revised, want, err)
+	}
 }

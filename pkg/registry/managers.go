@@ -204,7 +204,7 @@ func successor(res *resource.Resource, key string, obj, old runtime.Object, curr
 	}
 	encode := func() error {
 		if value, err = Encode(res, obj); err == nil {
-			next, err = index(res, key, value, current.Revision)
+			next, err = indexAs(res, key, value, current.Revision, true)
 		}
 		return err
 	}

@@ -111,14 +111,20 @@ func compact(plain []byte) ([]byte, error) {
 	return bytes.Clone(buf.Bytes()), nil
 }
 
-// indexJSON is index for kinds that are stored as JSON.
-func indexJSON(res *resource.Resource, key string, stored []byte, rev storage.Revision) (*cache.Object, error) {
+// indexJSON is index for kinds that are stored as JSON. own says that this server
+// has encoded the value, so that all of it is right.
+func indexJSON(res *resource.Resource, key string, stored []byte, rev storage.Revision, own bool) (*cache.Object, error) {
 	plain, err := plainJSON(stored)
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", key, err)
 	}
-	plain = bytes.TrimRight(plain, "\n") // other servers end it with one
-	m, err := scanJSON(plain)
+	var m jsonMeta
+	if own {
+		m, err = scanOwn(plain, "")
+	} else {
+		plain = bytes.TrimRight(plain, "\n") // other servers end it with one
+		m, err = scanJSON(plain)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", key, err)
 	}
@@ -139,6 +145,27 @@ func indexJSON(res *resource.Resource, key string, stored []byte, rev storage.Re
 		}
 	}
 	return o, nil
+}
+
+// reviseJSON is revise for kinds that are stored as JSON.
+func reviseJSON(res *resource.Resource, value []byte, rev storage.Revision) ([]byte, error) {
+	plain, err := plainJSON(value)
+	if err != nil {
+		return nil, err
+	}
+	// Another server may have written the value, but it has been read since.
+	m, err := scanOwn(plain, "resourceVersion")
+	if err == nil && m.version.end == 0 {
+		m, err = scanJSON(plain)
+	}
+	if err != nil {
+		return nil, err
+	}
+	plain = spliceJSON(plain, m, int64(rev))
+	if res.Compact {
+		return compact(plain)
+	}
+	return plain, nil
 }
 
 // itemJSON is ItemJSON for kinds that are stored as JSON.

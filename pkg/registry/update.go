@@ -304,7 +304,7 @@ func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, cur
 	gone := mayGo(res, obj)
 	switch {
 	case opts.DryRun:
-		if next, err = index(res, key, value, current.Revision); err != nil {
+		if next, err = indexAs(res, key, value, current.Revision, true); err != nil {
 			return nil, false, apierrors.NewInternalError(err)
 		}
 		next.Key, next.Revision = key, current.Revision

@@ -19,6 +19,7 @@ type change struct {
 	kind *kind // nil when no kind had the key when the change was read
 	// stored is the value as stored; nil for a deletion.
 	stored []byte
+	own    bool // this server has written it
 	// Exactly one of obj and corrupt is set for a write that has been indexed.
 	obj     *Object
 	corrupt *CorruptError
@@ -32,7 +33,11 @@ func (ch *change) index() {
 	if ch.stored == nil || ch.kind == nil || ch.obj != nil || ch.corrupt != nil {
 		return
 	}
-	obj, err := ch.kind.index(ch.key, ch.stored, ch.rev, ch.created)
+	read := ch.kind.index
+	if ch.own {
+		read = ch.kind.indexOwn
+	}
+	obj, err := read(ch.key, ch.stored, ch.rev, ch.created)
 	if err != nil {
 		ch.corrupt, _ = errors.AsType[*CorruptError](err)
 		return

@@ -92,19 +92,46 @@ func newKind(c *Cache, cfg Kind) *kind {
 
 // index reads a stored value as an object of the cache. What the kind's Index
 // panics at is a value that cannot be read, and no reason to end.
-func (k *kind) index(key string, stored []byte, rev, created storage.Revision) (o *Object, err error) {
+func (k *kind) index(key string, stored []byte, rev, created storage.Revision) (*Object, error) {
+	return k.read(k.Index, key, stored, rev, created)
+}
+
+// indexOwn is index for a value that this server has written.
+func (k *kind) indexOwn(key string, stored []byte, rev, created storage.Revision) (*Object, error) {
+	if k.Own == nil {
+		return k.index(key, stored, rev, created)
+	}
+	return k.read(k.Own, key, stored, rev, created)
+}
+
+func (k *kind) read(index func(string, []byte, storage.Revision) (*Object, error), key string, stored []byte, rev, created storage.Revision) (o *Object, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			o, err = nil, &CorruptError{Key: key, Revision: rev, Err: fmt.Errorf("reading it panicked: %v", p)}
 		}
 	}()
-	o, err = k.Index(key, stored, rev)
+	o, err = index(key, stored, rev)
 	if err != nil {
 		return nil, &CorruptError{Key: key, Revision: rev, Err: err}
 	}
 	o.Key, o.Revision, o.CreateRevision = key, rev, created
 	o.memo.budget = k.cache.memos
 	return o, nil
+}
+
+// revise returns o as it is at another revision, that of its deletion.
+func (k *kind) revise(o *Object, rev storage.Revision) (*Object, error) {
+	if k.Revise == nil {
+		return k.index(o.Key, o.Value, rev, o.CreateRevision)
+	}
+	value, err := k.Revise(o.Value, rev)
+	if err != nil {
+		return nil, &CorruptError{Key: o.Key, Revision: rev, Err: err}
+	}
+	return &Object{
+		Key: o.Key, Namespace: o.Namespace, Name: o.Name, UID: o.UID, Revision: rev, CreateRevision: o.CreateRevision,
+		Value: value, Labels: o.Labels, Fields: o.Fields, Deleting: o.Deleting, memo: memos{budget: k.cache.memos},
+	}, nil
 }
 
 // keep remembers a state for later pages of a list that was served at rev.

@@ -34,7 +34,7 @@ type event struct {
 // what a watcher gets as Deleted.
 func (e *event) last() (*Object, error) {
 	e.lastOnce.Do(func() {
-		e.lastObj, e.lastErr = e.kind.index(e.key, e.prev.Value, e.rev, e.prev.CreateRevision)
+		e.lastObj, e.lastErr = e.kind.revise(e.prev, e.rev)
 	})
 	return e.lastObj, e.lastErr
 }

@@ -45,10 +45,17 @@ type Kind struct {
 	// Key, Revision and CreateRevision filled in; Value is the bytes to serve,
 	// with rev spliced in as resourceVersion.
 	//
+	//
 	// Index must also accept a Value that it returned earlier and replace the
-	// resourceVersion in it: the last state of a deleted object is served at
-	// the revision of its deletion that way. It must not keep stored.
+	// resourceVersion in it. It must not keep stored.
 	Index func(key string, stored []byte, rev storage.Revision) (*Object, error)
+	// Own is Index for values that this server has encoded and written itself,
+	// which need no check. Nil means Index.
+	Own func(key string, stored []byte, rev storage.Revision) (*Object, error)
+	// Revise returns a Value that Index made, which is not changed, with another
+	// resourceVersion: so the last state of a deleted object is served at the
+	// revision of its deletion. Nil means by Index.
+	Revise func(value []byte, rev storage.Revision) ([]byte, error)
 }
 
 // Object is one object of the cache. It is shared by all readers and must not

@@ -45,7 +45,7 @@ func (c *Cache) put(ctx context.Context, key string, value []byte, expect storag
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	ch := change{key: key, rev: rev, kind: k, stored: value}
+	ch := change{key: key, rev: rev, kind: k, stored: value, own: true}
 	if expect == 0 {
 		ch.created = rev
 	} else if prev, ok := k.state.Load().objects.Get(key); ok && prev.Revision == expect {
@@ -82,7 +82,7 @@ func (c *Cache) Delete(ctx context.Context, key string, expect storage.Revision)
 		return ev.last()
 	}
 	if known && prev.Revision == expect {
-		return k.index(key, prev.Value, rev, prev.CreateRevision)
+		return k.revise(prev, rev)
 	}
 	return &Object{Key: key, Revision: rev}, nil
 }
