@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/auth"
 	"coracle/pkg/resource"
@@ -96,6 +97,14 @@ type Plugin interface {
 	Name() string
 }
 
+// Selective is a plugin that is about some resources alone. It is not asked about
+// requests for others and their subresources, nor observed.
+type Selective interface {
+	Plugin
+	// Handles says whether the plugin may do anything about a resource.
+	Handles(r schema.GroupResource) bool
+}
+
 // Phase is one of the two passes through the chain.
 type Phase string
 
@@ -113,9 +122,18 @@ type Observer func(plugin string, phase Phase, op Operation) func(rejected bool,
 // Chain is an ordered list of plugins. The zero Chain admits everything.
 type Chain struct {
 	plugins []Plugin
+	// mutators and validators are the plugins that take part in a phase, in order.
+	mutators, validators []member
 	// observers are those of each plugin, by its place, and behind them that of
 	// all; read-only, nil when nothing is observed.
 	observers map[stage][]func(rejected bool, took time.Duration)
+}
+
+// member is a plugin in one of the phases.
+type member struct {
+	place   int                             // among all plugins
+	handles func(schema.GroupResource) bool // nil for one that is asked about everything
+	ask     func(ctx context.Context, a *Attributes) error
 }
 
 // stage is one pass through the chain.
@@ -126,7 +144,8 @@ type stage struct {
 
 // Observed returns the chain with an observer.
 func (c *Chain) Observed(o Observer) *Chain {
-	out := &Chain{plugins: c.plugins, observers: map[stage][]func(bool, time.Duration){}}
+	out := *c
+	out.observers = map[stage][]func(bool, time.Duration){}
 	for _, phase := range []Phase{Mutating, Validating} {
 		for _, op := range []Operation{Create, Update, Delete, Connect} {
 			var row []func(bool, time.Duration)
@@ -136,16 +155,17 @@ func (c *Chain) Observed(o Observer) *Chain {
 			out.observers[stage{phase, op}] = append(row, o("", phase, op))
 		}
 	}
-	return out
+	return &out
 }
 
 // NewChain checks that each plugin does something and that no name is taken
 // twice.
 func NewChain(plugins ...Plugin) (*Chain, error) {
+	c := &Chain{plugins: plugins}
 	seen := map[string]bool{}
-	for _, p := range plugins {
-		_, mutates := p.(Mutator)
-		_, validates := p.(Validator)
+	for i, p := range plugins {
+		mutator, mutates := p.(Mutator)
+		validator, validates := p.(Validator)
 		if !mutates && !validates {
 			return nil, fmt.Errorf("admission plugin %s neither mutates nor validates", p.Name())
 		}
@@ -153,47 +173,60 @@ func NewChain(plugins ...Plugin) (*Chain, error) {
 			return nil, fmt.Errorf("admission plugin %s is listed twice", p.Name())
 		}
 		seen[p.Name()] = true
+		m := member{place: i}
+		if s, ok := p.(Selective); ok {
+			m.handles = s.Handles
+		}
+		if mutates {
+			m.ask = mutator.Admit
+			c.mutators = append(c.mutators, m)
+		}
+		if validates {
+			m.ask = validator.Validate
+			c.validators = append(c.validators, m)
+		}
 	}
-	return &Chain{plugins: plugins}, nil
+	return c, nil
 }
 
 // Validate runs the validating plugins in order and stops at the first
 // refusal.
 func (c *Chain) Validate(ctx context.Context, a *Attributes) error {
-	return c.run(Validating, a, func(p Plugin) (bool, error) {
-		v, ok := p.(Validator)
-		if !ok {
-			return false, nil
-		}
-		return true, v.Validate(ctx, a)
-	})
+	return c.run(ctx, Validating, c.validators, a)
 }
 
-// run asks each plugin; ask says whether the plugin takes part in the phase.
-func (c *Chain) run(phase Phase, a *Attributes, ask func(Plugin) (bool, error)) error {
+// run asks the members of a phase that are about the request's resource.
+func (c *Chain) run(ctx context.Context, phase Phase, members []member, a *Attributes) error {
 	observers := c.observers[stage{phase, a.Operation}]
-	if observers == nil {
-		for _, p := range c.plugins {
-			if _, err := ask(p); err != nil {
-				return err
-			}
-		}
-		return nil
+	var about schema.GroupResource
+	if a.Resource != nil {
+		about = a.Resource.GroupResource()
 	}
-	began := time.Now()
-	at := began
-	for i, p := range c.plugins {
-		asked, err := ask(p)
-		if !asked {
+	var began, at time.Time
+	if observers != nil {
+		began = time.Now()
+		at = began
+	}
+	for i := range members {
+		m := &members[i]
+		if m.handles != nil && !m.handles(about) {
 			continue
 		}
-		now := time.Now()
-		observers[i](err != nil, now.Sub(at))
-		if at = now; err != nil {
-			observers[len(c.plugins)](true, now.Sub(began))
+		err := m.ask(ctx, a)
+		if observers != nil {
+			now := time.Now()
+			observers[m.place](err != nil, now.Sub(at))
+			at = now
+		}
+		if err != nil {
+			if observers != nil {
+				observers[len(c.plugins)](true, at.Sub(began))
+			}
 			return err
 		}
 	}
-	observers[len(c.plugins)](false, at.Sub(began))
+	if observers != nil {
+		observers[len(c.plugins)](false, at.Sub(began))
+	}
 	return nil
 }

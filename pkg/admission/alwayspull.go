@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -14,6 +15,11 @@ type AlwaysPullImages struct{}
 
 // Name implements Plugin.
 func (AlwaysPullImages) Name() string { return "AlwaysPullImages" }
+
+// Handles implements Selective.
+func (AlwaysPullImages) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // concerned returns the pod when a brings an image that it did not have.
 func (AlwaysPullImages) concerned(a *Attributes) (*corev1.Pod, bool) {

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // PersistentVolumeClaimResize lets a claim grow only once it is bound, and
@@ -14,6 +15,11 @@ type PersistentVolumeClaimResize struct{ Objects Objects }
 
 // Name implements Plugin.
 func (PersistentVolumeClaimResize) Name() string { return "PersistentVolumeClaimResize" }
+
+// Handles implements Selective.
+func (PersistentVolumeClaimResize) Handles(r schema.GroupResource) bool {
+	return r.Group == "" && r.Resource == "persistentvolumeclaims"
+}
 
 // Validate implements Validator.
 func (p PersistentVolumeClaimResize) Validate(ctx context.Context, a *Attributes) error {

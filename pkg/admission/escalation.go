@@ -5,6 +5,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/auth/rbac"
 )
@@ -16,6 +17,9 @@ type PrivilegeEscalation struct{ Guard *rbac.Guard }
 
 // Name implements Plugin.
 func (PrivilegeEscalation) Name() string { return "PrivilegeEscalation" }
+
+// Handles implements Selective.
+func (PrivilegeEscalation) Handles(r schema.GroupResource) bool { return r.Group == rbacv1.GroupName }
 
 // Validate implements Validator.
 func (p PrivilegeEscalation) Validate(ctx context.Context, a *Attributes) error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // ExtendedResourceToleration lets pods that ask for an extended resource run
@@ -14,6 +15,11 @@ type ExtendedResourceToleration struct{}
 
 // Name implements Plugin.
 func (ExtendedResourceToleration) Name() string { return "ExtendedResourceToleration" }
+
+// Handles implements Selective.
+func (ExtendedResourceToleration) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // Admit implements Mutator.
 func (ExtendedResourceToleration) Admit(_ context.Context, a *Attributes) error {

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // DenyServiceExternalIPs refuses new spec.externalIPs, with which anybody who
@@ -15,6 +16,11 @@ type DenyServiceExternalIPs struct{}
 
 // Name implements Plugin.
 func (DenyServiceExternalIPs) Name() string { return "DenyServiceExternalIPs" }
+
+// Handles implements Selective.
+func (DenyServiceExternalIPs) Handles(r schema.GroupResource) bool {
+	return r.Group == "" && r.Resource == "services"
+}
 
 // Validate implements Validator.
 func (DenyServiceExternalIPs) Validate(_ context.Context, a *Attributes) error {

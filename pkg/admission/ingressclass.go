@@ -4,6 +4,7 @@ import (
 	"context"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 var ingressClassGVR = networkingv1.SchemeGroupVersion.WithResource("ingressclasses")
@@ -18,6 +19,11 @@ type DefaultIngressClass struct{ Objects Objects }
 
 // Name implements Plugin.
 func (DefaultIngressClass) Name() string { return "DefaultIngressClass" }
+
+// Handles implements Selective.
+func (DefaultIngressClass) Handles(r schema.GroupResource) bool {
+	return r.Group == networkingv1.GroupName && r.Resource == "ingresses"
+}
 
 // Admit implements Mutator.
 func (p DefaultIngressClass) Admit(ctx context.Context, a *Attributes) error {

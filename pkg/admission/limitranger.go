@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	resourcehelper "k8s.io/component-helpers/resource"
 )
@@ -24,6 +25,11 @@ type LimitRanger struct{ Objects Objects }
 
 // Name implements Plugin.
 func (LimitRanger) Name() string { return "LimitRanger" }
+
+// Handles implements Selective.
+func (LimitRanger) Handles(r schema.GroupResource) bool {
+	return r.Group == "" && r.Resource == "pods" || r.Group == "" && r.Resource == "persistentvolumeclaims"
+}
 
 // ranges are the LimitRanges that count for a; none for what is being
 // deleted.

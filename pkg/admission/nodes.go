@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/auth/node"
 )
@@ -14,6 +15,11 @@ type TaintNodesByCondition struct{}
 
 // Name implements Plugin.
 func (TaintNodesByCondition) Name() string { return "TaintNodesByCondition" }
+
+// Handles implements Selective.
+func (TaintNodesByCondition) Handles(r schema.GroupResource) bool {
+	return r.Group == "" && r.Resource == "nodes"
+}
 
 // Admit implements Mutator.
 func (TaintNodesByCondition) Admit(_ context.Context, a *Attributes) error {

@@ -45,6 +45,9 @@ func bringsContainers(a *Attributes) (*corev1.Pod, bool) {
 	return isPod(a)
 }
 
+// isPods says that a resource is that of pods.
+func isPods(r schema.GroupResource) bool { return r.Group == "" && r.Resource == "pods" }
+
 // get reads an object of a known type.
 func get[T runtime.Object](ctx context.Context, objects Objects, gvr schema.GroupVersionResource, namespace, name string) (T, error) {
 	obj, err := objects.Get(ctx, gvr, namespace, name)

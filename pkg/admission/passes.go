@@ -39,11 +39,5 @@ func (c *Chain) Admit(ctx context.Context, a *Attributes) error {
 }
 
 func (c *Chain) admitOnce(ctx context.Context, a *Attributes) error {
-	return c.run(Mutating, a, func(p Plugin) (bool, error) {
-		m, ok := p.(Mutator)
-		if !ok {
-			return false, nil
-		}
-		return true, m.Admit(ctx, a)
-	})
+	return c.run(ctx, Mutating, c.mutators, a)
 }

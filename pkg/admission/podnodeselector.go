@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // namespaceNodeSelector is the annotation of a Namespace that PodNodeSelector
@@ -18,6 +19,11 @@ type PodNodeSelector struct{ Objects Objects }
 
 // Name implements Plugin.
 func (PodNodeSelector) Name() string { return "PodNodeSelector" }
+
+// Handles implements Selective.
+func (PodNodeSelector) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // Admit implements Mutator.
 func (p PodNodeSelector) Admit(ctx context.Context, a *Attributes) error {

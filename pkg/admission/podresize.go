@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
@@ -17,6 +18,11 @@ type PodResizeValidator struct{ Objects Objects }
 
 // Name implements Plugin.
 func (PodResizeValidator) Name() string { return "PodResizeValidator" }
+
+// Handles implements Selective.
+func (PodResizeValidator) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // Validate implements Validator.
 func (p PodResizeValidator) Validate(ctx context.Context, a *Attributes) error {

@@ -75,16 +75,19 @@ func newStandards(objects Objects, levels PodSecurityLevels) (*podsecurity.Admis
 // Name implements Plugin.
 func (*PodSecurity) Name() string { return "PodSecurity" }
 
+// Handles implements Selective.
+func (p *PodSecurity) Handles(r schema.GroupResource) bool {
+	return r == corev1.Resource("namespaces") || p.standards.PodSpecExtractor.HasPodSpec(r)
+}
+
 // Validate implements Validator.
 func (p *PodSecurity) Validate(ctx context.Context, a *Attributes) error {
 	if a.Operation != Create && a.Operation != Update {
 		return nil
 	}
-	gr, namespace := a.Resource.GroupResource(), a.Namespace
-	if gr == corev1.Resource("namespaces") {
+	namespace := a.Namespace
+	if a.Resource.GroupResource() == corev1.Resource("namespaces") {
 		namespace = a.Name // a Namespace is in itself
-	} else if !p.standards.PodSpecExtractor.HasPodSpec(gr) {
-		return nil
 	}
 	asked := &podsecurityapi.AttributesRecord{
 		Name: a.Name, Namespace: namespace, Kind: a.Resource.GVK(), Resource: a.Resource.GVR(), Subresource: a.Subresource,

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/resource"
 )
@@ -24,6 +25,11 @@ type PodTolerationRestriction struct{ Objects Objects }
 
 // Name implements Plugin.
 func (PodTolerationRestriction) Name() string { return "PodTolerationRestriction" }
+
+// Handles implements Selective.
+func (PodTolerationRestriction) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // Admit implements Mutator.
 func (p PodTolerationRestriction) Admit(ctx context.Context, a *Attributes) error {

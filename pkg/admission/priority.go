@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 var priorityClassGVR = schedulingv1.SchemeGroupVersion.WithResource("priorityclasses")
@@ -17,6 +18,11 @@ type Priority struct{ Objects Objects }
 
 // Name implements Plugin.
 func (Priority) Name() string { return "Priority" }
+
+// Handles implements Selective.
+func (Priority) Handles(r schema.GroupResource) bool {
+	return r.Group == "" && r.Resource == "pods" || r.Group == schedulingv1.GroupName && r.Resource == "priorityclasses"
+}
 
 // Admit implements Mutator.
 func (p Priority) Admit(ctx context.Context, a *Attributes) error {

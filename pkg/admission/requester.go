@@ -4,6 +4,7 @@ import (
 	"context"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/resource"
 )
@@ -15,6 +16,11 @@ type CertificateRequester struct{}
 
 // Name implements Plugin.
 func (CertificateRequester) Name() string { return "CertificateRequester" }
+
+// Handles implements Selective.
+func (CertificateRequester) Handles(r schema.GroupResource) bool {
+	return r.Group == certificatesv1.GroupName && r.Resource == "certificatesigningrequests"
+}
 
 // Admit implements Mutator.
 func (CertificateRequester) Admit(_ context.Context, a *Attributes) error {

@@ -10,6 +10,7 @@ import (
 	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 var runtimeClassGVR = nodev1.SchemeGroupVersion.WithResource("runtimeclasses")
@@ -20,6 +21,11 @@ type RuntimeClass struct{ Objects Objects }
 
 // Name implements Plugin.
 func (RuntimeClass) Name() string { return "RuntimeClass" }
+
+// Handles implements Selective.
+func (RuntimeClass) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // class is the class that the pod names, nil when it names none.
 func (p RuntimeClass) class(ctx context.Context, a *Attributes, pod *corev1.Pod) (*nodev1.RuntimeClass, error) {

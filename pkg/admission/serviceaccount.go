@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/auth/node"
 )
@@ -41,6 +42,11 @@ type ServiceAccount struct {
 
 // Name implements Plugin.
 func (ServiceAccount) Name() string { return "ServiceAccount" }
+
+// Handles implements Selective.
+func (ServiceAccount) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // Admit implements Mutator.
 func (p ServiceAccount) Admit(ctx context.Context, a *Attributes) error {

@@ -9,6 +9,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"coracle/pkg/auth"
 	"coracle/pkg/resource"
@@ -34,6 +35,11 @@ type CertificateApproval struct{ Authorizer auth.Authorizer }
 // Name implements Plugin.
 func (CertificateApproval) Name() string { return "CertificateApproval" }
 
+// Handles implements Selective.
+func (CertificateApproval) Handles(r schema.GroupResource) bool {
+	return r.Group == certificatesv1.GroupName && r.Resource == "certificatesigningrequests"
+}
+
 // Validate implements Validator.
 func (p CertificateApproval) Validate(ctx context.Context, a *Attributes) error {
 	old, ok := a.Old.(*certificatesv1.CertificateSigningRequest)
@@ -53,6 +59,11 @@ type CertificateSigning struct{ Authorizer auth.Authorizer }
 
 // Name implements Plugin.
 func (CertificateSigning) Name() string { return "CertificateSigning" }
+
+// Handles implements Selective.
+func (CertificateSigning) Handles(r schema.GroupResource) bool {
+	return r.Group == certificatesv1.GroupName && r.Resource == "certificatesigningrequests"
+}
 
 // Validate implements Validator.
 func (p CertificateSigning) Validate(ctx context.Context, a *Attributes) error {
@@ -77,6 +88,11 @@ type CertificateSubjectRestriction struct{}
 // Name implements Plugin.
 func (CertificateSubjectRestriction) Name() string { return "CertificateSubjectRestriction" }
 
+// Handles implements Selective.
+func (CertificateSubjectRestriction) Handles(r schema.GroupResource) bool {
+	return r.Group == certificatesv1.GroupName && r.Resource == "certificatesigningrequests"
+}
+
 // Validate implements Validator.
 func (CertificateSubjectRestriction) Validate(_ context.Context, a *Attributes) error {
 	csr, ok := a.Object.(*certificatesv1.CertificateSigningRequest)
@@ -99,6 +115,11 @@ type ClusterTrustBundleAttest struct{ Authorizer auth.Authorizer }
 
 // Name implements Plugin.
 func (ClusterTrustBundleAttest) Name() string { return "ClusterTrustBundleAttest" }
+
+// Handles implements Selective.
+func (ClusterTrustBundleAttest) Handles(r schema.GroupResource) bool {
+	return r.Group == certificatesv1.GroupName && r.Resource == "clustertrustbundles"
+}
 
 // Validate implements Validator.
 func (p ClusterTrustBundleAttest) Validate(ctx context.Context, a *Attributes) error {

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 var storageClassGVR = storagev1.SchemeGroupVersion.WithResource("storageclasses")
@@ -22,6 +23,11 @@ type DefaultStorageClass struct{ Objects Objects }
 
 // Name implements Plugin.
 func (DefaultStorageClass) Name() string { return "DefaultStorageClass" }
+
+// Handles implements Selective.
+func (DefaultStorageClass) Handles(r schema.GroupResource) bool {
+	return r.Group == "" && r.Resource == "persistentvolumeclaims"
+}
 
 // Admit implements Mutator.
 func (p DefaultStorageClass) Admit(ctx context.Context, a *Attributes) error {

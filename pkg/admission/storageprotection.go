@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // The finalizers that keep storage which is in use; the protection
@@ -23,6 +24,11 @@ type StorageObjectInUseProtection struct{}
 
 // Name implements Plugin.
 func (StorageObjectInUseProtection) Name() string { return "StorageObjectInUseProtection" }
+
+// Handles implements Selective.
+func (StorageObjectInUseProtection) Handles(r schema.GroupResource) bool {
+	return r.Group == "" && r.Resource == "persistentvolumeclaims" || r.Group == "" && r.Resource == "persistentvolumes" || r.Group == storagev1.GroupName && r.Resource == "volumeattributesclasses"
+}
 
 // Admit implements Mutator.
 func (StorageObjectInUseProtection) Admit(_ context.Context, a *Attributes) error {

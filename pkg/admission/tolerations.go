@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // notReadySeconds is how long a pod stays on a node that went away, unless it
@@ -16,6 +17,11 @@ type DefaultTolerationSeconds struct{}
 
 // Name implements Plugin.
 func (DefaultTolerationSeconds) Name() string { return "DefaultTolerationSeconds" }
+
+// Handles implements Selective.
+func (DefaultTolerationSeconds) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // Admit implements Mutator.
 func (DefaultTolerationSeconds) Admit(_ context.Context, a *Attributes) error {

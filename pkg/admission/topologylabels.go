@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // PodTopologyLabels tells pods, in labels, the zone and the region of the node
@@ -14,6 +15,11 @@ type PodTopologyLabels struct{ Objects Objects }
 
 // Name implements Plugin.
 func (PodTopologyLabels) Name() string { return "PodTopologyLabels" }
+
+// Handles implements Selective.
+func (PodTopologyLabels) Handles(r schema.GroupResource) bool {
+	return isPods(r)
+}
 
 // Admit implements Mutator. The labels of a Binding become the pod's.
 func (p PodTopologyLabels) Admit(ctx context.Context, a *Attributes) error {
