@@ -24,7 +24,6 @@ import (
 	"coracle/pkg/admission"
 	"coracle/pkg/apiserver"
 	"coracle/pkg/auth"
-	"coracle/pkg/controlplane"
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/fieldtypes"
 	"coracle/pkg/storage"
@@ -67,7 +66,7 @@ type server struct {
 	http http.RoundTripper // as an administrator
 }
 
-func newServer(t *testing.T, options ...testcluster.Option) *server {
+func newServer(t testing.TB, options ...testcluster.Option) *server {
 	t.Helper()
 	c := testcluster.Start(t, options...)
 	return &server{Cluster: c, http: c.Admin().Transport}
@@ -230,7 +229,7 @@ func (anyone) Authenticate(context.Context, *http.Request) (*auth.User, bool, er
 
 // apiServer makes another API server over the cache of s, with a chain and a
 // configuration of the test's own, that allows everything.
-func apiServer(t *testing.T, s *server, chain *admission.Chain, change func(*apiserver.Config)) *apiserver.Server {
+func apiServer(t testing.TB, s *server, chain *admission.Chain, change func(*apiserver.Config)) *apiserver.Server {
 	t.Helper()
 	table := s.Registry().Table()
 	cfg := apiserver.Config{Authenticator: anyone{}, Authorizer: anyone{}, Registry: registry.New(registry.Config{
@@ -246,6 +245,3 @@ func apiServer(t *testing.T, s *server, chain *admission.Chain, change func(*api
 	}
 	return out
 }
-
-// notSole makes a server that is not the only one to write to its store.
-func notSole(c *controlplane.Config) { c.SoleWriter = false }

@@ -23,8 +23,11 @@ type requestInfo struct {
 	path     string
 	verb     string
 
-	gvr         schema.GroupVersionResource
-	namespace   string
+	gvr       schema.GroupVersionResource
+	namespace string
+	// within says that the resource is named behind a namespace. A namespace itself
+	// is in its own, but never behind one.
+	within      bool
 	name        string
 	subresource string
 	// rest is what follows the subresource (a proxied path).
@@ -77,6 +80,7 @@ func (i *requestInfo) place(parts []string) {
 		// A namespace's own subresources look like resources within it.
 		own := len(parts) == 2 || len(parts) == 3 && (parts[2] == "status" || parts[2] == "finalize")
 		if !own {
+			i.within = true
 			parts = parts[2:]
 		}
 	}

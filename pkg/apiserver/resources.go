@@ -85,9 +85,8 @@ func (s *Server) lookup(info *requestInfo) (served, bool) {
 			}
 		}
 	}
-	own := res.Group == "" && res.Plural == "namespaces"
 	switch {
-	case !res.Namespaced && info.namespace != "" && !own:
+	case !res.Namespaced && info.within:
 		return served{}, false
 	case res.Namespaced && info.namespace == "" && (info.name != "" || info.verb == "create"):
 		return served{}, false

@@ -130,7 +130,7 @@ func nextSecond(t *testing.T) {
 	eventually(t, "a second passes", func(context.Context) (bool, error) { return time.Now().Truncate(time.Second).After(at), nil })
 }
 
-func mustJSON(t *testing.T, v any) []byte {
+func mustJSON(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {

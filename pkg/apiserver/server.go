@@ -178,12 +178,23 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 		defer cancel()
 	}
 	ctx, err := s.identify(r.WithContext(ctx), &info, authenticate)
+	if r.ProtoMajor == 2 && unknown(ctx) {
+		// Streams are cheap to open and to reset: who is nobody gets one, and a
+		// connection of its own for the next (CVE-2023-44487).
+		h.Set("Connection", "close")
+	}
 	if err != nil {
 		WriteError(w, err)
 		return
 	}
 	auditBodies(w, r, &info, stream)
 	s.dispatch(w, r.WithContext(ctx), &info)
+}
+
+// unknown says that nobody knows who sent a request.
+func unknown(ctx context.Context) bool {
+	user, ok := auth.UserFrom(ctx)
+	return !ok || user.InGroup(auth.GroupUnauthenticated)
 }
 
 // maxAuditID bounds an identifier that a client gives its request.
@@ -212,11 +223,11 @@ func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(
 	user, err := authenticate(r)
 	s.beginAudit(r, info, user)
 	if err != nil {
-		return nil, err
+		return r.Context(), err
 	}
 	requestor := user
 	if user, err = s.impersonate(r, user); err != nil {
-		return nil, err
+		return auth.WithUser(r.Context(), requestor), err
 	}
 	if user != requestor {
 		info.audit.Impersonate(user)

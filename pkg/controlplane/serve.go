@@ -83,6 +83,7 @@ type Files struct {
 	// Address is where the API server listens.
 	Address netip.AddrPort
 
+	serving *pki.Live     // the server's own certificate
 	keepers []*pki.Keeper // renew the certificates that the server issued itself
 	reloads []*reload     // follow those that the flags brought
 }
@@ -160,7 +161,7 @@ func closeQuietly(l net.Listener) {
 
 func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, listeners []net.Listener) error {
 	server := &http.Server{
-		Handler: cp.whenReady(), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: guarded(cp.whenReady(), files.serving), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes,
 		IdleTimeout: 90 * time.Second, HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit}, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -221,8 +222,7 @@ func (o *ServeOptions) prepare(addr net.Addr) (*Files, *tls.Config, error) {
 		return nil, nil, err
 	}
 	o.Advertise = advertise
-	serving, err := o.serving(files)
-	if err != nil {
+	if files.serving, err = o.serving(files); err != nil {
 		return nil, nil, err
 	}
 	if o.Identity, err = o.identity(files); err != nil {
@@ -233,12 +233,11 @@ func (o *ServeOptions) prepare(addr net.Addr) (*Files, *tls.Config, error) {
 			return nil, nil, err
 		}
 	}
-	return files, &tls.Config{
-		MinVersion: tls.VersionTLS12, GetCertificate: serving.GetCertificate,
-		// Certificates are asked for, and verified by the authenticator: a
-		// client may show one of another cluster beside its token.
-		ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"},
-	}, nil
+	config := pki.ServerConfig(files.serving, nil)
+	// Certificates are asked for, and verified by the authenticator: a client may
+	// show one of another cluster beside its token.
+	config.ClientAuth = tls.RequestClientCert
+	return files, config, nil
 }
 
 // advertise is the address that the kubernetes Service's endpoints publish.

@@ -24,6 +24,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -148,9 +149,23 @@ func New(cfg Config) (*Server, error) {
 	cfg.TLS = cfg.TLS.Clone()
 	cfg.TLS.ClientAuth = tls.VerifyClientCertIfGiven
 	cfg.TLS.MinVersion = max(cfg.TLS.MinVersion, tls.VersionTLS12)
+	if cfg.TLS.CipherSuites == nil {
+		cfg.TLS.CipherSuites = strongSuites()
+	}
 	// An upgrade takes over the connection, which HTTP/2 does not allow.
 	cfg.TLS.NextProtos = []string{"http/1.1"}
 	return &Server{cfg: cfg}, nil
+}
+
+// strongSuites are the suites of TLS 1.2 with ephemeral keys and authenticated
+// encryption. Those of TLS 1.3 all are.
+func strongSuites() (ids []uint16) {
+	for _, s := range tls.CipherSuites() {
+		if strings.Contains(s.Name, "ECDHE") && (strings.Contains(s.Name, "GCM") || strings.Contains(s.Name, "CHACHA20")) {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
 }
 
 // Run serves until ctx ends, then closes all connections and returns.

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -153,7 +154,8 @@ func (cfg *Config) peers(s *embed.Config) error {
 	if files.Cert == "" || files.Key == "" || files.CA == "" {
 		return errors.New("members talk over mutual TLS: name a certificate, its key and their authority")
 	}
-	s.PeerTLSInfo = transport.TLSInfo{CertFile: files.Cert, KeyFile: files.Key, TrustedCAFile: files.CA, ClientCertAuth: true}
+	s.PeerTLSInfo = transport.TLSInfo{CertFile: files.Cert, KeyFile: files.Key, TrustedCAFile: files.CA, ClientCertAuth: true,
+		MinVersion: tls.VersionTLS13}
 
 	own, err := peerURL(members[s.Name])
 	if err != nil {
