@@ -1,21 +1,128 @@
 package scheduler
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 
 	"coracle/pkg/scheduler/plugin"
 )
 
-// decider chooses nodes. It is pure but for rand, which settles ties.
+// decider chooses nodes. It is pure but for rand, which settles ties. It looks
+// at the cluster, so whoever uses it holds the cluster still.
 type decider struct {
 	profile *plugin.Profile
 	cluster *plugin.Cluster
 	rand    *rand.Rand
+	classes map[plugin.Class]*class
+	uses    uint64 // grows with each decision
+
+	live   []liveBand // scratch
+	scores []int64
+	asked  []plugin.Band
 }
 
-// decide is the best node for a pod, or nil. The attempt says why there is
-// none.
-func (d *decider) decide(p *plugin.Pod) (*plugin.Node, *attempt) {
+func newDecider(profile *plugin.Profile, c *plugin.Cluster, r *rand.Rand) *decider {
+	return &decider{profile: profile, cluster: c, rand: r, classes: map[plugin.Class]*class{}}
+}
+
+// maxSlots bounds what is kept of classes, in places for nodes.
+const maxSlots = 4 << 20
+
+// class is what is known of the pod's class, up to date.
+func (d *decider) class(p *plugin.Pod) *class {
+	d.uses++
+	key := p.Class()
+	k := d.classes[key]
+	if k == nil || !k.refresh(d.cluster, d.rand) {
+		if k == nil && len(d.classes) >= max(16, maxSlots/max(len(d.cluster.Nodes()), 1)) {
+			d.forget()
+		}
+		k = newClass(d.profile, d.cluster, p, d.rand)
+		d.classes[key] = k
+	}
+	k.used = d.uses
+	return k
+}
+
+// forget drops the half of the classes that was not used for longest.
+func (d *decider) forget() {
+	uses := make([]uint64, 0, len(d.classes))
+	for _, k := range d.classes {
+		uses = append(uses, k.used)
+	}
+	slices.Sort(uses)
+	limit := uses[len(uses)/2]
+	maps.DeleteFunc(d.classes, func(_ plugin.Class, k *class) bool { return k.used < limit })
+}
+
+// decide is the best node for a pod, or nil.
+func (d *decider) decide(p *plugin.Pod) *plugin.Node {
+	if p.Node != "" || p.Pin != "" {
+		return d.decideAlone(p)
+	}
+	k := d.class(p)
+	if k.single {
+		return d.decideAlone(p)
+	}
+	checks := make([]plugin.Check, 0, len(k.podly))
+	for _, f := range k.podly {
+		plan := f.PreFilter(d.cluster, p)
+		if plan.Nodes != nil || !plan.Refuse.OK() {
+			return d.decideAlone(p)
+		}
+		if plan.Check != nil {
+			checks = append(checks, plan.Check)
+		}
+	}
+	if node := k.choose(d, d.passes(p, checks)); node != none {
+		return d.cluster.Nodes()[node]
+	}
+	return nil
+}
+
+// passes asks what is not known from the class; nil when there is nothing to
+// ask.
+func (d *decider) passes(p *plugin.Pod, checks []plugin.Check) func(node int32) bool {
+	if len(checks) == 0 && !d.cluster.Promised() {
+		return nil
+	}
+	var a *attempt
+	return func(node int32) bool {
+		n := d.cluster.Nodes()[node]
+		if len(n.Nominated) > 0 {
+			if a == nil {
+				a = prepare(d.profile, d.cluster, p)
+			}
+			v := a.node(n)
+			return v.OK()
+		}
+		for _, check := range checks {
+			if v := check.Check(plugin.ViewOf(n)); !v.OK() {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// explain says why no node can take a pod for which decide found none.
+func (d *decider) explain(p *plugin.Pod) *diagnosis {
+	k := d.classes[p.Class()]
+	mark := d.cluster.Mark()
+	shared := k != nil && !k.single && len(k.podly) == 0 && p.Node == "" && p.Pin == "" && !d.cluster.Promised()
+	if shared && k.why != nil && k.whyMark == mark {
+		return k.why
+	}
+	why := prepare(d.profile, d.cluster, p).diagnose()
+	if shared {
+		k.why, k.whyMark = &why, mark
+	}
+	return &why
+}
+
+// decideAlone looks at each node that may take the pod.
+func (d *decider) decideAlone(p *plugin.Pod) *plugin.Node {
 	a := prepare(d.profile, d.cluster, p)
 	var feasible []*plugin.Node
 	for _, n := range a.candidates() {
@@ -28,11 +135,11 @@ func (d *decider) decide(p *plugin.Pod) (*plugin.Node, *attempt) {
 	}
 	switch len(feasible) {
 	case 0:
-		return nil, a
+		return nil
 	case 1:
-		return feasible[0], a
+		return feasible[0]
 	}
-	return d.best(feasible, totals(d.profile, d.cluster, p, feasible)), a
+	return d.best(feasible, totals(d.profile, d.cluster, p, feasible))
 }
 
 // best is a node with the highest total; ties fall at random, so that equal

@@ -35,7 +35,8 @@ import (
 type Config struct {
 	// Client binds pods and writes their conditions and Events.
 	Client kubernetes.Interface
-	// Informers is the process's one factory; New registers pods and nodes.
+	// Informers is the process's one factory; New registers what it
+	// reads.
 	Informers informers.SharedInformerFactory
 	// Name is the schedulerName of the pods this scheduler places; empty means
 	// default-scheduler.
@@ -83,10 +84,6 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(cfg.Clock.Now().UnixNano())
 	}
-	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{})
-	if err != nil {
-		return nil, fmt.Errorf("make the scheduler's plugins: %w", err)
-	}
 	s := &Scheduler{
 		cfg:     cfg,
 		cluster: newCluster(),
@@ -94,53 +91,68 @@ func New(cfg Config) (*Scheduler, error) {
 		pods:    cfg.Informers.Core().V1().Pods().Lister(),
 		slots:   make(chan struct{}, bindWorkers),
 	}
-	s.decider = &decider{profile: profile, cluster: s.cluster.records, rand: rand.New(rand.NewPCG(cfg.Seed, 0))}
+	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{Owners: s.cluster.owners})
+	if err != nil {
+		return nil, fmt.Errorf("make the scheduler's plugins: %w", err)
+	}
+	s.decider = newDecider(profile, s.cluster.records, rand.New(rand.NewPCG(cfg.Seed, 0)))
 	return s, s.listen()
 }
 
 // listen keeps the records current.
 func (s *Scheduler) listen() error {
 	now := s.cfg.Clock.Now
-	pods, err := s.cfg.Informers.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { s.seePod(obj) },
-		UpdateFunc: func(_, obj any) { s.seePod(obj) },
-		DeleteFunc: func(obj any) {
-			if pod, ok := last[*corev1.Pod](obj); ok {
+	core, apps := s.cfg.Informers.Core().V1(), s.cfg.Informers.Apps().V1()
+	owner := func(obj any, gone bool) { s.cluster.setOwner(obj, gone) }
+	for _, l := range []struct {
+		what     string
+		informer cache.SharedIndexInformer
+		see      func(obj any, gone bool)
+	}{
+		{"pods", core.Pods().Informer(), func(obj any, gone bool) {
+			if pod, ok := obj.(*corev1.Pod); ok && gone {
 				s.cluster.deletePod(pod.UID, now())
+			} else if ok {
+				s.seePod(pod)
 			}
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("watch pods: %w", err)
-	}
-	nodes, err := s.cfg.Informers.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { s.cluster.setNode(obj.(*corev1.Node), now()) },
-		UpdateFunc: func(_, obj any) { s.cluster.setNode(obj.(*corev1.Node), now()) },
-		DeleteFunc: func(obj any) {
-			if node, ok := last[*corev1.Node](obj); ok {
+		}},
+		{"nodes", core.Nodes().Informer(), func(obj any, gone bool) {
+			if node, ok := obj.(*corev1.Node); ok && gone {
 				s.cluster.deleteNode(node.Name)
+			} else if ok {
+				s.cluster.setNode(node, now())
 			}
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("watch nodes: %w", err)
+		}},
+		{"namespaces", core.Namespaces().Informer(), func(obj any, gone bool) {
+			if ns, ok := obj.(*corev1.Namespace); ok {
+				s.cluster.setNamespace(ns, gone, now())
+			}
+		}},
+		{"services", core.Services().Informer(), owner},
+		{"replication controllers", core.ReplicationControllers().Informer(), owner},
+		{"replica sets", apps.ReplicaSets().Informer(), owner},
+		{"stateful sets", apps.StatefulSets().Informer(), owner},
+	} {
+		registered, err := l.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(obj any) { l.see(obj, false) },
+			UpdateFunc: func(_, obj any) { l.see(obj, false) },
+			DeleteFunc: func(obj any) {
+				if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+					obj = lost.Obj
+				}
+				l.see(obj, true)
+			},
+		})
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", l.what, err)
+		}
+		s.synced = append(s.synced, registered.HasSynced)
 	}
-	s.synced = []cache.InformerSynced{pods.HasSynced, nodes.HasSynced}
 	return nil
 }
 
-func (s *Scheduler) seePod(obj any) {
-	pod := obj.(*corev1.Pod)
+func (s *Scheduler) seePod(pod *corev1.Pod) {
 	s.cluster.setPod(pod, pod.Spec.SchedulerName == s.cfg.Name, s.cfg.Clock.Now())
-}
-
-// last is the object of a delete event, which may have been missed.
-func last[T any](obj any) (T, bool) {
-	if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-		obj = lost.Obj
-	}
-	o, ok := obj.(T)
-	return o, ok
 }
 
 // Run places pods until ctx ends.

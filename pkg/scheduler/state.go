@@ -16,6 +16,7 @@ type cluster struct {
 	mu       sync.Mutex
 	records  *plugin.Cluster    // guarded by mu
 	interner *plugin.Interner   // guarded by mu
+	owners   *owners            // guarded by mu
 	assumed  map[types.UID]bool // pods whose binding is under way; guarded by mu
 	queue    *queue             // guarded by mu
 	// wakeup has room for one: the loop looks at the queue when it is filled.
@@ -24,7 +25,7 @@ type cluster struct {
 
 func newCluster() *cluster {
 	return &cluster{
-		records: plugin.NewCluster(), interner: plugin.NewInterner(), assumed: map[types.UID]bool{},
+		records: plugin.NewCluster(), interner: plugin.NewInterner(), owners: newOwners(), assumed: map[types.UID]bool{},
 		queue: newQueue(), wakeup: make(chan struct{}, 1),
 	}
 }
@@ -51,6 +52,29 @@ func (c *cluster) deleteNode(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.records.DeleteNode(name)
+}
+
+func (c *cluster) setNamespace(ns *corev1.Namespace, gone bool, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	of := ns.Labels
+	switch {
+	case gone:
+		of = nil
+	case of == nil:
+		of = map[string]string{}
+	}
+	if c.records.SetNamespace(ns.Name, of) {
+		c.queue.wake(now)
+		c.signal()
+	}
+}
+
+// setOwner takes over what selects pods.
+func (c *cluster) setOwner(obj any, gone bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owners.see(obj, gone)
 }
 
 // setPod takes over a pod as the API shows it. mine says that it is this
@@ -102,7 +126,7 @@ func (c *cluster) deletePod(uid types.UID, now time.Time) {
 // outcome is what came of an attempt: a node or a diagnosis.
 type outcome struct {
 	node string // "" when no node can take the pod
-	why  diagnosis
+	why  *diagnosis
 }
 
 // attempt pops a pod and decides. On success the pod is assumed to be on its
@@ -114,13 +138,12 @@ func (c *cluster) attempt(d *decider, now time.Time) (e *entry, o outcome, began
 	if e == nil {
 		return nil, outcome{}, 0, c.queue.next(), false
 	}
-	node, a := d.decide(e.pod)
-	if node != nil {
+	if node := d.decide(e.pod); node != nil {
 		o.node = node.Name
 		c.records.Place(e.pod, node.Name)
 		c.assumed[e.pod.UID] = true
 	} else {
-		o.why = a.diagnose()
+		o.why = d.explain(e.pod)
 	}
 	return e, o, c.queue.moves, time.Time{}, true
 }

@@ -5,12 +5,18 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 )
 
 // Cluster is the nodes with the pods on them, and what is counted about them.
 // It is not safe for concurrent use.
 type Cluster struct {
+	// Narrow is how many domains a topology may have before nodes are told apart
+	// by what is counted in their domains and not by the domains; 64 unless set
+	// before nodes are.
+	Narrow int
+
 	// nodes has a place for each node; nil ones are free.
 	nodes  []*Node
 	free   []int32
@@ -19,6 +25,21 @@ type Cluster struct {
 	places map[types.UID]place
 	images map[string]*image
 	log    changes
+	// promised counts the nodes with nominated pods.
+	promised int
+
+	namespaces map[string]labels.Set
+	topologies []*topology
+	// matchers count pods by what somebody asks of them, holding by the terms
+	// they have. The versions count how often there was one more or less.
+	matchers       map[string]*matcher
+	matchersBy     index[*matcher]
+	matcherVersion uint64
+	holding        map[holderKey]*holder
+	holdersBy      [kinds]index[*holder]
+	holderVersion  uint64
+	holdingSweep   int
+	spreads        map[spreadKey]*spread // of this epoch
 }
 
 type place struct {
@@ -28,7 +49,13 @@ type place struct {
 
 // NewCluster returns an empty Cluster.
 func NewCluster() *Cluster {
-	return &Cluster{byName: map[string]*Node{}, places: map[types.UID]place{}, images: map[string]*image{}}
+	return &Cluster{
+		Narrow: 64,
+		byName: map[string]*Node{}, places: map[types.UID]place{}, images: map[string]*image{},
+		namespaces: map[string]labels.Set{}, matchers: map[string]*matcher{}, matchersBy: index[*matcher]{}, matcherVersion: 1,
+		holding: map[holderKey]*holder{}, holdersBy: [kinds]index[*holder]{{}, {}, {}, {}}, holdingSweep: maxHolders,
+		spreads: map[spreadKey]*spread{},
+	}
 }
 
 // Len is the number of nodes.
@@ -79,11 +106,11 @@ func (c *Cluster) SetNode(f *Facts) *Facts {
 	old := n.Facts
 	switch {
 	case old == nil:
+		c.all() // scores depend on how many nodes there are
 		c.settle(n)
 		n.Facts = f
 		c.enter(n)
 		c.countImages(f, +1)
-		c.log.all() // scores depend on how many nodes there are
 	case maps.Equal(old.Labels, f.Labels) && equality.Semantic.DeepEqual(old.Taints, f.Taints):
 		c.countImages(old, -1)
 		n.Facts = f
@@ -92,12 +119,12 @@ func (c *Cluster) SetNode(f *Facts) *Facts {
 			c.log.touch(n.Index)
 		}
 	default:
+		c.all()
 		c.countImages(old, -1)
 		c.leave(n)
 		n.Facts = f
 		c.enter(n)
 		c.countImages(f, +1)
-		c.log.all()
 	}
 	return old
 }
@@ -132,13 +159,13 @@ func (c *Cluster) DeleteNode(name string) *Facts {
 	if n == nil {
 		return nil
 	}
+	c.all()
 	c.leave(n)
 	old := n.Facts
 	c.countImages(old, -1)
 	c.nodes[n.Index] = nil
 	c.free = append(c.free, n.Index)
 	n.Facts, n.Index, n.unknown = nil, -1, name
-	c.log.all()
 	c.release(n)
 	return old
 }
@@ -197,17 +224,26 @@ func (c *Cluster) Remove(uid types.UID) *Pod {
 // priority leave it free.
 func (c *Cluster) Nominate(p *Pod, node string) {
 	n := c.record(node)
+	if len(n.Nominated) == 0 {
+		c.promised++
+	}
 	n.Nominated = append(slices.DeleteFunc(n.Nominated, func(q *Pod) bool { return q.UID == p.UID }), p)
 	c.touch(n)
 }
 
+// Promised says that there are nominated pods.
+func (c *Cluster) Promised() bool { return c.promised > 0 }
+
 // Unnominate takes a promise back.
 func (c *Cluster) Unnominate(uid types.UID, node string) {
 	n := c.byName[node]
-	if n == nil {
+	if n == nil || len(n.Nominated) == 0 {
 		return
 	}
 	n.Nominated = slices.DeleteFunc(n.Nominated, func(q *Pod) bool { return q.UID == uid })
+	if len(n.Nominated) == 0 {
+		c.promised--
+	}
 	c.touch(n)
 	c.release(n)
 }

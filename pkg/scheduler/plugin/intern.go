@@ -109,6 +109,15 @@ func pinned(pod *corev1.Pod) (string, *corev1.Affinity) {
 	return f.Values[0], &rest
 }
 
+func hasClaims(pod *corev1.Pod) bool {
+	for i := range pod.Spec.Volumes {
+		if v := &pod.Spec.Volumes[i]; v.PersistentVolumeClaim != nil || v.Ephemeral != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // claims are the names of the claims that a pod's volumes use.
 func claims(pod *corev1.Pod) []string {
 	var names []string
@@ -153,6 +162,7 @@ func (in *Interner) shape(pod *corev1.Pod, a *corev1.Affinity) *Shape {
 	k := appendText(in.key[:0], pod.Spec.SchedulerName)
 	k = appendResources(k, &requests)
 	k = appendResources(k, &nonZero)
+	k = append(k, boolByte(hasClaims(pod)))
 	for _, p := range ports {
 		k = appendText(appendText(k, p.IP), string(p.Protocol))
 		k = binary.AppendVarint(k, int64(p.Port))

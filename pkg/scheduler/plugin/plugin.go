@@ -69,8 +69,13 @@ type FilterPlan struct {
 	Refuse Verdict
 	// Nodes, when not nil, are the names of the only nodes that can do.
 	Nodes []string
-	// PerPod says that Check depends on more than the pod's class.
+	// PerPod says that Check depends on more than the pod's class. Whether it is
+	// set, and whether nodes are limited, depends on the class.
 	PerPod bool
+	// Stale, when not nil, says that the plan is no longer what PreFilter would
+	// return, also when it has nothing to say. A plan outlives the attempt it was
+	// made for until nodes come, go or are labelled anew.
+	Stale func() bool
 }
 
 // Check looks at one node, possibly one with pods added and taken away. What
@@ -101,6 +106,10 @@ type ScorePlan struct {
 	Band BandScore
 	// PerPod says that scores depend on more than the pod's class.
 	PerPod bool
+	// CountsNodes says that Scores looks at Band.Nodes.
+	CountsNodes bool
+	// Stale is as in FilterPlan.
+	Stale func() bool
 }
 
 // NodeScore values a node by itself: between 0 and MaxScore, higher is better,

@@ -33,6 +33,7 @@ type Pod struct {
 	Created, Started int64
 	// Claims are the names of the PersistentVolumeClaims that the pod's volumes
 	// use, those of generic ephemeral volumes included; nil for most pods.
+	// Whether there are any is part of Shape.
 	Claims []string
 }
 
@@ -87,6 +88,7 @@ type Shape struct {
 	// The terms of inter-pod affinity.
 	Affinity, AntiAffinity                   []*Term
 	PreferredAffinity, PreferredAntiAffinity []Weighted
+	hasTerms                                 bool // of any of these four
 	// Spread are the pod's own topology spread constraints.
 	Spread []Constraint
 	// Owner is the controller of the pods.
@@ -127,7 +129,6 @@ type Constraint struct {
 	Hard bool
 	// HonorAffinity and HonorTaints are the node inclusion policies.
 	HonorAffinity, HonorTaints bool
-	key                        string
 }
 
 // Port is a port of the node that a pod takes.

@@ -34,6 +34,8 @@ func Factories() map[string]Factory {
 		"NodePorts":                       simple(NodePorts{}),
 		"NodeResourcesFit":                newNodeResourcesFit,
 		"NodeResourcesBalancedAllocation": newBalancedAllocation,
+		"PodTopologySpread":               newPodTopologySpread,
+		"InterPodAffinity":                newInterPodAffinity,
 		"ImageLocality":                   simple(ImageLocality{}),
 		"NodeDeclaredFeatures":            simple(NodeDeclaredFeatures{}),
 	}
@@ -58,6 +60,8 @@ func Default() []Enabled {
 		{Name: "NodeAffinity", Weight: 2},
 		{Name: "NodePorts"},
 		{Name: "NodeResourcesFit", Weight: 1},
+		{Name: "PodTopologySpread", Weight: 2},
+		{Name: "InterPodAffinity", Weight: 2},
 		{Name: "NodeResourcesBalancedAllocation", Weight: 1},
 		{Name: "ImageLocality", Weight: 1},
 		{Name: "NodeDeclaredFeatures"},

@@ -68,6 +68,7 @@ func (in *Interner) podAffinity(s *Shape, namespace string, a *corev1.Affinity) 
 		s.AntiAffinity = in.required(namespace, pa.RequiredDuringSchedulingIgnoredDuringExecution)
 		s.PreferredAntiAffinity = in.preferred(namespace, pa.PreferredDuringSchedulingIgnoredDuringExecution)
 	}
+	s.hasTerms = len(s.Affinity)+len(s.AntiAffinity)+len(s.PreferredAffinity)+len(s.PreferredAntiAffinity) > 0
 }
 
 func (in *Interner) required(namespace string, terms []corev1.PodAffinityTerm) []*Term {

@@ -1,0 +1,222 @@
+package scheduler
+
+import (
+	"math/rand/v2"
+
+	"coracle/pkg/scheduler/plugin"
+)
+
+// class is what was found out for pods of one class: their plans, and the nodes
+// that may take them, in bands. It is brought up to date before each use, by
+// looking again at the nodes that changed.
+type class struct {
+	pod  *plugin.Pod // the one it was made with
+	mark plugin.Mark // of the cluster when it was last up to date
+	used uint64      // of the decider, for the choice of what to forget
+
+	// single says that pods of this class are decided one by one.
+	single bool
+	local  []plugin.Check     // asked per node
+	banded []plugin.BandCheck // asked per band; the first parts of band keys
+	nodes  []weighedNodes
+	bands  []weighedBands  // the further parts of band keys
+	podly  []plugin.Filter // asked anew for each pod
+	counts bool            // some score looks at how many nodes a band has
+	stale  []func() bool
+
+	ranking *ranking
+	view    plugin.View // scratch
+
+	// why is the diagnosis of the last failure, good at whyMark.
+	why     *diagnosis
+	whyMark plugin.Mark
+}
+
+type weighedNodes struct {
+	plugin.NodeScore
+	weight int64
+}
+
+type weighedBands struct {
+	plugin.BandScore
+	weight int64
+}
+
+// newClass asks the plugins about a pod and looks at all nodes.
+func newClass(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod, r *rand.Rand) *class {
+	k := &class{pod: p, mark: c.Mark()}
+	for _, f := range profile.Filters {
+		plan := f.PreFilter(c, p)
+		if plan.Stale != nil {
+			k.stale = append(k.stale, plan.Stale)
+		}
+		k.single = k.single || plan.Nodes != nil || !plan.Refuse.OK()
+		switch check := plan.Check.(type) {
+		case nil:
+		case plugin.BandCheck:
+			k.banded = append(k.banded, check)
+		default:
+			if plan.PerPod {
+				k.podly = append(k.podly, f)
+			} else {
+				k.local = append(k.local, check)
+			}
+		}
+	}
+	for i, s := range profile.Scores {
+		plan := s.PreScore(c, p)
+		if plan.Stale != nil {
+			k.stale = append(k.stale, plan.Stale)
+		}
+		k.single, k.counts = k.single || plan.PerPod, k.counts || plan.CountsNodes
+		if plan.Node != nil {
+			k.nodes = append(k.nodes, weighedNodes{plan.Node, profile.Weights[i]})
+		}
+		if plan.Band != nil {
+			k.bands = append(k.bands, weighedBands{plan.Band, profile.Weights[i]})
+		}
+	}
+	k.single = k.single || len(k.banded)+len(k.bands) > maxParts || k.counts && len(k.podly) > 0
+	if k.single {
+		return k
+	}
+	k.ranking = newRanking(len(c.Nodes()))
+	for i := range c.Nodes() {
+		k.look(c, int32(i), r)
+	}
+	return k
+}
+
+// refresh looks again at what changed. It is false when all has to be looked
+// at anew.
+func (k *class) refresh(c *plugin.Cluster, r *rand.Rand) bool {
+	for _, stale := range k.stale {
+		if stale() {
+			return false
+		}
+	}
+	if k.single {
+		return c.Since(k.mark, func(int32) {})
+	}
+	if !c.Since(k.mark, func(node int32) { k.look(c, node, r) }) {
+		return false
+	}
+	k.mark = c.Mark()
+	return true
+}
+
+// look finds out anew about one node.
+func (k *class) look(c *plugin.Cluster, node int32, r *rand.Rand) {
+	n := c.Nodes()[node]
+	if n == nil {
+		return // it was never there: when a node goes, all is looked at anew
+	}
+	k.view.Node = n
+	for _, check := range k.local {
+		if v := check.Check(&k.view); !v.OK() {
+			k.ranking.drop(node)
+			return
+		}
+	}
+	var key bandKey
+	for i, check := range k.banded {
+		key[i] = check.Band(n)
+	}
+	for i := range k.bands {
+		key[len(k.banded)+i] = k.bands[i].Band(n)
+	}
+	var score int64
+	for i := range k.nodes {
+		score += k.nodes[i].Score(n) * k.nodes[i].weight
+	}
+	k.ranking.put(node, key, score, r.Uint32())
+}
+
+// liveBand is a band whose nodes can take a pod.
+type liveBand struct {
+	key   bandKey
+	best  int32 // its best node
+	nodes int   // how many of its nodes can
+	total int64
+}
+
+// choose is the best node for a pod of the class that passes, or none.
+func (k *class) choose(d *decider, passes func(node int32) bool) int32 {
+	live := d.live[:0]
+	for _, b := range k.ranking.bands {
+		if len(b.heap) == 0 || !k.open(b) {
+			continue
+		}
+		l := liveBand{key: b.key, nodes: len(b.heap)}
+		if passes != nil && k.counts {
+			// The number of nodes that pass matters: ask each.
+			l.nodes, l.best = k.count(b, passes)
+		} else {
+			l.best = k.ranking.first(b, passes)
+		}
+		if l.best == none {
+			continue
+		}
+		l.total = k.ranking.slots[l.best].score
+		live = append(live, l)
+	}
+	d.live = live
+	if len(live) == 0 {
+		return none
+	}
+	if len(live) > 1 {
+		k.compare(d, live)
+	}
+	best, ties := 0, 1
+	for i := 1; i < len(live); i++ {
+		switch {
+		case live[i].total > live[best].total:
+			best, ties = i, 1
+		case live[i].total == live[best].total:
+			ties++
+			if d.rand.IntN(ties) == 0 {
+				best = i
+			}
+		}
+	}
+	return live[best].best
+}
+
+// open says that the nodes of a band can take the pods as far as the rest of
+// the cluster goes.
+func (k *class) open(b *band) bool {
+	for i, check := range k.banded {
+		if check.CheckBand(b.key[i]) != plugin.Fits {
+			return false
+		}
+	}
+	return true
+}
+
+func (k *class) count(b *band, passes func(node int32) bool) (nodes int, best int32) {
+	best = none
+	for _, n := range b.heap {
+		if !passes(n) {
+			continue
+		}
+		nodes++
+		if best == none || k.ranking.better(n, best) {
+			best = n
+		}
+	}
+	return nodes, best
+}
+
+// compare adds what the bands are worth against each other.
+func (k *class) compare(d *decider, live []liveBand) {
+	for len(d.scores) < len(live) {
+		d.scores = append(d.scores, 0)
+	}
+	for i := range k.bands {
+		d.asked = bandsOf(len(k.banded)+i, live, d.asked)
+		k.bands[i].Scores(d.asked, d.scores[:len(live)])
+		for j := range live {
+			live[j].total += d.scores[j] * k.bands[i].weight
+		}
+	}
+}
