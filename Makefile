@@ -1,6 +1,6 @@
 # Coracle: build, test, run. "make up" makes a cluster, "make test" proves
 # that the project works.
-.PHONY: all build clients test lint unit e2e bench bench-node bench-api up down packages clean generate
+.PHONY: all build clients test lint unit e2e bench bench-node bench-api bench-scheduler up down packages clean generate
 
 GO ?= go
 # One set of flags for programs and tests, so that everything is compiled once.
@@ -61,6 +61,9 @@ bench-api: ## The API server beside a reference and a floor; ARGS=-quick takes t
 bench-node: build ## Cluster start, pod start against raw CRI calls, idle cost.
 	$(GO) run ./hack/images --out bin/images
 	$(GO) run ./hack/bench-node
+
+bench-scheduler: ## The scheduler on upstream's workload shapes; SHAPE=basic for one, ARGS="-scale 0.1" for a quick look.
+	$(GO) run ./hack/bench-scheduler $(if $(SHAPE),-shape $(SHAPE)) $(ARGS)
 
 generate: ## The API description, after an update of k8s.io/api.
 	$(GO) run ./hack/openapi
