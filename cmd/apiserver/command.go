@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/utils/clock"
 
+	"coracle/pkg/apiserver"
 	"coracle/pkg/controlplane"
 	"coracle/pkg/pki"
 	"coracle/pkg/storage"
@@ -39,6 +41,7 @@ type options struct {
 	oidc        oidcFlags
 	encryption  string
 	audit       auditOptions
+	fairness    bool
 }
 
 func newCommand(log *slog.Logger) *cobra.Command {
@@ -90,6 +93,9 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.EnableAdmission, "enable-admission-plugins", nil, "admission plugins to run beside those that are on by default")
 	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")
 	o.audit.addFlags(f)
+	f.BoolVar(&o.fairness, "enable-priority-and-fairness", true, "let requests in by FlowSchemas and PriorityLevelConfigurations")
+	f.IntVar(&s.MaxRequests, "max-requests-inflight", apiserver.DefaultMaxReading, "requests that only read served at once; with priority and fairness, part of the sum that its levels share")
+	f.IntVar(&s.MaxMutatingRequests, "max-mutating-requests-inflight", apiserver.DefaultMaxMutating, "requests that write served at once; with priority and fairness, part of the sum that its levels share")
 	f.StringVar(&o.encryption, "encryption-provider-config", "", "EncryptionConfiguration of what is encrypted at rest; by default Secrets in an embedded etcd, with keys in DIR/pki/"+pki.EncryptionFile)
 	f.BoolVar(&s.AllowExternalIPs, "allow-external-ips", false, "accept Services with spec.externalIPs, with which their writers can take traffic meant for others")
 	f.BoolVar(&s.Hardened, "hardened", false, "refuse some of what Kubernetes accepts, for a closed cluster: docs/security.md has the list")
@@ -114,6 +120,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", o.nodeCIDR, err)
 	}
 	if err := o.oidc.apply(&s.Config); err != nil {
+		return err
+	}
+	if err := o.limits(); err != nil {
 		return err
 	}
 	if s.Audit, err = o.audit.open(s.DataDir, log); err != nil {
@@ -143,6 +152,25 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 		g.Go(func() error { return s.Audit.Run(auditing) })
 	}
 	return errors.Join(g.Wait(), backend.Close())
+}
+
+// limits checks how many requests are served at once. 0 means no bound, which
+// priority and fairness has nothing to divide by.
+func (o *options) limits() error {
+	s := &o.serve
+	s.NoFairness = !o.fairness
+	if s.MaxRequests < 0 || s.MaxMutatingRequests < 0 {
+		return errors.New("--max-requests-inflight and --max-mutating-requests-inflight must not be negative")
+	}
+	if o.fairness && (s.MaxRequests == 0 || s.MaxMutatingRequests == 0) {
+		return errors.New("--max-requests-inflight and --max-mutating-requests-inflight must be above 0 with --enable-priority-and-fairness")
+	}
+	for _, n := range []*int{&s.MaxRequests, &s.MaxMutatingRequests} {
+		if *n == 0 {
+			*n = math.MaxInt
+		}
+	}
+	return nil
 }
 
 func (o *options) open(ctx context.Context, log *slog.Logger) (storage.Backend, error) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -37,7 +38,8 @@ func example(t *testing.T, res *resource.Resource) *unstructured.Unstructured {
 	if u.Object, err = runtime.DefaultUnstructuredConverter.ToUnstructured(obj); err != nil {
 		t.Fatal(err)
 	}
-	if u.GetName() == "" || res.Kind == "Namespace" || res.Kind == "ServiceAccount" {
+	switch {
+	case u.GetName() == "", res.Kind == "Namespace", res.Kind == "ServiceAccount", res.Kind == "PriorityLevelConfiguration":
 		u.SetName("example")
 	}
 	return u
@@ -101,10 +103,22 @@ func (s *server) untilSettled(t *testing.T, res *resource.Resource, name string)
 		s.untilAvailable(t, "v1."+group, "Local")
 	case "APIService":
 		s.untilAvailable(t, name, "ServiceNotFound")
+	case "FlowSchema":
+		s.untilBound(t, name)
 	default:
 		return false
 	}
 	return true
+}
+
+// untilBound waits until a flow schema's condition says that its level is
+// there.
+func (s *server) untilBound(t *testing.T, name string) {
+	t.Helper()
+	s.until(t, "the flow schema "+name+" has its level", func() bool {
+		f, err := s.Client.FlowcontrolV1().FlowSchemas().Get(t.Context(), name, metav1.GetOptions{})
+		return err == nil && len(f.Status.Conditions) == 1 && f.Status.Conditions[0].Status == flowcontrolv1.ConditionFalse
+	})
 }
 
 func testKind(t *testing.T, s *server, res *resource.Resource) {

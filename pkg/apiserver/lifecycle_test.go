@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +108,9 @@ func testLifecycle(t *testing.T, s *server, res *resource.Resource) {
 		}
 		s.must(t, 201, "POST", path, string(mustJSON(t, one.Object)), contentType(jsonBody))
 		names = append(names, one.GetName())
+		if res.Kind == "FlowSchema" {
+			s.untilBound(t, one.GetName())
+		}
 	}
 	listed(t, s, path+"?"+mine, names[0], names[1])
 	listed(t, s, everywhere+"?"+mine, names[0], names[1])
@@ -216,6 +220,10 @@ func testStatusOf(t *testing.T, s *server, res *resource.Resource, one string) {
 		}
 	}
 	put := strings.ReplaceAll(strings.Replace(string(patched.body), `"seen":"patched"`, `"seen":"updated"`, 1), "StatusPatched", "StatusUpdated")
+	if res.Kind == "FlowSchema" {
+		// The server adds its own condition as soon as it is missing.
+		put = regexp.MustCompile(`"resourceVersion":"[0-9]+",?`).ReplaceAllString(put, "")
+	}
 	updated := s.must(t, 200, "PUT", one+"/status", put, contentType(jsonBody))
 	if text := string(updated.body); conditions && !strings.Contains(text, `"StatusUpdated"`) || !strings.Contains(text, `"seen":"updated"`) {
 		t.Errorf("after an update of the status: %s", text)

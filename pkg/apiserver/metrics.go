@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -63,8 +64,11 @@ func newMetrics(cfg *Config, f *inflight) (*serverMetrics, error) {
 	all := append([]prometheus.Collector{
 		m.requests, m.duration, m.sli, m.sizes, m.longrunning, m.terminations, m.deprecated, m.watchEvents, m.watchSizes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		storedObjects{cfg.Registry}, inflightGauge("readOnly", f.reading), inflightGauge("mutating", f.mutating), buildInfo(cfg.Version),
+		storedObjects{cfg.Registry}, inflightGauge("readOnly", &f.reading), inflightGauge("mutating", &f.mutating), buildInfo(cfg.Version),
 	}, m.access.collectors()...)
+	if cfg.Fairness != nil {
+		all = append(all, cfg.Fairness.Metrics())
+	}
 	for _, c := range append(all, cfg.Collectors...) {
 		if err := gatherer.Register(c); err != nil {
 			return nil, err
@@ -97,11 +101,11 @@ func buildInfo(v version.Info) prometheus.Collector {
 	}, func() float64 { return 1 })
 }
 
-func inflightGauge(kind string, places chan struct{}) prometheus.Collector {
+func inflightGauge(kind string, count *atomic.Int64) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "apiserver_current_inflight_requests", Help: "Requests under way, streams left out.",
 		ConstLabels: prometheus.Labels{"request_kind": kind},
-	}, func() float64 { return float64(len(places)) })
+	}, func() float64 { return float64(count.Load()) })
 }
 
 // storedObjects tells of the watch cache when asked.

@@ -37,6 +37,8 @@ type requestInfo struct {
 	backend http.Handler
 	// series counts the request; set once the server has begun with it.
 	series *series
+	// seat is what the request holds while it is served; set once it is let in.
+	seat seat
 	// auditID and received identify the request for the audit log; audit is nil
 	// until its sender is known, and where it is not recorded.
 	auditID  string

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/streaming/pkg/httpstream"
 
+	"coracle/pkg/apiserver/fairness"
 	"coracle/pkg/audit"
 	"coracle/pkg/auth"
 	"coracle/pkg/registry"
@@ -47,8 +48,10 @@ type Config struct {
 	Aggregated func() *Aggregated
 	// Collectors add to what /metrics shows.
 	Collectors []prometheus.Collector
-	// MaxReading and MaxMutating bound the requests served at once, streams
-	// left out; 0 means 400 and 200. Further ones are answered 429.
+	// Fairness lets requests in, by flow schemas and priority levels. Nil bounds
+	// the requests served at once, streams left out, by MaxReading and MaxMutating;
+	// 0 means 400 and 200. Further ones are answered 429.
+	Fairness                *fairness.Controller
 	MaxReading, MaxMutating int
 	// Paths are further non-resource paths (OIDC discovery).
 	Paths map[string]http.Handler
@@ -87,6 +90,7 @@ type Server struct {
 	handlers map[string]Handler
 	disco    atomic.Pointer[discovery] // of the table that was served last
 	inflight *inflight
+	watchers watchers
 	metrics  *serverMetrics
 	buffers  buffers
 	profiles http.Handler // nil without Profiling
@@ -244,27 +248,22 @@ func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(
 	return ctx, nil
 }
 
-// dispatch serves a request that is allowed, when there is a place for it. Those
-// for other servers take none here: one that hangs holds up its own clients only.
+// dispatch serves a request that is allowed, when there is a place for it.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, info *requestInfo) {
-	if info.backend != nil {
-		serveAggregated(w, r, info.backend)
-		return
-	}
-	if user, ok := auth.UserFrom(r.Context()); ok && !longRunning(r, info) && !auth.AnonymousHealth(info.path) {
-		leave, err := s.inflight.enter(info.verb, user)
-		if err != nil {
-			info.series.refused(http.StatusTooManyRequests)
-			WriteError(w, err)
+	if user, ok := auth.UserFrom(r.Context()); ok {
+		if !s.enter(w, r, info, user) {
 			return
 		}
-		defer leave()
+		defer info.seat.leave()
 	}
-	if info.resource {
+	switch {
+	case info.backend != nil:
+		serveAggregated(w, r, info.backend)
+	case info.resource:
 		s.serveResource(w, r, info)
-		return
+	default:
+		s.servePath(w, r)
 	}
-	s.servePath(w, r)
 }
 
 // recoverPanic answers a request whose handler panicked, and logs the panic:

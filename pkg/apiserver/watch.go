@@ -50,8 +50,12 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 		return
 	}
 	defer watcher.Close()
+	if opts.Fields == nil || opts.Fields.Empty() {
+		defer s.watchers.add(watchScope{sv.res.Group, sv.res.Plural, req.Namespace})()
+	}
 	stream := &watchStream{sink: newHTTPSink(w, rep), sv: sv, rep: rep, buffers: &s.buffers, legacy: opts.LegacyInitial(), now: s.now, counted: s.metrics.watched(sv)}
 	stream.initial = opts.Initial()
+	defer stream.begins(r)()
 	if wantsWebSocket(r) {
 		socket, watched, end, err := openSocket(w, r, ctx, rep)
 		if err != nil {
@@ -68,6 +72,23 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 	if stream.timeUp && opts.Bookmarks && !stream.initial && r.Context().Err() == nil {
 		stream.last(watcher.Bookmark())
 	}
+}
+
+// begins has the watch leave its place as soon as it has sent the state that it
+// begins with: from then on it costs what happens, not what is there. The
+// function returned ends that.
+func (s *watchStream) begins(r *http.Request) (end func()) {
+	info, ok := r.Context().Value(infoKey).(*requestInfo)
+	if !ok {
+		return func() {}
+	}
+	if !s.initial {
+		info.seat.leave()
+		return func() {}
+	}
+	s.complete = info.seat.leave
+	timer := time.AfterFunc(watchBegins, info.seat.leave)
+	return func() { timer.Stop() }
 }
 
 // lastWrite is how long a stream whose time is up may still write.
@@ -166,7 +187,9 @@ type watchStream struct {
 	rows    bool // a Table with columns was sent
 	// initial says that the state the stream begins with is not complete yet.
 	initial bool
-	timeUp  bool // the stream ended because its time was up
+	// complete is called as it is; may be nil.
+	complete func()
+	timeUp   bool // the stream ended because its time was up
 	// buf holds frames to be sent; nil while there are none, so that a watch
 	// that waits costs no buffer.
 	buf     *[]byte
@@ -218,7 +241,12 @@ const flushBytes = 32 << 10
 // that cannot be encoded ends the stream.
 func (s *watchStream) event(e *cache.WatchEvent) bool {
 	if e.Type == cache.Bookmark {
-		s.initial = s.initial && !e.InitialEnd
+		if s.initial && e.InitialEnd {
+			s.initial = false
+			if s.complete != nil {
+				s.complete()
+			}
+		}
 		if e.InitialEnd && s.legacy {
 			return true
 		}

@@ -58,7 +58,7 @@ func (cp *ControlPlane) bootstrap(ctx context.Context) error {
 	}
 	rest := append(roles(cp.cfg.strict.defaults()), priorityClasses()...)
 	rest = append(rest, cp.kubernetesService()...)
-	rest = append(rest, cp.localAPIServices()...)
+	rest = append(append(rest, cp.localAPIServices()...), flowControl()...)
 	config, err := cp.authenticationConfig()
 	if err != nil {
 		return err
@@ -68,7 +68,13 @@ func (cp *ControlPlane) bootstrap(ctx context.Context) error {
 		return err
 	}
 	rest = append(append(rest, config...), info...)
-	return cp.ensureAll(ctx, rest)
+	if err := cp.ensureAll(ctx, rest); err != nil {
+		return err
+	}
+	if !cp.cfg.NoFairness {
+		cp.bindDefaults(ctx)
+	}
+	return nil
 }
 
 func (cp *ControlPlane) ensureAll(ctx context.Context, objects []wantedObject) error {

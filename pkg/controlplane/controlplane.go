@@ -101,6 +101,11 @@ type Config struct {
 	// Audit records who asked for what; nil records nothing. Its
 	// owner runs it, until no request is under way any more.
 	Audit *audit.Log
+	// MaxRequests and MaxMutatingRequests bound the requests served at once; 0 means
+	// 400 and 200. Priority and fairness divides their sum among its levels, unless
+	// NoFairness is set: then each bounds its kind of requests.
+	MaxRequests, MaxMutatingRequests int
+	NoFairness                       bool
 	// Encryption keeps values encrypted in the store; nil keeps them as they are.
 	Encryption *Encryption
 	// OpenAPI serves /openapi; it defaults to the description of all kinds.
@@ -141,6 +146,8 @@ type ControlPlane struct {
 	proxy      *nodeproxy.Proxy
 	aggregator *aggregate.Aggregator
 	registrar  *registrar
+	// fairness is nil when priority and fairness is off.
+	fairness *fairnessLoop
 	// customsSynced is closed as the custom resources that were there at the
 	// start are served.
 	customsSynced chan struct{}
@@ -245,12 +252,16 @@ func New(cfg Config) (*ControlPlane, error) {
 		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
 		OpenAPI: cfg.OpenAPI, Version: Version(), Aggregated: cp.aggregator.State,
 		Checks: cp.checks(), Components: cp.components(), Collectors: append(append(cp.metrics.collectors(), cp.aggregator), auditMetrics(cfg.Audit)...),
-		Profiling: cfg.Profiling, Audit: cfg.Audit,
+		Profiling: cfg.Profiling, Audit: cfg.Audit, MaxReading: cfg.MaxRequests, MaxMutating: cfg.MaxMutatingRequests,
+	}
+	if cp.fairness = cp.newFairness(); cp.fairness != nil {
+		serverConfig.Fairness = cp.fairness.controller
+		cp.views = append(cp.views, cp.fairness.projections()...)
 	}
 	if err := cp.identify(&serverConfig); err != nil {
 		return nil, err
 	}
-	cp.views = append(cp.projections(), cp.aggregations()...)
+	cp.views = append(append(cp.views, cp.projections()...), cp.aggregations()...)
 	cp.server, err = apiserver.New(serverConfig)
 	return cp, err
 }
@@ -354,6 +365,9 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		g.Go(func() error { return checks.run(ctx) })
 		g.Go(func() error { return cp.aggregator.Run(ctx) })
 		g.Go(func() error { return cp.registrar.run(ctx) })
+		if cp.fairness != nil {
+			g.Go(func() error { return cp.fairness.run(ctx) })
+		}
 		close(cp.ready)
 		if !cp.cfg.Roles {
 			return nil

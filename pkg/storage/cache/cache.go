@@ -279,6 +279,14 @@ func (c *Cache) Mark(prefix string) Mark {
 	return Mark{}
 }
 
+// Len is how many objects the cache has below prefix. It does not walk them.
+func (c *Cache) Len(prefix string) int {
+	if k := c.table().find(prefix); k != nil {
+		return k.state.Load().objects.PrefixLen(prefix, "")
+	}
+	return 0
+}
+
 // Object reads a stored key as an object, for example the Current of a
 // *storage.ConflictError. The error is a *CorruptError or wraps ErrNoKind.
 func (c *Cache) Object(kv *storage.KV) (*Object, error) {
