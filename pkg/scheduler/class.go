@@ -50,17 +50,17 @@ func newClass(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod, r *rand
 		if plan.Stale != nil {
 			k.stale = append(k.stale, plan.Stale)
 		}
+		if plan.PerPod {
+			k.podly = append(k.podly, f) // what it says of this pod says nothing of others
+			continue
+		}
 		k.single = k.single || plan.Nodes != nil || !plan.Refuse.OK()
 		switch check := plan.Check.(type) {
 		case nil:
 		case plugin.BandCheck:
 			k.banded = append(k.banded, check)
 		default:
-			if plan.PerPod {
-				k.podly = append(k.podly, f)
-			} else {
-				k.local = append(k.local, check)
-			}
+			k.local = append(k.local, check)
 		}
 	}
 	for i, s := range profile.Scores {

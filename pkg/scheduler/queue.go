@@ -116,13 +116,20 @@ func (q *queue) fail(e *entry, began int, retry bool, now time.Time) {
 }
 
 // wake tries all hopeless pods again, after their back-off.
-func (q *queue) wake(now time.Time) {
+func (q *queue) wake(now time.Time) { q.wakeIf(now, func(*plugin.Pod) bool { return true }) }
+
+// wakeIf tries again those hopeless pods that helped says yes to, and reports
+// whether there are any.
+func (q *queue) wakeIf(now time.Time, helped func(*plugin.Pod) bool) bool {
 	q.moves++
+	any := false
 	for _, e := range q.entries {
-		if e.state == hopeless {
+		if e.state == hopeless && helped(e.pod) {
+			any = true
 			q.activate(e, now)
 		}
 	}
+	return any
 }
 
 func (q *queue) activate(e *entry, now time.Time) {

@@ -46,6 +46,9 @@ type Config struct {
 	// Seed makes ties fall the same way each time; zero takes one from the
 	// clock.
 	Seed uint64
+	// VolumeTimeout is how long a pod waits for its volumes at a node before it
+	// is tried elsewhere; zero means 10 minutes.
+	VolumeTimeout time.Duration
 }
 
 const (
@@ -62,7 +65,9 @@ type Scheduler struct {
 	events  *reconcile.Recorder
 	pods    corelisters.PodLister
 	synced  []cache.InformerSynced
+	volumes *volumes
 	slots   chan struct{}  // one for each binding under way
+	settles chan struct{}  // one for each pod that waits for volumes
 	binding sync.WaitGroup // bindings and reports under way
 }
 
@@ -84,17 +89,27 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(cfg.Clock.Now().UnixNano())
 	}
+	if cfg.VolumeTimeout <= 0 {
+		cfg.VolumeTimeout = defaultVolumeTimeout
+	}
+	volumes, err := newVolumes(cfg.Informers)
+	if err != nil {
+		return nil, fmt.Errorf("index volumes: %w", err)
+	}
 	s := &Scheduler{
 		cfg:     cfg,
 		cluster: newCluster(),
 		events:  reconcile.NewRecorder(cfg.Client, cfg.Name, cfg.Clock, cfg.Log),
 		pods:    cfg.Informers.Core().V1().Pods().Lister(),
+		volumes: volumes,
 		slots:   make(chan struct{}, bindWorkers),
+		settles: make(chan struct{}, maxSettling),
 	}
-	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{Owners: s.cluster.owners})
+	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{Owners: s.cluster.owners, Volumes: volumes})
 	if err != nil {
 		return nil, fmt.Errorf("make the scheduler's plugins: %w", err)
 	}
+	s.cluster.volumes = volumes
 	s.decider = newDecider(profile, s.cluster.records, rand.New(rand.NewPCG(cfg.Seed, 0)))
 	return s, s.listen()
 }
@@ -112,6 +127,7 @@ func (s *Scheduler) listen() error {
 		{"pods", core.Pods().Informer(), func(obj any, gone bool) {
 			if pod, ok := obj.(*corev1.Pod); ok && gone {
 				s.cluster.deletePod(pod.UID, now())
+				s.volumes.wake(podKey(pod.UID))
 			} else if ok {
 				s.seePod(pod)
 			}
@@ -148,6 +164,11 @@ func (s *Scheduler) listen() error {
 		}
 		s.synced = append(s.synced, registered.HasSynced)
 	}
+	synced, err := s.volumes.listen(func() { s.cluster.wakeClaims(now()) })
+	if err != nil {
+		return fmt.Errorf("watch volumes: %w", err)
+	}
+	s.synced = append(s.synced, synced...)
 	return nil
 }
 
@@ -174,21 +195,31 @@ func (s *Scheduler) loop(ctx context.Context) {
 			s.wait(ctx, next)
 			continue
 		}
+		// What waits for a provisioner must not keep others from being bound.
+		slots, do := s.slots, s.conclude
+		if !o.volumes.Empty() {
+			slots, do = s.settles, s.settle
+		}
 		select {
-		case s.slots <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
 		s.binding.Go(func() {
-			defer func() { <-s.slots }()
-			if o.node != "" {
-				s.bind(ctx, e, o.node, began)
-			} else {
-				s.report(ctx, e, o.why.message())
-				s.cluster.failed(e, began, s.cfg.Clock.Now())
-			}
+			defer func() { <-slots }()
+			do(ctx, e, &o, began)
 		})
 	}
+}
+
+// conclude binds a pod to the node that was chosen, or says why there is none.
+func (s *Scheduler) conclude(ctx context.Context, e *entry, o *outcome, began int) {
+	if o.node != "" {
+		s.bind(ctx, e, o.node, began)
+		return
+	}
+	s.report(ctx, e, o.why.message())
+	s.cluster.failed(e, began, s.cfg.Clock.Now())
 }
 
 // wait blocks until something changes or next is reached.

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 
 	"coracle/pkg/testcluster"
 )
@@ -23,20 +24,27 @@ func makeNode(t *testing.T, c kubernetes.Interface, name, cpu string, change fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	made.Spec.Taints = nil // those of a node that is not ready yet
-	if change != nil {
-		change(made)
-	}
-	if made, err = c.CoreV1().Nodes().Update(t.Context(), made, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	made.Status.Allocatable = corev1.ResourceList{
-		corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse("4Gi"), corev1.ResourcePods: resource.MustParse("110"),
-	}
-	made.Status.Capacity = made.Status.Allocatable
-	now := metav1.Now()
-	made.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: now, LastTransitionTime: now}}
-	if _, err := c.CoreV1().Nodes().UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); err != nil {
+	// Controllers write to the node as well.
+	if err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		if made, err = c.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		made.Spec.Taints = nil // those of a node that is not ready yet
+		if change != nil {
+			change(made)
+		}
+		if made, err = c.CoreV1().Nodes().Update(t.Context(), made, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+		made.Status.Allocatable = corev1.ResourceList{
+			corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse("4Gi"), corev1.ResourcePods: resource.MustParse("110"),
+		}
+		made.Status.Capacity = made.Status.Allocatable
+		now := metav1.Now()
+		made.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: now, LastTransitionTime: now}}
+		_, err = c.CoreV1().Nodes().UpdateStatus(t.Context(), made, metav1.UpdateOptions{})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -19,6 +19,7 @@ type cluster struct {
 	owners   *owners            // guarded by mu
 	assumed  map[types.UID]bool // pods whose binding is under way; guarded by mu
 	queue    *queue             // guarded by mu
+	volumes  *volumes           // set before the first attempt
 	// wakeup has room for one: the loop looks at the queue when it is filled.
 	wakeup chan struct{}
 }
@@ -127,6 +128,9 @@ func (c *cluster) deletePod(uid types.UID, now time.Time) {
 type outcome struct {
 	node string // "" when no node can take the pod
 	why  *diagnosis
+	// facts are the node's, and volumes the work that comes before the binding.
+	facts   *plugin.Facts
+	volumes plugin.VolumeWork
 }
 
 // attempt pops a pod and decides. On success the pod is assumed to be on its
@@ -138,14 +142,40 @@ func (c *cluster) attempt(d *decider, now time.Time) (e *entry, o outcome, began
 	if e == nil {
 		return nil, outcome{}, 0, c.queue.next(), false
 	}
-	if node := d.decide(e.pod); node != nil {
-		o.node = node.Name
-		c.records.Place(e.pod, node.Name)
-		c.assumed[e.pod.UID] = true
-	} else {
+	node := d.decide(e.pod)
+	if node == nil {
 		o.why = d.explain(e.pod)
+		return e, o, c.queue.moves, time.Time{}, true
 	}
+	if len(e.pod.Claims) > 0 {
+		work, refused := plugin.PlanVolumes(c.volumes, e.pod, node.Facts)
+		if !refused.OK() { // what the informers show has changed since
+			o.why = &diagnosis{nodes: c.records.Len(), refused: refused}
+			return e, o, c.queue.moves, time.Time{}, true
+		}
+		c.volumes.promise(&work, node.Name)
+		o.volumes = work
+	}
+	o.node, o.facts = node.Name, node.Facts
+	c.records.Place(e.pod, node.Name)
+	c.assumed[e.pod.UID] = true
 	return e, o, c.queue.moves, time.Time{}, true
+}
+
+// isAssumed says that a pod's binding is still wanted.
+func (c *cluster) isAssumed(uid types.UID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.assumed[uid]
+}
+
+// wakeClaims tries the pods with claims again: something about volumes changed.
+func (c *cluster) wakeClaims(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.queue.wakeIf(now, func(p *plugin.Pod) bool { return len(p.Claims) > 0 }) {
+		c.signal()
+	}
 }
 
 // undo takes back an assumed pod whose binding failed.

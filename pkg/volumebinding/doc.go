@@ -8,6 +8,8 @@
 package volumebinding
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 )
@@ -80,6 +82,23 @@ func DefaultClass(classes []*storagev1.StorageClass) *storagev1.StorageClass {
 // needs it. A nil class does not wait.
 func Waits(class *storagev1.StorageClass) bool {
 	return class != nil && class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+}
+
+// Provisions reports whether volumes of the class are made for nodes with
+// these labels.
+func Provisions(class *storagev1.StorageClass, labels map[string]string) bool {
+	if class.Provisioner == "" || class.Provisioner == NoProvisioner {
+		return false
+	}
+	if len(class.AllowedTopologies) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(class.AllowedTopologies, func(term corev1.TopologySelectorTerm) bool {
+		return len(term.MatchLabelExpressions) > 0 && !slices.ContainsFunc(term.MatchLabelExpressions, func(r corev1.TopologySelectorLabelRequirement) bool {
+			value, ok := labels[r.Key]
+			return !ok || !slices.Contains(r.Values, value)
+		})
+	})
 }
 
 // Complete reports whether the claim was bound once.

@@ -14,8 +14,6 @@ import (
 // Query is what a volume is looked for.
 type Query struct {
 	Claim *corev1.PersistentVolumeClaim
-	// Node is where the volume must be reachable; nil does not ask.
-	Node *corev1.Node
 	// Reserved are names of volumes that others are about to take.
 	Reserved func(name string) bool
 	// ReservedOnly finds nothing but a volume that names the claim already:
@@ -28,12 +26,9 @@ type Query struct {
 // else the smallest. Equal ones go by name. An error means that the claim's
 // selector cannot be read.
 func Find(q Query, volumes []*corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
-	selector, err := metav1.LabelSelectorAsSelector(q.Claim.Spec.Selector)
+	selector, err := selectorOf(q.Claim)
 	if err != nil {
-		return nil, fmt.Errorf("the selector of claim %s/%s: %w", q.Claim.Namespace, q.Claim.Name, err)
-	}
-	if q.Claim.Spec.Selector == nil {
-		selector = labels.Everything()
+		return nil, err
 	}
 	var best *corev1.PersistentVolume
 	for _, v := range volumes {
@@ -44,12 +39,9 @@ func Find(q Query, volumes []*corev1.PersistentVolume) (*corev1.PersistentVolume
 			if !usable(v, q.Claim) || !modesFit(v, q.Claim) {
 				continue
 			}
-			if q.Node != nil && !Reaches(v, q.Node) {
-				return nil, nil // it is the claim's, and it is elsewhere
-			}
 			return v, nil
 		}
-		if q.ReservedOnly || !free(v, q.Claim, selector) || q.Node != nil && !Reaches(v, q.Node) {
+		if q.ReservedOnly || !free(v, q.Claim, selector) {
 			continue
 		}
 		if best == nil || better(v, best) {
@@ -158,4 +150,46 @@ func Reference(claim *corev1.PersistentVolumeClaim) *corev1.ObjectReference {
 		APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name,
 		UID: claim.UID, ResourceVersion: claim.ResourceVersion,
 	}
+}
+
+// Fitting are the volumes that a claim may have, the best first: those that
+// name it and no others, if there are any.
+func Fitting(claim *corev1.PersistentVolumeClaim, volumes []*corev1.PersistentVolume) ([]*corev1.PersistentVolume, error) {
+	selector, err := selectorOf(claim)
+	if err != nil {
+		return nil, err
+	}
+	var own, others []*corev1.PersistentVolume
+	for _, v := range volumes {
+		switch {
+		case Names(v, claim) && usable(v, claim) && modesFit(v, claim):
+			own = append(own, v)
+		case free(v, claim, selector):
+			others = append(others, v)
+		}
+	}
+	if len(own) > 0 {
+		return own, nil
+	}
+	slices.SortFunc(others, func(a, b *corev1.PersistentVolume) int {
+		switch {
+		case better(a, b):
+			return -1
+		case better(b, a):
+			return 1
+		}
+		return 0
+	})
+	return others, nil
+}
+
+func selectorOf(claim *corev1.PersistentVolumeClaim) (labels.Selector, error) {
+	if claim.Spec.Selector == nil {
+		return labels.Everything(), nil
+	}
+	selector, err := metav1.LabelSelectorAsSelector(claim.Spec.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("the selector of claim %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+	return selector, nil
 }

@@ -3,6 +3,7 @@ package volumebinding
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,7 +66,6 @@ func TestFind(t *testing.T) {
 	block, two := corev1.PersistentVolumeBlock, func(v *corev1.PersistentVolume) {
 		v.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{rwo, rwx}
 	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"h": "n1"}}}
 	for _, c := range []struct {
 		name    string
 		volumes []*corev1.PersistentVolume
@@ -93,8 +93,6 @@ func TestFind(t *testing.T) {
 			Claim: claim(3, func(p *corev1.PersistentVolumeClaim) {
 				p.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"k": "v"}}
 			})}, want: "b"},
-		{name: "near the node", volumes: []*corev1.PersistentVolume{volume("a", 3, onNode("n2")), volume("b", 9, onNode("n1"))}, query: Query{Claim: claim(3), Node: node}, want: "b"},
-		{name: "its own is elsewhere", volumes: []*corev1.PersistentVolume{volume("a", 3), volume("b", 9, refTo("ns", "p", ""), onNode("n2"))}, query: Query{Claim: claim(3), Node: node}},
 		{name: "not one that another is taking", volumes: []*corev1.PersistentVolume{volume("a", 3), volume("b", 9)}, query: Query{
 			Claim: claim(3), Reserved: func(name string) bool { return name == "a" }}, want: "b"},
 	} {
@@ -108,6 +106,28 @@ func TestFind(t *testing.T) {
 				t.Errorf("found %q (%v), want %q", name, err, c.want)
 			}
 		})
+	}
+}
+
+func TestFitting(t *testing.T) {
+	names := func(list []*corev1.PersistentVolume) (out []string) {
+		for _, v := range list {
+			out = append(out, v.Name)
+		}
+		return out
+	}
+	all := []*corev1.PersistentVolume{volume("b", 9), volume("a", 3, onNode("n2")), volume("small", 1), volume("c", 3)}
+	got, err := Fitting(claim(2), all)
+	if want := []string{"a", "c", "b"}; err != nil || !slices.Equal(names(got), want) {
+		t.Errorf("found %v (%v), want %v", names(got), err, want)
+	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"h": "n1"}}}
+	if Reaches(got[0], node) || !Reaches(got[1], node) {
+		t.Error("a volume of node n2 is within reach of n1, or one of all nodes is not")
+	}
+	got, err = Fitting(claim(2), append(all, volume("own", 4, refTo("ns", "p", ""))))
+	if want := []string{"own"}; err != nil || !slices.Equal(names(got), want) {
+		t.Errorf("found %v (%v), want %v", names(got), err, want)
 	}
 }
 

@@ -47,10 +47,12 @@ func (p *Pod) Key() string { return p.Group.Namespace + "/" + p.Name }
 type Class struct {
 	Shape *Shape
 	Group *Group
+	// Claims says that the pods have claims, if not the same ones.
+	Claims bool
 }
 
 // Class is the class of the pod.
-func (p *Pod) Class() Class { return Class{p.Shape, p.Group} }
+func (p *Pod) Class() Class { return Class{p.Shape, p.Group, len(p.Claims) > 0} }
 
 // Group is the labels and the namespace of pods. Shared and immutable.
 type Group struct {

@@ -10,6 +10,8 @@ type Handles struct {
 	// DelegatedResource says that an extended resource is provided by devices
 	// that are claimed, for nodes that do not list it.
 	DelegatedResource func(name string) bool
+	// Volumes shows the claims of pods.
+	Volumes Volumes
 }
 
 // Factory makes a plugin with arguments of its own type, or the defaults for
@@ -38,6 +40,9 @@ func Factories() map[string]Factory {
 		"InterPodAffinity":                newInterPodAffinity,
 		"ImageLocality":                   simple(ImageLocality{}),
 		"NodeDeclaredFeatures":            simple(NodeDeclaredFeatures{}),
+		"VolumeBinding":                   newVolumeBinding,
+		"VolumeRestrictions":              newVolumeRestrictions,
+		"VolumeZone":                      newVolumeZone,
 	}
 }
 
@@ -60,6 +65,9 @@ func Default() []Enabled {
 		{Name: "NodeAffinity", Weight: 2},
 		{Name: "NodePorts"},
 		{Name: "NodeResourcesFit", Weight: 1},
+		{Name: "VolumeRestrictions"},
+		{Name: "VolumeBinding"},
+		{Name: "VolumeZone"},
 		{Name: "PodTopologySpread", Weight: 2},
 		{Name: "InterPodAffinity", Weight: 2},
 		{Name: "NodeResourcesBalancedAllocation", Weight: 1},
