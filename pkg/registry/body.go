@@ -125,17 +125,23 @@ func (d *Decoder) DecodeFor(res *resource.Resource, data []byte, media MediaType
 	if err != nil {
 		return nil, err
 	}
+	return u, acceptCustom(res, u, found, validation, warn)
+}
+
+// acceptCustom makes of a decoded object what its schema knows. found is what
+// decoding found; fieldValidation decides about that and about unknown fields.
+func acceptCustom(res *resource.Resource, u *unstructured.Unstructured, found []error, validation Validation, warn func(string)) error {
 	if err := checkType(res, u); err != nil {
-		return nil, err
+		return err
 	}
 	unknown, err := res.Custom.Accept(u, validation != Ignore)
 	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
+		return apierrors.NewBadRequest(err.Error())
 	}
 	for _, field := range unknown {
 		found = append(found, fmt.Errorf("unknown field %q", field))
 	}
-	return u, report(found, validation, warn)
+	return report(found, validation, warn)
 }
 
 // decodeMap decodes JSON or YAML without a type. found is what strict decoding

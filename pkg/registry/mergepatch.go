@@ -8,6 +8,8 @@ import (
 	"io"
 	"maps"
 	"slices"
+
+	"coracle/pkg/registry/jsonvalue"
 )
 
 var (
@@ -72,7 +74,7 @@ func (m *merger) object(patch map[string]any) error {
 	}
 	for _, key := range slices.Sorted(maps.Keys(rest)) {
 		if v := rest[key]; v != nil {
-			if err := m.set(key, withoutNulls(v)); err != nil {
+			if err := m.set(key, jsonvalue.WithoutNulls(v)); err != nil {
 				return err
 			}
 		}
@@ -110,7 +112,7 @@ func (m *merger) member(patch map[string]any) error {
 	case wanted == nil:
 		return nil
 	case !isObject:
-		wanted = withoutNulls(wanted)
+		wanted = jsonvalue.WithoutNulls(wanted)
 	}
 	return m.set(string(key), wanted)
 }
@@ -244,23 +246,4 @@ func (m *merger) skipLiteral() {
 			return
 		}
 	}
-}
-
-// withoutNulls drops the null members of objects; those of arrays stay.
-func withoutNulls(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		for key, inner := range v {
-			if inner == nil {
-				delete(v, key)
-			} else {
-				withoutNulls(inner)
-			}
-		}
-	case []any:
-		for _, inner := range v {
-			withoutNulls(inner)
-		}
-	}
-	return v
 }

@@ -7,7 +7,10 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+
+	"coracle/pkg/registry/jsonvalue"
 )
 
 var mergeCases = []struct{ doc, patch, want string }{
@@ -100,7 +103,50 @@ func FuzzMergePatch(f *testing.F) {
 		if err == nil && !sameJSON(t, got, want) {
 			t.Fatalf("%q with %q: %s, the library makes %s", doc, patch, got, want)
 		}
+		sameWhenDecoded(t, doc, patch, got, err)
 	})
+}
+
+// sameWhenDecoded merges decoded values: the result is what the document with the
+// patch decodes to, and the document's own stay as they are.
+func sameWhenDecoded(t *testing.T, doc, patch, merged []byte, err error) {
+	object, ok := jsonvalue.Read(doc)
+	members, isPatch := jsonvalue.Read(patch)
+	if !ok || !isPatch {
+		return
+	}
+	if err != nil {
+		t.Fatalf("%q can be decoded and is no patch of %q: %v", patch, doc, err)
+	}
+	want, ok := jsonvalue.Read(merged)
+	if !ok {
+		t.Fatalf("%q with %q cannot be read: %s", doc, patch, merged)
+	}
+	got := jsonvalue.Merge(object, members)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("%q with %q, the document (-), decoded values (+):\n%s", doc, patch, diff)
+	}
+	spoil(got)
+	if again, _ := jsonvalue.Read(doc); !cmp.Equal(again, object) {
+		t.Fatalf("%q with %q: the result shares values with the document: %v", doc, patch, object)
+	}
+}
+
+// spoil changes a decoded value wherever it can be changed.
+func spoil(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, inner := range v {
+			spoil(inner)
+		}
+		clear(v)
+		v["spoilt"] = true
+	case []any:
+		for i, inner := range v {
+			spoil(inner)
+			v[i] = "spoilt"
+		}
+	}
 }
 
 // repeats says that an object of the document has a name twice.

@@ -61,6 +61,9 @@ func (r *Registry) Patch(ctx context.Context, d *Decoder, req Request, patch []b
 
 // patchStored patches the JSON that o has ready, or will be asked for anyway.
 func (p *patcher) patchStored(o *cache.Object, onDocument documentChange) (runtime.Object, error) {
+	if p.merges(o) {
+		return p.mergeCustom(o)
+	}
 	bare, err := ItemJSON(p.req.Resource, p.r.Plan(p.req.Resource), o)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
@@ -84,6 +87,28 @@ func (p *patcher) patchStored(o *cache.Object, onDocument documentChange) (runti
 	return p.decode(out)
 }
 
+// merges says that the patch can be merged into the decoded form of o, which is
+// the same object as o's JSON. Sizes are bounded so that the result surely holds
+// no more values than a body may.
+func (p *patcher) merges(o *cache.Object) bool {
+	res := p.req.Resource
+	return p.opts.Type == types.MergePatchType && res.Custom != nil && p.members != nil && len(o.Value)+len(p.patch) <= maxNodes &&
+		storedAs(res, o.Value) && res.Custom.Conforms(int64(o.Revision))
+}
+
+// mergeCustom merges the patch into a copy of the decoded form of o.
+func (p *patcher) mergeCustom(o *cache.Object) (runtime.Object, error) {
+	shared, err := Shared(p.req.Resource, o)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	patch, _ := jsonvalue.Copy(p.members).(map[string]any) // it may be merged again
+	u := &unstructured.Unstructured{Object: jsonvalue.Merge(shared.(*unstructured.Unstructured).Object, patch)}
+	return p.judge(func(validation Validation, warn func(string)) (runtime.Object, error) {
+		return u, acceptCustom(p.req.Resource, u, nil, validation, warn)
+	})
+}
+
 // documentChange patches an object's JSON.
 type documentChange func(doc []byte) ([]byte, error)
 
@@ -96,6 +121,8 @@ type patcher struct {
 	opts  PatchOptions
 	// strict is what fieldValidation finds in the patch itself; set by check.
 	strict []error
+	// members are those of a merge patch that has nothing special; set by check.
+	members map[string]any
 }
 
 // change returns how the patch's type changes an object, or nil for a type
@@ -168,6 +195,12 @@ func (p *patcher) check() error {
 	if p.opts.Force {
 		return apierrors.NewBadRequest("force may only be set for apply patches")
 	}
+	if p.opts.Type != types.JSONPatchType {
+		if members, ok := jsonvalue.Read(p.patch); ok {
+			p.members = members
+			return nil
+		}
+	}
 	if p.opts.Validation != Ignore {
 		p.strict = repeated(p.patch, p.opts.Type)
 	}
@@ -187,9 +220,6 @@ type jsonPatchOperation struct {
 // refused where it is applied.
 func repeated(patch []byte, kind types.PatchType) (found []error) {
 	if kind != types.JSONPatchType {
-		if _, ok := jsonvalue.Read(patch); ok {
-			return nil
-		}
 		found, err := kjson.UnmarshalStrict(patch, &map[string]any{})
 		if err != nil {
 			return nil
@@ -206,15 +236,22 @@ func repeated(patch []byte, kind types.PatchType) (found []error) {
 	return found
 }
 
-// decode reads the patched document. What fieldValidation finds in it or found
-// in the patch is a warning, or makes the patch invalid.
+// decode reads the patched document.
 func (p *patcher) decode(doc []byte) (runtime.Object, error) {
+	return p.judge(func(validation Validation, warn func(string)) (runtime.Object, error) {
+		return p.d.DecodeFor(p.req.Resource, doc, JSON, validation, warn)
+	})
+}
+
+// judge makes the patched object. What fieldValidation finds in it or found in
+// the patch is a warning, or makes the patch invalid.
+func (p *patcher) judge(make func(validation Validation, warn func(string)) (runtime.Object, error)) (runtime.Object, error) {
 	found := p.strict
 	validation := p.opts.Validation
 	if validation == Strict {
 		validation = Warn
 	}
-	obj, err := p.d.DecodeFor(p.req.Resource, doc, JSON, validation, func(text string) { found = append(found, errors.New(text)) })
+	obj, err := make(validation, func(text string) { found = append(found, errors.New(text)) })
 	if err != nil {
 		return nil, err
 	}

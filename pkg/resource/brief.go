@@ -121,3 +121,44 @@ func managersOf(v any) (out []metav1.ManagedFieldsEntry, ok bool) {
 	}
 	return out, true
 }
+
+// unmoved says that an update leaves alone what may not change in metadata: if
+// is is fine by itself, the library finds nothing wrong with the change either.
+// It may say no.
+func unmoved(is, was metav1.Object) bool {
+	u, custom := is.(*unstructured.Unstructured)
+	if v, ok := was.(*unstructured.Unstructured); custom && ok {
+		return unmovedJSON(u, v)
+	}
+	created, before := is.GetCreationTimestamp(), was.GetCreationTimestamp()
+	return is.GetDeletionTimestamp() == nil && was.GetDeletionTimestamp() == nil &&
+		is.GetDeletionGracePeriodSeconds() == nil && was.GetDeletionGracePeriodSeconds() == nil &&
+		is.GetName() == was.GetName() && is.GetNamespace() == was.GetNamespace() && is.GetUID() == was.GetUID() &&
+		created.Equal(&before) && is.GetResourceVersion() != "" && is.GetGeneration() >= max(0, was.GetGeneration())
+}
+
+// unmovedJSON is unmoved of decoded JSON, of which the library would make Go
+// types.
+func unmovedJSON(is, was *unstructured.Unstructured) bool {
+	a, ok := is.Object["metadata"].(map[string]any)
+	b, both := was.Object["metadata"].(map[string]any)
+	if !ok || !both {
+		return false
+	}
+	for _, name := range []string{"deletionTimestamp", "deletionGracePeriodSeconds"} {
+		if a[name] != nil || b[name] != nil {
+			return false
+		}
+	}
+	for _, name := range []string{"name", "namespace", "uid", "creationTimestamp"} {
+		x, isText := a[name].(string)
+		y, wasText := b[name].(string)
+		if x != y || isText != wasText || !isText && (a[name] != nil || b[name] != nil) {
+			return false
+		}
+	}
+	n, isNumber := a["generation"].(int64)
+	m, wasNumber := b["generation"].(int64)
+	version, _ := a["resourceVersion"].(string)
+	return version != "" && isNumber && wasNumber && n >= max(0, m)
+}

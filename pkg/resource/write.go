@@ -138,6 +138,9 @@ func (r *Resource) CheckMetaUpdate(obj, old runtime.Object) field.ErrorList {
 	acc.SetResourceVersion(oldAcc.GetResourceVersion())
 	is := briefly(acc)
 	errs := validation.ValidateObjectMetaAccessor(is, r.Namespaced, r.nameRule(), path)
+	if len(errs) == 0 && unmoved(acc, oldAcc) {
+		return nil
+	}
 	return append(errs, validation.ValidateObjectMetaAccessorUpdate(is, oldAcc, path)...)
 }
 

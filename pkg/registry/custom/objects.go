@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -173,8 +174,7 @@ func (o *objects) complete(u *unstructured.Unstructured) error {
 
 // conforming says that a stored object was written by the present schemas.
 func (o *objects) conforming(u *unstructured.Unstructured) bool {
-	var revision int64
-	_, err := fmt.Sscan(u.GetResourceVersion(), &revision)
+	revision, err := strconv.ParseInt(u.GetResourceVersion(), 10, 64)
 	return err == nil && revision > o.d.src.Since
 }
 
