@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,6 +65,9 @@ func (p *patcher) patchStored(o *cache.Object, onDocument documentChange) (runti
 	if p.merges(o) {
 		return p.mergeCustom(o)
 	}
+	if obj, err := p.mergeTyped(o); obj != nil || err != nil {
+		return obj, err
+	}
 	bare, err := ItemJSON(p.req.Resource, p.r.Plan(p.req.Resource), o)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
@@ -75,16 +79,21 @@ func (p *patcher) patchStored(o *cache.Object, onDocument documentChange) (runti
 		}
 		return p.decode(out)
 	}
+	out, err := onDocument(p.document(bare))
+	if err != nil {
+		return nil, err
+	}
+	return p.decode(out)
+}
+
+// document is the JSON of an item of a list as that of an object by itself.
+func (p *patcher) document(bare []byte) []byte {
 	gvk := p.req.Resource.GVK()
 	doc := fmt.Appendf(make([]byte, 0, len(bare)+96), `{"kind":%q,"apiVersion":%q`, gvk.Kind, gvk.GroupVersion().String())
 	if len(bare) > len("{}") {
 		doc = append(doc, ',')
 	}
-	out, err := onDocument(append(doc, bare[1:]...))
-	if err != nil {
-		return nil, err
-	}
-	return p.decode(out)
+	return append(doc, bare[1:]...)
 }
 
 // merges says that the patch can be merged into the decoded form of o, which is
@@ -107,6 +116,42 @@ func (p *patcher) mergeCustom(o *cache.Object) (runtime.Object, error) {
 	return p.judge(func(validation Validation, warn func(string)) (runtime.Object, error) {
 		return u, acceptCustom(p.req.Resource, u, nil, validation, warn)
 	})
+}
+
+// mostMerged bounds what mergeTyped patches, in bytes: no object of the size has
+// more values than a body may have.
+const mostMerged = 8 << 10
+
+// mergeTyped merges a plain patch into a copy of the decoded form of o. It
+// returns nil where that is not what merging into its JSON would make, or takes
+// somebody to say what is wrong.
+func (p *patcher) mergeTyped(o *cache.Object) (runtime.Object, error) {
+	res := p.req.Resource
+	if p.opts.Type != types.MergePatchType || res.StoredJSON || p.members == nil || len(o.Value)+len(p.patch) > mostMerged {
+		return nil, nil
+	}
+	shared, err := Shared(res, o)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	obj, ok := mergePlain(p.d, res, shared, p.patch)
+	if !ok {
+		return nil, nil
+	}
+	return obj, nil
+}
+
+// mergePlain returns a copy of obj with a merge patch applied; ok is false for
+// one that is not plain.
+func mergePlain(d *Decoder, res *resource.Resource, obj runtime.Object, patch []byte) (_ runtime.Object, ok bool) {
+	plan := d.planOf(reflect.TypeOf(obj).Elem())
+	if plan == nil {
+		return nil, false
+	}
+	out := obj.DeepCopyObject()
+	kind := out.GetObjectKind()
+	kind.SetGroupVersionKind(res.GVK())
+	return out, plan.Merge(patch, out) == nil && kind.GroupVersionKind() == res.GVK()
 }
 
 // documentChange patches an object's JSON.

@@ -175,7 +175,8 @@ func decodeMap(s *scanner, v reflect.Value, t reflect.Type, item decoder) error 
 	return nil
 }
 
-func (o *object) decode(s *scanner, v reflect.Value) error {
+// read decodes or merges an object.
+func (o *object) read(s *scanner, v reflect.Value, merge bool) error {
 	if s.null() {
 		return nil
 	}
@@ -209,7 +210,12 @@ func (o *object) decode(s *scanner, v reflect.Value) error {
 		for _, n := range f.index {
 			to = to.Field(n)
 		}
-		if err = f.decode(s, to); err == nil {
+		if merge {
+			err = f.merge(s, to)
+		} else {
+			err = f.decode(s, to)
+		}
+		if err == nil {
 			more, err = s.more('}')
 		}
 		if err != nil {

@@ -5,5 +5,6 @@
 // nothing wrong with it; whatever is not plain (an unknown or repeated field,
 // another type, a number that is no whole one, text that is no JSON) is
 // ErrUnusual, and the library has to say what is wrong with it. Nothing of the
-// input is kept.
+// input is kept. What Merge accepts it makes of an object as a merge patch of its
+// JSON does.
 package plainjson

@@ -16,12 +16,20 @@ var ErrUnusual = errors.New("the JSON is not plain")
 
 // Plan knows how JSON becomes values of one Go type.
 type Plan struct {
-	decode decoder
+	codec
 }
 
-// decoder decodes the value at the scanner's place into v, which is the zero
-// value and can be set.
+// decoder reads the value at the scanner's place into v, which can be set.
 type decoder func(s *scanner, v reflect.Value) error
+
+// codec is what is known of one type.
+type codec struct {
+	// decode reads a whole value; v is the zero value.
+	decode decoder
+	// merge reads a merge patch (RFC 7386); v is any value, which shares nothing
+	// with others that merge may change.
+	merge decoder
+}
 
 // maxFields bounds the fields of a struct: those that were seen are bits.
 const maxFields = 128
@@ -34,44 +42,47 @@ type object struct {
 
 // field is one field, its own or of a struct that is inline.
 type field struct {
-	name   string
-	index  []int
-	decode decoder
+	name  string
+	index []int
+	codec
 }
 
 // Compile makes the plan of a struct type. Errors name what the type has that
 // no Kubernetes type had so far.
 func Compile(t reflect.Type) (*Plan, error) {
-	c := compiler{known: map[reflect.Type]*decoder{}}
+	c := compiler{known: map[reflect.Type]*codec{}}
 	d, err := c.value(t)
 	if err != nil {
 		return nil, err
 	}
-	return &Plan{decode: d}, nil
+	return &Plan{d}, nil
 }
 
 type compiler struct {
-	known map[reflect.Type]*decoder // types may refer to themselves
+	known map[reflect.Type]*codec // types may refer to themselves
 }
 
-func (c compiler) value(t reflect.Type) (decoder, error) {
+func (c compiler) value(t reflect.Type) (codec, error) {
 	if d, ok := c.known[t]; ok {
-		return func(s *scanner, v reflect.Value) error { return (*d)(s, v) }, nil
+		return codec{
+			func(s *scanner, v reflect.Value) error { return d.decode(s, v) },
+			func(s *scanner, v reflect.Value) error { return d.merge(s, v) },
+		}, nil
 	}
 	p := reflect.PointerTo(t)
 	switch {
 	case t.Kind() != reflect.Pointer && p.Implements(reflect.TypeFor[json.Unmarshaler]()):
-		return ownDecoder(t), nil
+		return codec{ownDecoder(t), replacing(ownDecoder(t))}, nil
 	case t.Kind() != reflect.Pointer && p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
-		return nil, fmt.Errorf("type %s decodes itself from text", t)
+		return codec{}, fmt.Errorf("type %s decodes itself from text", t)
 	}
 	switch t.Kind() {
 	case reflect.String:
-		return decodeString, nil
+		return codec{decodeString, replacing(decodeString)}, nil
 	case reflect.Bool:
-		return decodeBool, nil
+		return codec{decodeBool, replacing(decodeBool)}, nil
 	case reflect.Int, reflect.Int32, reflect.Int64:
-		return decodeInt, nil
+		return codec{decodeInt, replacing(decodeInt)}, nil
 	case reflect.Pointer:
 		return c.pointer(t)
 	case reflect.Slice:
@@ -81,50 +92,56 @@ func (c compiler) value(t reflect.Type) (decoder, error) {
 	case reflect.Struct:
 		return c.object(t)
 	}
-	return nil, fmt.Errorf("type %s", t)
+	return codec{}, fmt.Errorf("type %s", t)
 }
 
-func (c compiler) pointer(t reflect.Type) (decoder, error) {
+func (c compiler) pointer(t reflect.Type) (codec, error) {
 	to, err := c.value(t.Elem())
-	return func(s *scanner, v reflect.Value) error {
+	decode := func(s *scanner, v reflect.Value) error {
 		if s.null() {
 			return nil
 		}
 		fresh := reflect.New(t.Elem())
 		v.Set(fresh)
-		return to(s, fresh.Elem())
-	}, err
+		return to.decode(s, fresh.Elem())
+	}
+	return codec{decode, func(s *scanner, v reflect.Value) error { return mergePointer(s, v, decode, to.merge) }}, err
 }
 
-func (c compiler) slice(t reflect.Type) (decoder, error) {
+func (c compiler) slice(t reflect.Type) (codec, error) {
 	if t.Elem().Kind() == reflect.Uint8 {
-		return decodeBytes, nil
+		return codec{decodeBytes, replacing(decodeBytes)}, nil
 	}
 	item, err := c.value(t.Elem())
-	return func(s *scanner, v reflect.Value) error { return decodeSlice(s, v, item) }, err
+	decode := func(s *scanner, v reflect.Value) error { return decodeSlice(s, v, item.decode) }
+	return codec{decode, replacing(decode)}, err
 }
 
-func (c compiler) mapping(t reflect.Type) (decoder, error) {
+func (c compiler) mapping(t reflect.Type) (codec, error) {
 	key := t.Key()
 	if key.Kind() != reflect.String || reflect.PointerTo(key).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
-		return nil, fmt.Errorf("type %s", t)
-	}
-	if t == reflect.TypeFor[map[string]string]() {
-		return decodeTexts, nil
+		return codec{}, fmt.Errorf("type %s", t)
 	}
 	item, err := c.value(t.Elem())
-	return func(s *scanner, v reflect.Value) error { return decodeMap(s, v, t, item) }, err
+	decode := func(s *scanner, v reflect.Value) error { return decodeMap(s, v, t, item.decode) }
+	if t == reflect.TypeFor[map[string]string]() {
+		decode = decodeTexts
+	}
+	return codec{decode, func(s *scanner, v reflect.Value) error { return mergeMap(s, v, t, decode, item.decode) }}, err
 }
 
-func (c compiler) object(t reflect.Type) (decoder, error) {
+func (c compiler) object(t reflect.Type) (codec, error) {
 	o := &object{byName: map[string]int{}}
-	d := decoder(o.decode)
+	d := codec{
+		func(s *scanner, v reflect.Value) error { return o.read(s, v, false) },
+		func(s *scanner, v reflect.Value) error { return o.merge(s, v) },
+	}
 	c.known[t] = &d
 	if err := c.fields(o, t, nil); err != nil {
-		return nil, err
+		return codec{}, err
 	}
 	if len(o.fields) > maxFields {
-		return nil, fmt.Errorf("type %s has %d fields", t, len(o.fields))
+		return codec{}, fmt.Errorf("type %s has %d fields", t, len(o.fields))
 	}
 	return d, nil
 }
@@ -154,7 +171,7 @@ func (c compiler) fields(o *object, t reflect.Type, index []int) error {
 			return fmt.Errorf("%s.%s: %w", t, f.Name, err)
 		}
 		o.byName[name] = len(o.fields)
-		o.fields = append(o.fields, field{name: name, index: at, decode: d})
+		o.fields = append(o.fields, field{name, at, d})
 	}
 	return nil
 }

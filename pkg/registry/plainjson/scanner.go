@@ -11,6 +11,7 @@ type scanner struct {
 	at    int
 	depth int
 	text  []byte // the last string that had escapes
+	nulls bool   // a null has been read
 }
 
 func (s *scanner) space() {
@@ -51,7 +52,12 @@ func (s *scanner) word(w string) bool {
 	return true
 }
 
-func (s *scanner) null() bool { return s.peek() == 'n' && s.word("null") }
+// null passes over a null.
+func (s *scanner) null() bool {
+	is := s.peek() == 'n' && s.word("null")
+	s.nulls = s.nulls || is
+	return is
+}
 
 // str reads a string. The result is valid until the next one is read.
 func (s *scanner) str() ([]byte, error) {
@@ -164,7 +170,7 @@ func (s *scanner) any() error {
 	case '[':
 		return s.members('[', ']')
 	case 't', 'f', 'n':
-		if !s.word("true") && !s.word("false") && !s.word("null") {
+		if !s.word("true") && !s.word("false") && !s.null() {
 			err = ErrUnusual
 		}
 		return err
