@@ -1,6 +1,6 @@
 # Coracle: build, test, run. "make up" makes a cluster, "make test" proves
 # that the project works.
-.PHONY: all build clients test lint unit e2e bench bench-node bench-api bench-scheduler up down packages clean generate
+.PHONY: all build clients test lint unit e2e bench bench-node bench-api bench-scheduler bench-controllers bench-scale up down packages clean generate
 
 GO ?= go
 # One set of flags for programs and tests, so that everything is compiled once.
@@ -64,6 +64,12 @@ bench-node: build ## Cluster start, pod start against raw CRI calls, idle cost.
 
 bench-scheduler: ## The scheduler on upstream's workload shapes; SHAPE=basic for one, ARGS="-scale 0.1" for a quick look.
 	$(GO) run ./hack/bench-scheduler $(if $(SHAPE),-shape $(SHAPE)) $(ARGS)
+
+bench-controllers: ## Controllers against bare requests, their writes, an idle cluster; ARGS="-scale 0.1" for a quick look.
+	$(GO) run ./hack/bench-controllers $(ARGS)
+
+bench-scale: build ## 5,000 simulated nodes and 100,000 pods; ARGS="-nodes 20000" for more.
+	$(GO) run ./hack/bench-scale $(ARGS)
 
 generate: ## The API description, after an update of k8s.io/api.
 	$(GO) run ./hack/openapi

@@ -9,10 +9,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// ticksPerSecond is the unit of CPU time in /proc, the same on every machine.
-const ticksPerSecond = 100
+	"coracle/hack/proc"
+	"coracle/hack/report"
+)
 
 // process is one program of the cluster.
 type process struct {
@@ -20,9 +20,6 @@ type process struct {
 	program string
 	node    string // "control" for the control plane
 }
-
-// usage is what a process uses: memory in MB, CPU since its start in seconds.
-type usage struct{ rss, anon, file, cpu float64 }
 
 // processes finds the control plane and each node's init, kubelet and containerd by
 // the cgroups that the cluster keeps its processes in.
@@ -61,58 +58,12 @@ func processes(name string) ([]process, error) {
 }
 
 // use reads what a process uses now.
-func (p process) use() (usage, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+func (p process) use() (proc.Usage, error) {
+	u, err := proc.Of(p.pid)
 	if err != nil {
-		return usage{}, fmt.Errorf("%s on %s has ended while it was measured: %w", p.program, p.node, err)
+		err = fmt.Errorf("%s on %s has ended while it was measured: %w", p.program, p.node, err)
 	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
-	if err != nil {
-		return usage{}, fmt.Errorf("%s on %s has ended while it was measured: %w", p.program, p.node, err)
-	}
-	u := parseStatus(string(status))
-	u.cpu, err = parseCPU(string(stat))
 	return u, err
-}
-
-// parseStatus reads the memory of /proc/PID/status.
-func parseStatus(status string) usage {
-	var u usage
-	for line := range strings.Lines(status) {
-		name, rest, _ := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		if len(fields) != 2 || fields[1] != "kB" {
-			continue
-		}
-		kb, err := strconv.ParseFloat(fields[0], 64)
-		if err != nil {
-			continue
-		}
-		switch mb := kb * 1024 / 1e6; name {
-		case "VmRSS":
-			u.rss = mb
-		case "RssAnon":
-			u.anon = mb
-		case "RssFile":
-			u.file = mb
-		}
-	}
-	return u
-}
-
-// parseCPU reads user and system time of /proc/PID/stat.
-func parseCPU(stat string) (float64, error) {
-	// The second field is the program's name, which may itself hold blanks.
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("a stat file in /proc is not readable: %q", stat)
-	}
-	user, err1 := strconv.ParseFloat(fields[11], 64)
-	system, err2 := strconv.ParseFloat(fields[12], 64)
-	if err1 != nil || err2 != nil {
-		return 0, fmt.Errorf("a stat file in /proc is not readable: %q", stat)
-	}
-	return (user + system) / ticksPerSecond, nil
 }
 
 // idleOf is one program's use over a while, a sample per process.
@@ -125,7 +76,7 @@ func (l *lab) watchIdle(ctx context.Context) (map[string]*idleOf, error) {
 	if err != nil {
 		return nil, err
 	}
-	before := map[int]usage{}
+	before := map[int]proc.Usage{}
 	for _, p := range procs {
 		if before[p.pid], err = p.use(); err != nil {
 			return nil, err
@@ -143,8 +94,8 @@ func (l *lab) watchIdle(ctx context.Context) (map[string]*idleOf, error) {
 			return nil, err
 		}
 		of := out[p.program]
-		of.rss, of.anon, of.file = append(of.rss, u.rss), append(of.anon, u.anon), append(of.file, u.file)
-		of.cpu = append(of.cpu, 100*(u.cpu-before[p.pid].cpu)/time.Since(begin).Seconds())
+		of.rss, of.anon, of.file = append(of.rss, u.RSS), append(of.anon, u.Anon), append(of.file, u.File)
+		of.cpu = append(of.cpu, 100*(u.CPU-before[p.pid].CPU)/time.Since(begin).Seconds())
 	}
 	for program, of := range out {
 		if len(of.rss) == 0 {
@@ -158,9 +109,9 @@ func (l *lab) watchIdle(ctx context.Context) (map[string]*idleOf, error) {
 type idleGoals struct{ rss, cpu *float64 }
 
 // rows are the lines of one program: the largest of its processes counts.
-func (of *idleOf) rows(part, name string, goals idleGoals) []row {
-	top := func(samples []float64) float64 { return quantile(samples, 1) }
-	return []row{
+func (of *idleOf) rows(part, name string, goals idleGoals) []report.Row {
+	top := func(samples []float64) float64 { return report.Quantile(samples, 1) }
+	return []report.Row{
 		{Part: part, Name: name + ": RSS", Unit: "MB", Value: top(of.rss), Samples: of.rss, Goal: goals.rss},
 		{Part: part, Name: "- of it its own (RssAnon)", Unit: "MB", Value: top(of.anon), Samples: of.anon},
 		{Part: part, Name: "- of it file pages, shared between nodes (RssFile)", Unit: "MB", Value: top(of.file), Samples: of.file},
@@ -169,22 +120,22 @@ func (of *idleOf) rows(part, name string, goals idleGoals) []row {
 }
 
 // measureIdle looks at a cluster that nobody uses.
-func (l *lab) measureIdle(ctx context.Context, r *report) error {
+func (l *lab) measureIdle(ctx context.Context, r *report.Report) error {
 	fmt.Fprintf(l.log, "Watching the idle cluster for %s after a rest of %s\n", l.idle, l.settle)
 	all, err := l.watchIdle(ctx)
 	if err != nil {
 		return err
 	}
 	part := "Idle, no pods (% of one core; the largest node counts)"
-	r.add(all["apiserver"].rows(part, "API server, scheduler, controllers, etcd", idleGoals{rss: ptr(60), cpu: ptr(0.5)})...)
-	r.add(all["kubelet"].rows(part, "kubelet with proxy, DNS, network", idleGoals{rss: ptr(40)})...)
-	r.add(all["ctl"].rows(part, "the node's init (ctl), for information", idleGoals{})...)
-	r.add(all["containerd"].rows(part, "containerd, for information", idleGoals{})...)
+	r.Add(all["apiserver"].rows(part, "API server, scheduler, controllers, etcd", idleGoals{rss: report.Ptr(60), cpu: report.Ptr(0.5)})...)
+	r.Add(all["kubelet"].rows(part, "kubelet with proxy, DNS, network", idleGoals{rss: report.Ptr(40)})...)
+	r.Add(all["ctl"].rows(part, "the node's init (ctl), for information", idleGoals{})...)
+	r.Add(all["containerd"].rows(part, "containerd, for information", idleGoals{})...)
 	return nil
 }
 
 // measureDensity looks at a node whose pods do nothing.
-func (l *lab) measureDensity(ctx context.Context, r *report) error {
+func (l *lab) measureDensity(ctx context.Context, r *report.Report) error {
 	if l.quick {
 		return nil
 	}
@@ -203,8 +154,8 @@ func (l *lab) measureDensity(ctx context.Context, r *report) error {
 		return err
 	}
 	part := fmt.Sprintf("Idle, %d pods on one node", l.batch)
-	r.add(all["apiserver"].rows(part, "API server, scheduler, controllers, etcd", idleGoals{rss: ptr(60), cpu: ptr(0.5)})...)
-	r.add(all["kubelet"].rows(part, "kubelet with proxy, DNS, network", idleGoals{rss: ptr(40), cpu: ptr(1)})...)
-	r.add(all["containerd"].rows(part, "containerd, for information", idleGoals{})...)
+	r.Add(all["apiserver"].rows(part, "API server, scheduler, controllers, etcd", idleGoals{rss: report.Ptr(60), cpu: report.Ptr(0.5)})...)
+	r.Add(all["kubelet"].rows(part, "kubelet with proxy, DNS, network", idleGoals{rss: report.Ptr(40), cpu: report.Ptr(1)})...)
+	r.Add(all["containerd"].rows(part, "containerd, for information", idleGoals{})...)
 	return w.removeAll(ctx, pods)
 }

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"coracle/hack/report"
 	"coracle/pkg/cluster"
 )
 
@@ -157,7 +158,7 @@ func stepTimes(out string) (names []string, took map[string]float64) {
 }
 
 // measureClusters makes and deletes clusters and keeps the last.
-func (l *lab) measureClusters(ctx context.Context, r *report) error {
+func (l *lab) measureClusters(ctx context.Context, r *report.Report) error {
 	var ready, first []float64
 	var steps []string
 	took := map[string][]float64{}
@@ -185,12 +186,12 @@ func (l *lab) measureClusters(ctx context.Context, r *report) error {
 		}
 	}
 	part := fmt.Sprintf("Cluster start, %d nodes (median of %d)", l.nodes, l.runs)
-	r.add(row{Part: part, Name: "ctl cluster create to all nodes Ready", Unit: "s", Value: median(ready), Samples: ready},
-		row{Part: part, Name: "ctl cluster create to first pod Running", Unit: "s", Value: median(first), Samples: first,
-			Reference: ptr(19.9), Source: "best published peer, to working DNS", Goal: ptr(5)})
+	r.Add(report.Row{Part: part, Name: "ctl cluster create to all nodes Ready", Unit: "s", Value: report.Median(ready), Samples: ready},
+		report.Row{Part: part, Name: "ctl cluster create to first pod Running", Unit: "s", Value: report.Median(first), Samples: first,
+			Reference: report.Ptr(19.9), Source: "best published peer, to working DNS", Goal: report.Ptr(5)})
 	for _, name := range steps {
-		if v := median(took[name]); v >= 0.01 {
-			r.add(row{Part: part, Name: "- " + name, Unit: "s", Value: v, Samples: took[name]})
+		if v := report.Median(took[name]); v >= 0.01 {
+			r.Add(report.Row{Part: part, Name: "- " + name, Unit: "s", Value: v, Samples: took[name]})
 		}
 	}
 	return nil
@@ -236,14 +237,14 @@ func benchPod(name string) *corev1.Pod {
 }
 
 // measureDelete deletes the last cluster and reports all deletions.
-func (l *lab) measureDelete(ctx context.Context, r *report) error {
+func (l *lab) measureDelete(ctx context.Context, r *report.Report) error {
 	fmt.Fprintln(l.log, "Deleting the cluster")
 	if err := l.delete(ctx); err != nil {
 		return err
 	}
 	part := fmt.Sprintf("Cluster end (median of %d)", len(l.deletes))
-	r.add(row{Part: part, Name: "ctl cluster delete", Unit: "s", Value: median(l.deletes), Samples: l.deletes},
-		row{Part: part, Name: "things left behind", Unit: "", Value: float64(len(l.left)), Goal: ptr(0)})
+	r.Add(report.Row{Part: part, Name: "ctl cluster delete", Unit: "s", Value: report.Median(l.deletes), Samples: l.deletes},
+		report.Row{Part: part, Name: "things left behind", Unit: "", Value: float64(len(l.left)), Goal: report.Ptr(0)})
 	for _, thing := range l.left {
 		fmt.Fprintln(l.log, "left behind:", thing)
 	}

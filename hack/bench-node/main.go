@@ -25,6 +25,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
+
+	"coracle/hack/report"
 )
 
 // options are the flags.
@@ -87,8 +89,8 @@ func run(ctx context.Context, o options, out, log io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.close(ctx)) }()
-	r := &report{Started: time.Now().UTC(), Machine: describeMachine()}
-	for _, part := range []func(context.Context, *report) error{l.measureClusters, l.measureIdle, l.measurePods, l.measureDensity} {
+	r := &report.Report{Started: time.Now().UTC(), Machine: report.Describe()}
+	for _, part := range []func(context.Context, *report.Report) error{l.measureClusters, l.measureIdle, l.measurePods, l.measureDensity} {
 		if err := part(ctx, r); err != nil {
 			return err
 		}
@@ -96,9 +98,9 @@ func run(ctx context.Context, o options, out, log io.Writer) (err error) {
 	if err := l.measureDelete(ctx, r); err != nil {
 		return err
 	}
-	r.print(out)
+	r.Print(out)
 	if o.json != "" {
-		return r.save(o.json)
+		return r.Save(o.json)
 	}
 	return nil
 }

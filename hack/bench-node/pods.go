@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"coracle/hack/report"
 )
 
 const namespace = metav1.NamespaceDefault
@@ -204,7 +206,7 @@ func rest(ctx context.Context, d time.Duration) {
 }
 
 // measurePods lets pods and bare containers take turns on one node.
-func (l *lab) measurePods(ctx context.Context, r *report) error {
+func (l *lab) measurePods(ctx context.Context, r *report.Report) error {
 	node := l.cluster + "-1"
 	if err := l.cordon(ctx, node); err != nil {
 		return err
@@ -231,7 +233,7 @@ func (l *lab) measurePods(ctx context.Context, r *report) error {
 	return w.remove(ctx, "template")
 }
 
-func (l *lab) oneByOne(ctx context.Context, r *report, w *podWatch, bare *bare) error {
+func (l *lab) oneByOne(ctx context.Context, r *report.Report, w *podWatch, bare *bare) error {
 	fmt.Fprintf(l.log, "Starting %d pods one by one, each beside a bare container\n", l.pods)
 	var created, bound, running, raw, rawSandbox []float64
 	for i := -1; i < l.pods; i++ { // the first pair warms up
@@ -255,22 +257,22 @@ func (l *lab) oneByOne(ctx context.Context, r *report, w *podWatch, bare *bare) 
 		if i < 0 {
 			continue
 		}
-		created, bound, running = append(created, millis(t.created)), append(bound, millis(t.bound)), append(running, millis(t.running))
-		raw, rawSandbox = append(raw, millis(b.started)), append(rawSandbox, millis(b.sandbox))
+		created, bound, running = append(created, report.Millis(t.created)), append(bound, report.Millis(t.bound)), append(running, report.Millis(t.running))
+		raw, rawSandbox = append(raw, report.Millis(b.started)), append(rawSandbox, report.Millis(b.sandbox))
 	}
 	part := fmt.Sprintf("Pod start, image present, %d one after another", l.pods)
 	source := "the bare CRI calls, same container, same run"
-	r.add(row{Part: part, Name: "create to Running by watch, p50", Unit: "ms", Value: median(running), Samples: running,
-		Reference: ptr(median(raw)), Source: source, Goal: ptr(median(raw) + 25)},
-		row{Part: part, Name: "create to Running by watch, p99", Unit: "ms", Value: quantile(running, 0.99),
-			Reference: ptr(quantile(raw, 0.99)), Source: source, Goal: ptr(quantile(raw, 0.99) + 100)},
-		row{Part: part, Name: "- create answered, p50", Unit: "ms", Value: median(created), Samples: created},
-		row{Part: part, Name: "- bound by the scheduler, p50", Unit: "ms", Value: median(bound), Samples: bound},
-		row{Part: part, Name: "- bare RunPodSandbox alone, p50", Unit: "ms", Value: median(rawSandbox), Samples: rawSandbox})
+	r.Add(report.Row{Part: part, Name: "create to Running by watch, p50", Unit: "ms", Value: report.Median(running), Samples: running,
+		Reference: report.Ptr(report.Median(raw)), Source: source, Goal: report.Ptr(report.Median(raw) + 25)},
+		report.Row{Part: part, Name: "create to Running by watch, p99", Unit: "ms", Value: report.Quantile(running, 0.99),
+			Reference: report.Ptr(report.Quantile(raw, 0.99)), Source: source, Goal: report.Ptr(report.Quantile(raw, 0.99) + 100)},
+		report.Row{Part: part, Name: "- create answered, p50", Unit: "ms", Value: report.Median(created), Samples: created},
+		report.Row{Part: part, Name: "- bound by the scheduler, p50", Unit: "ms", Value: report.Median(bound), Samples: bound},
+		report.Row{Part: part, Name: "- bare RunPodSandbox alone, p50", Unit: "ms", Value: report.Median(rawSandbox), Samples: rawSandbox})
 	return nil
 }
 
-func (l *lab) sustained(ctx context.Context, r *report, w *podWatch, bare *bare) error {
+func (l *lab) sustained(ctx context.Context, r *report.Report, w *podWatch, bare *bare) error {
 	var pods, raw []float64
 	for i := range l.runs {
 		fmt.Fprintf(l.log, "Starting %d pods, %d at a time, then as many bare containers (%d of %d)\n", l.batch, l.parallel, i+1, l.runs)
@@ -295,7 +297,7 @@ func (l *lab) sustained(ctx context.Context, r *report, w *podWatch, bare *bare)
 		}
 	}
 	part := fmt.Sprintf("Sustained pod starts, %d with %d at a time (median of %d)", l.batch, l.parallel, l.runs)
-	r.add(row{Part: part, Name: "pods per second", Unit: "/s", Value: median(pods), Samples: pods, AtLeast: true,
-		Reference: ptr(median(raw)), Source: "a loop of the bare CRI calls, as parallel", Goal: ptr(0.7 * median(raw))})
+	r.Add(report.Row{Part: part, Name: "pods per second", Unit: "/s", Value: report.Median(pods), Samples: pods, AtLeast: true,
+		Reference: report.Ptr(report.Median(raw)), Source: "a loop of the bare CRI calls, as parallel", Goal: report.Ptr(0.7 * report.Median(raw))})
 	return nil
 }

@@ -30,6 +30,17 @@ import (
 // startTimeout bounds the start of a control plane.
 const startTimeout = time.Minute
 
+// auditAll records each write once, and no reads.
+const auditAll = `
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  verbs: [get, list, watch]
+- level: Metadata
+`
+
 // Options say what is started.
 type Options struct {
 	// Dir is where the folder of the run is made; empty means the system's for
@@ -40,6 +51,9 @@ type Options struct {
 	// PodCIDR is the range of the nodes' pod addresses; the zero value leaves
 	// nodes without.
 	PodCIDR netip.Prefix
+	// AuditAll records every write; without it those are left out that the
+	// default policy leaves out (Leases, Events, the statuses that nodes write).
+	AuditAll bool
 	// DisableAdmission leaves out admission plugins.
 	DisableAdmission []string
 }
@@ -73,7 +87,13 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 	if l.store, err = etcd.StartEmbedded(ctx, etcd.Config{DataDir: filepath.Join(dir, "etcd"), QuotaBytes: 8 << 30, Log: log}); err != nil {
 		return l, err
 	}
-	record, err := audit.New(audit.Config{Path: l.AuditFile(), Log: log})
+	settings := audit.Config{Path: l.AuditFile(), Log: log}
+	if o.AuditAll {
+		if settings.Policy, err = audit.ParsePolicy([]byte(auditAll)); err != nil {
+			return l, err
+		}
+	}
+	record, err := audit.New(settings)
 	if err != nil {
 		return l, err
 	}

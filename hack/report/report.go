@@ -1,4 +1,6 @@
-package main
+// Package report is the table that benchmarks print: each figure beside its
+// reference and its goal.
+package report
 
 import (
 	"encoding/json"
@@ -14,23 +16,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is everything that was measured, in the order of the table.
-type report struct {
+// Report is everything that was measured, in the order of the table.
+type Report struct {
 	Started time.Time `json:"started"`
-	Machine machine   `json:"machine"`
-	Rows    []row     `json:"rows"`
+	Machine Machine   `json:"machine"`
+	Rows    []Row     `json:"rows"`
 }
 
-// machine is where it was measured.
-type machine struct {
+// Machine is where it was measured.
+type Machine struct {
 	CPUs   int     `json:"cpus"`
 	Kernel string  `json:"kernel"`
 	Load   float64 `json:"load"` // of the last minute when the run began
 	Note   string  `json:"note,omitempty"`
 }
 
-// row is one line of the table.
-type row struct {
+// Row is one line of the table.
+type Row struct {
 	Part string `json:"part"`
 	Name string `json:"name"`
 	Unit string `json:"unit"`
@@ -50,15 +52,15 @@ type row struct {
 }
 
 // ratio is value to reference, 0 without a reference.
-func (r row) ratio() float64 {
+func (r Row) ratio() float64 {
 	if r.Reference == nil || *r.Reference == 0 {
 		return 0
 	}
 	return r.Value / *r.Reference
 }
 
-// verdict compares value and goal.
-func (r row) verdict() string {
+// Verdict compares value and goal.
+func (r Row) Verdict() string {
 	switch {
 	case r.Goal == nil:
 		return ""
@@ -68,10 +70,11 @@ func (r row) verdict() string {
 	return "missed"
 }
 
-func (r *report) add(rows ...row) { r.Rows = append(r.Rows, rows...) }
+// Add appends rows.
+func (r *Report) Add(rows ...Row) { r.Rows = append(r.Rows, rows...) }
 
-// print writes the table. Columns are as wide as their widest cell.
-func (r *report) print(out io.Writer) {
+// Print writes the table. Columns are as wide as their widest cell.
+func (r *Report) Print(out io.Writer) {
 	lines := [][]string{{"", "measured", "reference", "ratio", "goal", "verdict", "reference is"}}
 	part := ""
 	for _, row := range r.Rows {
@@ -79,7 +82,7 @@ func (r *report) print(out io.Writer) {
 			part = row.Part
 			lines = append(lines, []string{part})
 		}
-		line := []string{"  " + row.Name, figure(row.Value) + " " + row.Unit, "", "", "", row.verdict(), row.Source}
+		line := []string{"  " + row.Name, figure(row.Value) + " " + row.Unit, "", "", "", row.Verdict(), row.Source}
 		if row.Reference != nil {
 			line[2] = figure(*row.Reference) + " " + row.Unit
 			line[3] = fmt.Sprintf("%.2f", row.ratio())
@@ -129,7 +132,8 @@ func figure(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-func (r *report) save(file string) error {
+// Save writes all as JSON.
+func (r *Report) Save(file string) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
@@ -137,9 +141,9 @@ func (r *report) save(file string) error {
 	return os.WriteFile(file, append(data, '\n'), 0o644)
 }
 
-// quantile returns the smallest sample that at least the share q of all samples
+// Quantile returns the smallest sample that at least the share q of all samples
 // does not exceed; NaN of nothing.
-func quantile(samples []float64, q float64) float64 {
+func Quantile(samples []float64, q float64) float64 {
 	if len(samples) == 0 {
 		return math.NaN()
 	}
@@ -148,14 +152,18 @@ func quantile(samples []float64, q float64) float64 {
 	return sorted[min(max(i, 0), len(sorted)-1)]
 }
 
-func median(samples []float64) float64 { return quantile(samples, 0.5) }
+// Median is the middle sample, NaN of nothing.
+func Median(samples []float64) float64 { return Quantile(samples, 0.5) }
 
-func ptr(v float64) *float64 { return &v }
+// Ptr is for references and goals.
+func Ptr(v float64) *float64 { return &v }
 
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// Millis is a duration in milliseconds.
+func Millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func describeMachine() machine {
-	m := machine{CPUs: runtime.NumCPU(), Kernel: "unknown"}
+// Describe looks at this machine.
+func Describe() Machine {
+	m := Machine{CPUs: runtime.NumCPU(), Kernel: "unknown"}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])
