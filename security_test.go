@@ -71,9 +71,13 @@ func TestSecurityTable(t *testing.T) {
 	}
 }
 
-// hasTest says whether a test function is declared in a folder.
+// hasTest says whether a test function is declared in a folder; "coracle" is
+// this one.
 func hasTest(t *testing.T, folder, name string) bool {
 	t.Helper()
+	if folder == "coracle" {
+		folder = "."
+	}
 	files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)

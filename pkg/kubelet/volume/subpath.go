@@ -46,7 +46,7 @@ func makeBeneath(root int, path string, mode uint32) (int, error) {
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
-	parent, err := unix.Dup(root)
+	parent, err := unix.FcntlInt(uintptr(root), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
