@@ -23,7 +23,7 @@ import (
 // remove pods that the API does not have.
 func (s *suite) realRuntime() {
 	node := name + "-2"
-	init := s.nodeInit(node)
+	init := s.nodeInit(name, node)
 	agent := s.agent(init)
 	if err := unix.Kill(agent, unix.SIGSTOP); err != nil {
 		s.t.Fatal(err)
@@ -75,10 +75,10 @@ func (s *suite) passed(out string) string {
 	return strings.Join(lines, "")
 }
 
-// nodeInit is the process number of a node's init.
-func (s *suite) nodeInit(node string) int {
+// nodeInit is the process number of the init of a cluster's node.
+func (s *suite) nodeInit(cluster, node string) int {
 	s.t.Helper()
-	for line := range strings.Lines(s.ctl("cluster", "node", "list", name)) {
+	for line := range strings.Lines(s.ctl("cluster", "node", "list", cluster)) {
 		fields := strings.Fields(line)
 		if len(fields) == 4 && fields[0] == node {
 			pid, err := strconv.Atoi(fields[3])

@@ -37,6 +37,7 @@ type options struct {
 	etcdKey     string
 	serviceCIDR string
 	nodeCIDR    string
+	balancers   string
 	authzModes  []string
 	oidc        oidcFlags
 	encryption  string
@@ -81,6 +82,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.ProxyClientKeyFile, "proxy-client-key-file", "", "key of --proxy-client-cert-file")
 	f.StringVar(&o.serviceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "addresses of Services")
 	f.StringVar(&o.nodeCIDR, "cluster-cidr", "10.244.0.0/16", "addresses of pods, from which each node gets a part (with --all-in-one)")
+	f.StringVar(&o.balancers, "load-balancer-range", "", "addresses of the nodes' network for Services of type LoadBalancer; empty leaves those to others (with --all-in-one)")
 	f.StringSliceVar(&s.ServiceAccountKeyFiles, "service-account-key-file", nil, "further keys that verify service account tokens")
 	f.StringVar(&s.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "", "key that signs service account tokens")
 	f.StringArrayVar(&s.ServiceAccountIssuers, "service-account-issuer", nil, "issuer in service account tokens; given several times, the first is that of new tokens and all are believed")
@@ -118,6 +120,11 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	}
 	if s.ClusterCIDR, err = netip.ParsePrefix(o.nodeCIDR); err != nil {
 		return fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", o.nodeCIDR, err)
+	}
+	if o.balancers != "" {
+		if s.LoadBalancers, err = netip.ParsePrefix(o.balancers); err != nil {
+			return fmt.Errorf("--load-balancer-range %q is not a CIDR: %w", o.balancers, err)
+		}
 	}
 	if err := o.oidc.apply(&s.Config); err != nil {
 		return err

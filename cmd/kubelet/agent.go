@@ -22,6 +22,7 @@ import (
 	"coracle/pkg/dns"
 	"coracle/pkg/kubelet"
 	"coracle/pkg/network"
+	"coracle/pkg/network/announce"
 	"coracle/pkg/nodeconfig"
 	"coracle/pkg/proxy"
 	"coracle/pkg/reconcile"
@@ -61,14 +62,23 @@ func newAgent(conf *nodeconfig.Kubelet, log *slog.Logger) (*agent, error) {
 		parts: map[string]runner{},
 		log:   log,
 	}
+	services, err := a.proxy(conf)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	a.parts["proxy"] = services
 	for name, make := range map[string]func() (runner, error){
-		"kubelet": func() (runner, error) { return a.kubelet(conf, client) },
-		"proxy":   func() (runner, error) { return a.proxy(conf) },
-		"dns":     func() (runner, error) { return a.dns(conf) },
-		"network": func() (runner, error) { return a.network(conf) },
+		"kubelet":  func() (runner, error) { return a.kubelet(conf, client) },
+		"dns":      func() (runner, error) { return a.dns(conf) },
+		"network":  func() (runner, error) { return a.network(conf) },
+		"announce": func() (runner, error) { return a.announce(conf, services.Programmed()) },
 	} {
-		if a.parts[name], err = make(); err != nil {
+		part, err := make()
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if part != nil {
+			a.parts[name] = part
 		}
 	}
 	return a, nil
@@ -126,7 +136,7 @@ func servingTLS(conf *nodeconfig.Kubelet) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, ClientCAs: pool}, nil
 }
 
-func (a *agent) proxy(conf *nodeconfig.Kubelet) (runner, error) {
+func (a *agent) proxy(conf *nodeconfig.Kubelet) (*proxy.Proxy, error) {
 	return proxy.New(proxy.Config{
 		NodeName: conf.NodeName, Informers: a.all,
 		ServiceCIDRs: []netip.Prefix{conf.ServiceCIDR}, ClusterPods: []netip.Prefix{conf.PodCIDR},
@@ -149,6 +159,18 @@ func (a *agent) network(conf *nodeconfig.Kubelet) (runner, error) {
 		Ranges:    network.Ranges{Pods: []netip.Prefix{conf.PodCIDR}, Services: []netip.Prefix{conf.ServiceCIDR}},
 		LocalVIPs: []netip.Addr{conf.ClusterDNS}, CNIDir: conf.CNIConfDir,
 		Log: a.log.With("part", "network"),
+	})
+}
+
+// announce answers for load balancers' addresses once their rules are there. It
+// is nil where the node has no part in that.
+func (a *agent) announce(conf *nodeconfig.Kubelet, programmed <-chan struct{}) (runner, error) {
+	if !conf.LoadBalancers.IsValid() {
+		return nil, nil
+	}
+	return announce.New(announce.Config{
+		NodeName: conf.NodeName, NodeIP: conf.NodeIP, Pool: conf.LoadBalancers,
+		Informers: a.all, Ready: programmed, Log: a.log.With("part", "announce"),
 	})
 }
 

@@ -110,6 +110,7 @@ func kubeletConfig(s *Spec, index int) *nodeconfig.Kubelet {
 		CNIBinDir:       cniBinDir,
 		NodeLabels:      map[string]string{nodeNumberLabel: strconv.Itoa(index + 1)},
 		Closed:          !s.Egress,
+		LoadBalancers:   s.loadBalancers(),
 	}
 }
 

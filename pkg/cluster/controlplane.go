@@ -48,6 +48,7 @@ func controlPlaneArgs(f folder, s *Spec) []string {
 		"--secure-port="+strconv.Itoa(s.Port),
 		"--service-cluster-ip-range="+s.ServiceCIDR.String(),
 		"--cluster-cidr="+s.PodCIDR.String(),
+		"--load-balancer-range="+s.loadBalancers().String(),
 	)
 }
 

@@ -44,8 +44,8 @@ type Spec struct {
 	// Complete is set at the end of the creation. A cluster without it was
 	// interrupted and can only be deleted.
 	Complete bool `json:"complete"`
-	// Subnet holds the addresses of the bridge: .1 is the host's end, nodes
-	// begin at .11.
+	// Subnet, a /24, holds the addresses of the bridge: .1 is the host's end,
+	// nodes begin at .11, load balancers at .128.
 	Subnet netip.Prefix `json:"subnet"`
 	// Port is the API server's, on 127.0.0.1 and on the host's end.
 	Port   int  `json:"port"`
@@ -89,6 +89,14 @@ type Programs struct {
 
 // hostEnd is the host's address on the cluster's bridge.
 func (s *Spec) hostEnd() netip.Addr { return s.Subnet.Masked().Addr().Next() }
+
+// loadBalancers are the bridge's addresses for Services of type LoadBalancer:
+// the upper half of the subnet, which the nodes' addresses do not reach.
+func (s *Spec) loadBalancers() netip.Prefix {
+	b := s.Subnet.Masked().Addr().As4()
+	b[3] = 128
+	return netip.PrefixFrom(netip.AddrFrom4(b), 25)
+}
 
 func (s *Spec) node(name string) (*NodeSpec, error) {
 	for i := range s.Nodes {

@@ -33,6 +33,7 @@ import (
 	"coracle/pkg/controllers/endpointslice"
 	"coracle/pkg/controllers/gc"
 	"coracle/pkg/controllers/job"
+	"coracle/pkg/controllers/loadbalancer"
 	"coracle/pkg/controllers/localpath"
 	"coracle/pkg/controllers/namespace"
 	"coracle/pkg/controllers/nodeipam"
@@ -71,6 +72,9 @@ type Config struct {
 	// prefix leaves spec.podCIDR to others.
 	ClusterCIDR  netip.Prefix
 	NodeCIDRBits int
+	// LoadBalancers are the addresses for Services of type LoadBalancer. The
+	// zero prefix leaves those to others.
+	LoadBalancers netip.Prefix
 	// NodeLifecycle sets how soon a silent node is given up, and PodGC when
 	// pods are collected.
 	NodeLifecycle nodelifecycle.Config
@@ -156,6 +160,12 @@ var list = []constructor{
 	}},
 	{name: "endpointslice-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointslice.New(e), nil }},
 	{name: "endpoint-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpoints.New(e), nil }},
+	{name: "service-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		if !c.LoadBalancers.IsValid() {
+			return nil, nil
+		}
+		return loadbalancer.New(e, c.LoadBalancers), nil
+	}},
 	{name: "persistent-volume-binder", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return volumebinder.New(e), nil }},
 	{name: "local-path-provisioner", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return localpath.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {

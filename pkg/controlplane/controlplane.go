@@ -67,6 +67,9 @@ type Config struct {
 	// ClusterCIDR is the range of pod addresses, of which each node gets a part;
 	// the zero value leaves spec.podCIDR to others.
 	ClusterCIDR netip.Prefix
+	// LoadBalancers are the addresses for Services of type LoadBalancer; the
+	// zero value leaves those to others.
+	LoadBalancers netip.Prefix
 	// Advertise is where clients reach this API server; the kubernetes
 	// Service's endpoints say so. The zero value publishes none.
 	Advertise netip.AddrPort

@@ -79,6 +79,7 @@ func (cp *ControlPlane) controllers(factory informers.SharedInformerFactory) (*c
 		Informers:       factory,
 		CABundle:        cp.rootCA(),
 		ClusterCIDR:     cp.cfg.ClusterCIDR,
+		LoadBalancers:   cp.cfg.LoadBalancers,
 		Signer:          cp.signer(),
 		BootstrapTokens: cp.cfg.BootstrapTokens,
 		Rand:            cp.cfg.Rand,

@@ -62,6 +62,9 @@ type Kubelet struct {
 	// Closed says that the node has no way out of its cluster, so that a
 	// failed image pull can name the remedy.
 	Closed bool `json:"closed,omitempty"`
+	// LoadBalancers are addresses of NodeIP's network that the nodes answer for
+	// on behalf of Services; the zero prefix means that somebody else does.
+	LoadBalancers netip.Prefix `json:"loadBalancers,omitzero"`
 }
 
 // Read reads and checks a configuration file.
@@ -127,6 +130,9 @@ func (k *Kubelet) Validate() error {
 	}
 	if k.ServiceCIDR.IsValid() && k.PodCIDR.IsValid() && k.ServiceCIDR.Overlaps(k.PodCIDR) {
 		errs = append(errs, fmt.Errorf("serviceCIDR %s and podCIDR %s overlap", k.ServiceCIDR, k.PodCIDR))
+	}
+	if k.LoadBalancers.IsValid() && k.LoadBalancers.Contains(k.NodeIP) {
+		errs = append(errs, fmt.Errorf("nodeIP %s is in loadBalancers %s", k.NodeIP, k.LoadBalancers))
 	}
 	if k.Port < 0 || k.Port > 65535 {
 		errs = append(errs, fmt.Errorf("port %d is not a port", k.Port))
