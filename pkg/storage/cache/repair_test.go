@@ -212,6 +212,48 @@ func TestCompactionStorm(t *testing.T) {
 	}
 }
 
+// TestImpatientWatcher: who gives up waiting for the store's history, any number
+// of times, does not use up the patience that the watcher has with the store.
+func TestImpatientWatcher(t *testing.T) {
+	b := newChaos(newMemory(t), 1)
+	c := start(t, b, func(cfg *Config) { cfg.RingBytes = 1000 })
+	o := c.mustCreate(t, pods+"default/a", "in;0")
+	from := o.Revision
+	for i := range 4 * chunkEvents {
+		o = c.mustUpdate(t, o, fmt.Sprintf("in;%d", i))
+	}
+	k := c.table().find(pods)
+	<-k.filled
+	c.exclusive(func() { k.trim(time.Now()) })
+	w, err := c.Watch(bounded(t), pods, WatchOptions{From: from})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range maxFailures + 2 {
+		if _, err := w.Next(gone); !errors.Is(err, context.Canceled) {
+			t.Fatalf("who has given up is told %v", err)
+		}
+	}
+	breaks := func(oneIn int) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.breakOneIn = oneIn
+	}
+	breaks(1)
+	short, cancel := context.WithTimeout(t.Context(), firstBackoff)
+	defer cancel()
+	if _, err := w.Next(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("after one failure of the store: %v", err)
+	}
+	breaks(0)
+	if events, err := w.Next(bounded(t)); err != nil || len(events) == 0 {
+		t.Fatalf("when the store is well again: %d events, %v", len(events), err)
+	}
+}
+
 // TestRestart resumes watches on a new cache over the same store.
 func TestRestart(t *testing.T) {
 	for _, ringBytes := range []int{1 << 20, 1000} {

@@ -265,6 +265,8 @@ func (w *Watcher) past(ctx context.Context) ([]*event, storage.Revision, error) 
 		// What has been read is complete up to its last revision; go on there.
 		w.failures = 0
 		return events, events[len(events)-1].rev, nil
+	case ctx.Err() != nil:
+		return nil, 0, ctx.Err() // the caller gave up, the store did not fail
 	}
 	if w.failures++; w.failures > maxFailures {
 		return nil, 0, fmt.Errorf("the history after %d cannot be read: %w", w.pos, err)
