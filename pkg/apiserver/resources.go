@@ -157,8 +157,28 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
 	}
-	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body := http.MaxBytesReader(w, r.Body, maxBody)
+	if r.ContentLength <= 0 || r.ContentLength > trustedLength {
+		return io.ReadAll(body)
+	}
+	data := make([]byte, 0, r.ContentLength+1) // one more, to see the end
+	for {
+		n, err := body.Read(data[len(data):cap(data)])
+		data = data[:len(data)+n]
+		switch {
+		case err == io.EOF:
+			return data, nil
+		case err != nil:
+			return data, err
+		case len(data) == cap(data): // the length was not true
+			data = append(data, 0)[:len(data)]
+		}
+	}
 }
+
+// trustedLength bounds the room that a body is given because of the length that
+// a client says it has.
+const trustedLength = 64 << 10
 
 // decodeBody reads and decodes a request body as the kind that is served.
 func (s *Server) decodeBody(w http.ResponseWriter, r *http.Request, sv served, validation registry.Validation) (runtime.Object, error) {
