@@ -40,6 +40,9 @@ const (
 	incompleteWait = 2 * time.Second
 	// absentMemory bounds the owners that are known to be gone.
 	absentMemory = 4096
+	// parallel is how many objects are looked at at a time: each waits for the
+	// store, whose syncs serve all that wait.
+	parallel = 64
 )
 
 // Controller collects garbage. Make it with New.
@@ -70,7 +73,7 @@ func New(env reconcile.Env, client metadata.Interface) *Controller {
 	env = env.Defaulted()
 	c := &Controller{env: env, metadata: client, graph: newGraph(), absent: lru.New(absentMemory)}
 	c.loop = reconcile.New(reconcile.Config{
-		Name: "gc", Workers: 20, Reconcile: c.reconcile, Clock: env.Clock, Log: env.Log,
+		Name: "gc", Workers: parallel, Reconcile: c.reconcile, Clock: env.Clock, Log: env.Log,
 	})
 	c.monitors = &monitors{
 		metadata: client, factory: env.Informers, events: c.handler,

@@ -27,10 +27,13 @@ const (
 	// maxPods is what the addresses of a /24 are enough for.
 	maxPods        = 250
 	defaultWorkers = 32
-	nodeWorkers    = 16
-	requestTimeout = 15 * time.Second
-	firstRetry     = 200 * time.Millisecond
-	maxRetry       = 10 * time.Second
+	// Requests about nodes under way are one for every nodesPerWorker nodes,
+	// within bounds: leases must be renewed in time by a server that takes long.
+	nodesPerWorker                 = 40
+	minNodeWorkers, maxNodeWorkers = 16, 256
+	requestTimeout                 = 15 * time.Second
+	firstRetry                     = 200 * time.Millisecond
+	maxRetry                       = 10 * time.Second
 )
 
 // fallbackRange gives addresses to the pods of nodes that have no podCIDR. It is
@@ -133,7 +136,7 @@ func New(cfg Config) (*Fleet, error) {
 	f := &Fleet{
 		cfg: cfg, byName: make(map[string]*machine, cfg.Count), pods: map[types.UID]*pod{},
 		core: cfg.Client.CoreV1().RESTClient(), leases: cfg.Client.CoordinationV1().RESTClient(),
-		machines: newQueue(cfg.Clock, nodeWorkers), work: newQueue(cfg.Clock, cfg.Workers),
+		machines: newQueue(cfg.Clock, min(max(cfg.Count/nodesPerWorker, minNodeWorkers), maxNodeWorkers)), work: newQueue(cfg.Clock, cfg.Workers),
 		missing: cfg.Count, registered: make(chan struct{}),
 	}
 	for i := range cfg.Count {
