@@ -21,13 +21,12 @@ type attempt struct {
 	limited  bool
 	only     []string
 	limiters []string
-	perPod   bool // some check depends on more than the pod's class
 }
 
 type namedCheck struct {
-	name string
-	plugin.Check
-	perPod bool
+	name         string
+	plugin.Check // nil when there is nothing to say about unchanged nodes
+	changed      plugin.Check
 }
 
 // prepare asks the filters about a pod.
@@ -51,9 +50,11 @@ func prepare(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod) *attempt
 				return a
 			}
 		}
-		if plan.Check != nil {
-			a.checks = append(a.checks, namedCheck{f.Name(), plan.Check, plan.PerPod})
-			a.perPod = a.perPod || plan.PerPod
+		if changed := plan.Changed; plan.Check != nil || changed != nil {
+			if changed == nil {
+				changed = plan.Check
+			}
+			a.checks = append(a.checks, namedCheck{f.Name(), plan.Check, changed})
 		}
 	}
 	return a
@@ -80,8 +81,16 @@ func (a *attempt) limit(by string, nodes []string) {
 
 // check is the first refusal of a node that may differ from the real one.
 func (a *attempt) check(v *plugin.View) plugin.Verdict {
+	changed := v.Changed()
 	for i := range a.checks {
-		if verdict := a.checks[i].Check.Check(v); !verdict.OK() {
+		check := a.checks[i].Check
+		if changed {
+			check = a.checks[i].changed
+		}
+		if check == nil {
+			continue
+		}
+		if verdict := check.Check(v); !verdict.OK() {
 			verdict.Plugin = a.checks[i].name
 			return verdict
 		}
@@ -127,6 +136,14 @@ func (a *attempt) candidates() []*plugin.Node {
 	return list
 }
 
+// admits says that a node is among the only ones that can do.
+func (a *attempt) admits(node string) bool { return slices.Contains(a.only, node) }
+
+// absent is the reason of the nodes that are not.
+func (a *attempt) absent() string {
+	return fmt.Sprintf("node(s) didn't satisfy plugin(s) %v", a.limiters)
+}
+
 // diagnosis is why no node can take a pod.
 type diagnosis struct {
 	// nodes is how many there are.
@@ -169,7 +186,7 @@ func (a *attempt) diagnose() diagnosis {
 		}
 	}
 	if absent := d.nodes - seen; absent > 0 {
-		d.reasons[fmt.Sprintf("node(s) didn't satisfy plugin(s) %v", a.limiters)] += absent
+		d.reasons[a.absent()] += absent
 		for _, name := range a.limiters {
 			names[name] = true
 		}

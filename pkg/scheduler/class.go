@@ -10,9 +10,14 @@ import (
 // that may take them, in bands. It is brought up to date before each use, by
 // looking again at the nodes that changed.
 type class struct {
-	pod  *plugin.Pod // the one it was made with
-	mark plugin.Mark // of the cluster when it was last up to date
-	used uint64      // of the decider, for the choice of what to forget
+	key  string // of decider.classes
+	gone bool   // forgotten: not to be used any more
+	// shape is the pods'; it is held so that key names no other.
+	shape *plugin.Shape
+	// built says that the plugins were asked; what follows is theirs.
+	built bool
+	mark  plugin.Mark // of the cluster when it was last up to date
+	used  uint64      // of the decider, for the choice of what to forget
 
 	// single says that pods of this class are decided one by one.
 	single bool
@@ -22,7 +27,6 @@ type class struct {
 	bands  []weighedBands  // the further parts of band keys
 	podly  []plugin.Filter // asked anew for each pod
 	counts bool            // some score looks at how many nodes a band has
-	stale  []func() bool
 
 	ranking *ranking
 	view    plugin.View // scratch
@@ -42,14 +46,11 @@ type weighedBands struct {
 	weight int64
 }
 
-// newClass asks the plugins about a pod and looks at all nodes.
-func newClass(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod, r *rand.Rand) *class {
-	k := &class{pod: p, mark: c.Mark()}
+// build asks the plugins about a pod of the class and looks at all nodes.
+func (k *class) build(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod, r *rand.Rand) {
+	*k = class{key: k.key, shape: k.shape, built: true, mark: c.Mark()}
 	for _, f := range profile.Filters {
 		plan := f.PreFilter(c, p)
-		if plan.Stale != nil {
-			k.stale = append(k.stale, plan.Stale)
-		}
 		if plan.PerPod {
 			k.podly = append(k.podly, f) // what it says of this pod says nothing of others
 			continue
@@ -65,9 +66,6 @@ func newClass(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod, r *rand
 	}
 	for i, s := range profile.Scores {
 		plan := s.PreScore(c, p)
-		if plan.Stale != nil {
-			k.stale = append(k.stale, plan.Stale)
-		}
 		k.single, k.counts = k.single || plan.PerPod, k.counts || plan.CountsNodes
 		if plan.Node != nil {
 			k.nodes = append(k.nodes, weighedNodes{plan.Node, profile.Weights[i]})
@@ -76,24 +74,21 @@ func newClass(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod, r *rand
 			k.bands = append(k.bands, weighedBands{plan.Band, profile.Weights[i]})
 		}
 	}
-	k.single = k.single || len(k.banded)+len(k.bands) > maxParts || k.counts && len(k.podly) > 0
+	k.single = k.single || len(k.banded)+len(k.bands) > maxParts
 	if k.single {
-		return k
+		return
 	}
 	k.ranking = newRanking(len(c.Nodes()))
 	for i := range c.Nodes() {
 		k.look(c, int32(i), r)
 	}
-	return k
 }
 
 // refresh looks again at what changed. It is false when all has to be looked
 // at anew.
 func (k *class) refresh(c *plugin.Cluster, r *rand.Rand) bool {
-	for _, stale := range k.stale {
-		if stale() {
-			return false
-		}
+	if !k.built {
+		return false
 	}
 	if k.single {
 		return c.Since(k.mark, func(int32) {})

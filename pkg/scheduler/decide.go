@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -14,16 +15,48 @@ type decider struct {
 	profile *plugin.Profile
 	cluster *plugin.Cluster
 	rand    *rand.Rand
-	classes map[plugin.Class]*class
+	signers []plugin.Signer
+	classes map[string]*class // by shape and what the signers say
+	signed  map[likeness]signature
 	uses    uint64 // grows with each decision
 
 	live   []liveBand // scratch
 	scores []int64
 	asked  []plugin.Band
+	key    []byte
 }
 
+// likeness is what is certain to be one class for as long as the versions of
+// the signers stay.
+type likeness struct {
+	shape *plugin.Shape
+	group *plugin.Group
+}
+
+type signature struct {
+	version uint64
+	class   *class
+}
+
+// maxSigned bounds the signatures that are remembered.
+const maxSigned = 1 << 14
+
 func newDecider(profile *plugin.Profile, c *plugin.Cluster, r *rand.Rand) *decider {
-	return &decider{profile: profile, cluster: c, rand: r, classes: map[plugin.Class]*class{}}
+	d := &decider{profile: profile, cluster: c, rand: r, classes: map[string]*class{}, signed: map[likeness]signature{}}
+	seen := map[plugin.Signer]bool{}
+	add := func(p plugin.Plugin) {
+		if s, ok := p.(plugin.Signer); ok && !seen[s] {
+			seen[s] = true
+			d.signers = append(d.signers, s)
+		}
+	}
+	for _, f := range profile.Filters {
+		add(f)
+	}
+	for _, s := range profile.Scores {
+		add(s)
+	}
+	return d
 }
 
 // maxSlots bounds what is kept of classes, in places for nodes.
@@ -32,16 +65,42 @@ const maxSlots = 4 << 20
 // class is what is known of the pod's class, up to date.
 func (d *decider) class(p *plugin.Pod) *class {
 	d.uses++
-	key := p.Class()
-	k := d.classes[key]
-	if k == nil || !k.refresh(d.cluster, d.rand) {
-		if k == nil && len(d.classes) >= max(16, maxSlots/max(len(d.cluster.Nodes()), 1)) {
-			d.forget()
-		}
-		k = newClass(d.profile, d.cluster, p, d.rand)
-		d.classes[key] = k
+	k := d.classOf(p)
+	if !k.refresh(d.cluster, d.rand) {
+		k.build(d.profile, d.cluster, p, d.rand)
 	}
 	k.used = d.uses
+	return k
+}
+
+// classOf finds the class of a pod, a new one that is to be built when there is
+// none.
+func (d *decider) classOf(p *plugin.Pod) *class {
+	var version uint64 // versions only grow, so equal sums are equal versions
+	for _, s := range d.signers {
+		version += s.Version(d.cluster)
+	}
+	like := likeness{p.Shape, p.Group}
+	if s, ok := d.signed[like]; ok && s.version == version && !s.class.gone {
+		return s.class
+	}
+	d.key = fmt.Appendf(d.key[:0], "%p", p.Shape)
+	for _, s := range d.signers {
+		d.key = s.Sign(d.cluster, p, d.key)
+		d.key = append(d.key, 0)
+	}
+	k := d.classes[string(d.key)]
+	if k == nil {
+		if len(d.classes) >= max(16, maxSlots/max(len(d.cluster.Nodes()), 1)) {
+			d.forget()
+		}
+		k = &class{key: string(d.key), shape: p.Shape}
+		d.classes[k.key] = k
+	}
+	if len(d.signed) >= maxSigned {
+		clear(d.signed)
+	}
+	d.signed[like] = signature{version, k}
 	return k
 }
 
@@ -53,7 +112,10 @@ func (d *decider) forget() {
 	}
 	slices.Sort(uses)
 	limit := uses[len(uses)/2]
-	maps.DeleteFunc(d.classes, func(_ plugin.Class, k *class) bool { return k.used < limit })
+	maps.DeleteFunc(d.classes, func(_ string, k *class) bool {
+		k.gone = k.gone || k.used <= limit
+		return k.gone
+	})
 }
 
 // decide is the best node for a pod, or nil.
@@ -108,9 +170,9 @@ func (d *decider) passes(p *plugin.Pod, checks []plugin.Check) func(node int32) 
 
 // explain says why no node can take a pod for which decide found none.
 func (d *decider) explain(p *plugin.Pod) *diagnosis {
-	k := d.classes[p.Class()]
+	k := d.classOf(p)
 	mark := d.cluster.Mark()
-	shared := k != nil && !k.single && len(k.podly) == 0 && p.Node == "" && p.Pin == "" && !d.cluster.Promised()
+	shared := k.ranking != nil && len(k.podly) == 0 && p.Node == "" && p.Pin == "" && !d.cluster.Promised()
 	if shared && k.why != nil && k.whyMark == mark {
 		return k.why
 	}

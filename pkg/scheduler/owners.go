@@ -12,15 +12,20 @@ import (
 // owners knows the selectors of Services and of the controllers of pods, for
 // the default topology spread constraints. The lock of the cluster guards it.
 type owners struct {
-	services    map[string]map[string]labels.Set // selectors by namespace and name
+	services    map[string]map[string]serviceSelector // by namespace and name
 	controllers map[controllerKey]labels.Selector
 	version     uint64
+}
+
+type serviceSelector struct {
+	labels   labels.Set
+	selector labels.Selector
 }
 
 type controllerKey struct{ kind, namespace, name string }
 
 func newOwners() *owners {
-	return &owners{services: map[string]map[string]labels.Set{}, controllers: map[controllerKey]labels.Selector{}}
+	return &owners{services: map[string]map[string]serviceSelector{}, controllers: map[controllerKey]labels.Selector{}}
 }
 
 // Version implements plugin.Owners.
@@ -30,8 +35,8 @@ func (o *owners) Version() uint64 { return o.version }
 func (o *owners) Selector(g *plugin.Group, owner plugin.Owner) labels.Selector {
 	all := labels.Set{}
 	for _, s := range o.services[g.Namespace] {
-		if s.AsSelectorPreValidated().Matches(g.Labels) {
-			all = labels.Merge(all, s)
+		if s.selector.Matches(g.Labels) {
+			all = labels.Merge(all, s.labels)
 		}
 	}
 	selector := all.AsSelector()
@@ -84,14 +89,14 @@ func (o *owners) seeService(s *corev1.Service, gone bool) {
 		}
 		return
 	}
-	if had && labels.Equals(old, s.Spec.Selector) {
+	if had && labels.Equals(old.labels, s.Spec.Selector) {
 		return
 	}
 	if of == nil {
-		of = map[string]labels.Set{}
+		of = map[string]serviceSelector{}
 		o.services[s.Namespace] = of
 	}
-	of[s.Name] = s.Spec.Selector
+	of[s.Name] = serviceSelector{s.Spec.Selector, labels.Set(s.Spec.Selector).AsSelectorPreValidated()}
 	o.version++
 }
 

@@ -264,8 +264,40 @@ func (w *world) place(p *corev1.Pod) {
 	w.records.Place(record, got.Name)
 }
 
+// whatIf asks whether a pod could go to a node without some of the pods there,
+// and with another one.
+func (w *world) whatIf() {
+	w.t.Helper()
+	if len(w.nodes) == 0 {
+		return
+	}
+	n := w.nodes[w.r.IntN(len(w.nodes))]
+	p, added := w.podObject(), w.podObject()
+	v := plugin.ViewOf(w.records.Node(n.Name))
+	was := slices.Clone(w.pods)
+	defer func() { w.pods = was }()
+	w.pods = slices.DeleteFunc(slices.Clone(w.pods), func(q *corev1.Pod) bool {
+		gone := q.Spec.NodeName == n.Name && w.chance(50) && q.DeletionTimestamp == nil
+		if gone {
+			record, _ := w.records.Placed(q.UID)
+			v.Remove(record)
+		}
+		return gone
+	})
+	if w.chance(50) {
+		v.Add(w.interner.Pod(added))
+		added.Spec.NodeName = n.Name
+		w.pods = append(w.pods, added)
+	}
+	got := prepare(w.decider.profile, w.records, w.interner.Pod(p)).check(v)
+	if want := w.filter(p, n); !slices.Equal(got.Reasons, want) {
+		w.t.Fatalf("what if, on %s, %d pods less and %d more: %q, want %q\npod %+v", n.Name, len(v.Removed), len(v.Added), got.Reasons, want, p.Spec)
+	}
+}
+
 func (w *world) step() {
 	w.t.Helper()
+	w.whatIf()
 	switch dice := w.r.IntN(100); {
 	case dice < 70:
 		p := w.podObject()

@@ -87,7 +87,7 @@ func (c *Cluster) Placed(uid types.UID) (*Pod, string) {
 func (c *Cluster) record(name string) *Node {
 	n, ok := c.byName[name]
 	if !ok {
-		n = &Node{Index: -1, unknown: name}
+		n = &Node{Index: -1, unknown: name, domains: new([]int32)}
 		c.byName[name] = n
 	}
 	return n

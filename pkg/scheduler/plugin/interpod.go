@@ -1,6 +1,8 @@
 package plugin
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -65,7 +67,7 @@ func (c *Cluster) meant(terms ...*Term) *matcher {
 // PreFilter implements Filter.
 func (a *InterPodAffinity) PreFilter(c *Cluster, p *Pod) FilterPlan {
 	s := p.Shape
-	k := &affinityRules{c: c, bands: newTuples()}
+	k := &affinityRules{c: c, group: p.Group, bands: newTuples()}
 	if len(s.Affinity) > 0 {
 		k.together = c.meant(s.Affinity...)
 		k.self = c.means(k.together, p.Group)
@@ -77,38 +79,35 @@ func (a *InterPodAffinity) PreFilter(c *Cluster, p *Pod) FilterPlan {
 		m := c.meant(t)
 		k.rules = append(k.rules, rule{c.by(&m.tally, t.TopologyKey), away, m, nil})
 	}
-	holders := c.holders(repels, p.Group)
-	for _, h := range holders {
+	for _, h := range c.holders(repels, p.Group) {
 		k.rules = append(k.rules, rule{h.counters[0], kept, nil, h})
 	}
-	plan := FilterPlan{Stale: holdersChange(c, p.Group, []kind{repels}, holders)}
-	if len(k.rules) > 0 {
-		plan.Check = k
-		k.layout()
+	if len(k.rules) == 0 {
+		return FilterPlan{Changed: k} // a pod that is added may have terms
 	}
-	return plan
+	k.layout()
+	return FilterPlan{Check: k, Changed: k}
 }
 
-// holdersChange says, when asked, whether other holders than these mean pods of
-// the group by now.
-func holdersChange(c *Cluster, g *Group, of []kind, were []*holder) func() bool {
-	seen := c.holderVersion
-	return func() bool {
-		if seen == c.holderVersion {
-			return false
-		}
-		seen = c.holderVersion
-		found := 0
-		for _, k := range of {
-			for _, h := range c.holders(k, g) {
-				if found++; !slices.Contains(were, h) {
-					return true
-				}
-			}
-		}
-		return found != len(were)
+// Sign implements Signer: whether the pod is meant by its own affinity, and
+// whose terms mean it.
+func (a *InterPodAffinity) Sign(c *Cluster, p *Pod, key []byte) []byte {
+	if terms := p.Shape.Affinity; len(terms) > 0 {
+		key = append(key, boolByte(c.means(c.meant(terms...), p.Group)))
 	}
+	for k := range kinds {
+		list := c.holders(k, p.Group)
+		slices.SortFunc(list, func(a, b *holder) int { return cmp.Compare(a.id, b.id) })
+		key = binary.AppendUvarint(key, uint64(len(list)))
+		for _, h := range list {
+			key = binary.AppendUvarint(key, h.id)
+		}
+	}
+	return key
 }
+
+// Version implements Signer.
+func (a *InterPodAffinity) Version(c *Cluster) uint64 { return c.holderVersion }
 
 type ruleKind uint8
 
@@ -131,6 +130,7 @@ type rule struct {
 // is above zero.
 type affinityRules struct {
 	c        *Cluster
+	group    *Group // of the pod
 	rules    []rule
 	together *matcher // of the required affinity, nil without
 	self     bool     // the pod itself is meant by its required affinity
@@ -241,7 +241,24 @@ func (k *affinityRules) Check(v *View) Verdict {
 	if changed {
 		nowhere = func() bool { return k.nowhereWith(v) }
 	}
-	return k.judge(count, nowhere)
+	verdict := k.judge(count, nowhere)
+	if verdict.OK() && k.repelled(v) {
+		return refuse(Unschedulable, []string{"node(s) didn't satisfy existing pods anti-affinity rules"})
+	}
+	return verdict
+}
+
+// repelled says that a pod that was added has a term against the pod. Nobody
+// may have had such a term before.
+func (k *affinityRules) repelled(v *View) bool {
+	for _, p := range v.Added {
+		for _, t := range p.Shape.AntiAffinity {
+			if _, ok := v.Labels[t.TopologyKey]; ok && k.c.repelledBy(t, k.group) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // delta is how much more the rule counts on the node than there is.
@@ -360,26 +377,19 @@ func (a *InterPodAffinity) PreScore(c *Cluster, p *Pod) ScorePlan {
 	for _, w := range s.PreferredAntiAffinity {
 		k.wishes = append(k.wishes, wish{c.by(&c.meant(w.Term).tally, w.TopologyKey), -w.Weight})
 	}
-	var all []*holder
 	for i, weight := range [...]int64{a.hardWeight, 1, -1} {
 		if weight == 0 {
 			continue
 		}
 		for _, h := range c.holders([...]kind{needs, likes, dislikes}[i], p.Group) {
-			all = append(all, h)
 			k.wishes = append(k.wishes, wish{h.counters[0], weight})
 		}
 	}
-	of := []kind{likes, dislikes}
-	if a.hardWeight > 0 {
-		of = append(of, needs)
+	if len(k.wishes) == 0 {
+		return ScorePlan{}
 	}
-	plan := ScorePlan{Stale: holdersChange(c, p.Group, of, all)}
-	if len(k.wishes) > 0 {
-		plan.Band = k
-		k.layout()
-	}
-	return plan
+	k.layout()
+	return ScorePlan{Band: k}
 }
 
 // wish is a count that makes a node better or worse.

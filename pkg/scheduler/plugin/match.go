@@ -27,6 +27,7 @@ type matcher struct {
 // the kind is preferred.
 type holder struct {
 	tally
+	id   uint64
 	term *Term
 	kind kind
 }
@@ -259,11 +260,11 @@ func (c *Cluster) holder(t *Term, k kind) *holder {
 	if len(c.holding) >= c.holdingSweep {
 		c.sweepHolders()
 	}
-	h := &holder{term: t, kind: k}
+	c.holderVersion++
+	h := &holder{id: c.holderVersion, term: t, kind: k}
 	c.by(&h.tally, t.TopologyKey)
 	c.holding[key] = h
 	c.holdersBy[k].add(t.Selector, h)
-	c.holderVersion++
 	return h
 }
 

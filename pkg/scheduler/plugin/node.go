@@ -37,8 +37,10 @@ type Node struct {
 	// Nominated are pods that wait for room on this node, made by preemption.
 	Nominated []*Pod
 
-	unknown string  // the name while Facts is nil
-	domains []int32 // by topology key, noDomain when the node lacks it; see topology.go
+	unknown string // the name while Facts is nil
+	// domains has, by topology key in use, the node's domain, noDomain when the
+	// node lacks the key; shared with views, which may be older than a key.
+	domains *[]int32
 }
 
 // FactsOf reads a Node object.

@@ -9,9 +9,11 @@
 // Nothing here keeps a decoded pod: what plugins need is in Pod, whose Shape
 // and Group are shared by all pods that are alike.
 //
-// The framework keeps, for all pods of one class (same Shape, same Group), what
-// it found about each node, and asks again only about nodes that changed. So a
-// Check must depend on nothing but the class, the node and the pods on it. What
+// The framework keeps, for all pods of one class, what it found about each node,
+// and asks again only about nodes that changed, until nodes come, go or are
+// labelled anew. A class is pods of one Shape whose labels and namespaces mean
+// the same to every plugin; a plugin whose plan depends on them is a Signer. So
+// a Check must depend on nothing but the class, the node and the pods on it. What
 // depends on more says so: a BandCheck or BandScore splits nodes into bands of
 // equal answer and is asked per band at each decision; a plan that looks at the
 // pod itself (its claims) sets PerPod and is never shared.
@@ -65,6 +67,9 @@ type Filter interface {
 type FilterPlan struct {
 	// Check looks at one node; nil when there is nothing to check.
 	Check Check
+	// Changed, when not nil, is asked instead of Check about views that differ
+	// from their node.
+	Changed Check
 	// Refuse, when not OK, refuses the pod whatever the node.
 	Refuse Verdict
 	// Nodes, when not nil, are the names of the only nodes that can do.
@@ -72,10 +77,6 @@ type FilterPlan struct {
 	// PerPod says that Check depends on more than the pod's class. Whether it is
 	// set, and whether nodes are limited, depends on the class.
 	PerPod bool
-	// Stale, when not nil, says that the plan is no longer what PreFilter would
-	// return, also when it has nothing to say. A plan outlives the attempt it was
-	// made for until nodes come, go or are labelled anew.
-	Stale func() bool
 }
 
 // Check looks at one node, possibly one with pods added and taken away. What
@@ -108,8 +109,6 @@ type ScorePlan struct {
 	PerPod bool
 	// CountsNodes says that Scores looks at Band.Nodes.
 	CountsNodes bool
-	// Stale is as in FilterPlan.
-	Stale func() bool
 }
 
 // NodeScore values a node by itself: between 0 and MaxScore, higher is better,
@@ -130,6 +129,15 @@ type BandScore interface {
 type Band struct {
 	ID    int32
 	Nodes int // how many nodes of it can take the pod
+}
+
+// Signer is a Filter or Score whose plans depend on the Group of the pod.
+type Signer interface {
+	// Sign appends what they depend on; pods of one Shape for which it appends
+	// the same get the same plans.
+	Sign(c *Cluster, p *Pod, key []byte) []byte
+	// Version grows when Sign may append something else than before.
+	Version(c *Cluster) uint64
 }
 
 // Hinter is a Filter that knows which events may help a pod it refused. A

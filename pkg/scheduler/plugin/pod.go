@@ -43,17 +43,6 @@ func (p *Pod) Namespace() string { return p.Group.Namespace }
 // Key is namespace/name.
 func (p *Pod) Key() string { return p.Group.Namespace + "/" + p.Name }
 
-// Class is what pods have in common that plugins treat alike.
-type Class struct {
-	Shape *Shape
-	Group *Group
-	// Claims says that the pods have claims, if not the same ones.
-	Claims bool
-}
-
-// Class is the class of the pod.
-func (p *Pod) Class() Class { return Class{p.Shape, p.Group, len(p.Claims) > 0} }
-
 // Group is the labels and the namespace of pods. Shared and immutable.
 type Group struct {
 	Namespace string

@@ -67,41 +67,64 @@ func newPodTopologySpread(args Args, h Handles) (Plugin, error) {
 func (*PodTopologySpread) Name() string { return "PodTopologySpread" }
 
 // constraints are those of a pod, hard or soft ones, and whether they are its
-// own. changed, when not nil, says that defaults follow from other selectors by
-// now.
-func (s *PodTopologySpread) constraints(p *Pod, hard bool) (list []Constraint, own bool, changed func() bool) {
+// own.
+func (s *PodTopologySpread) constraints(p *Pod, hard bool) (list []Constraint, own bool) {
 	from := p.Shape.Spread
 	own = len(from) > 0
 	if !own {
 		from = s.defaults
 	}
-	for _, k := range from {
-		if k.Hard == hard {
-			list = append(list, k)
+	for i := range from {
+		if from[i].Hard == hard {
+			list = append(list, from[i])
 		}
 	}
 	if own || len(list) == 0 {
-		return list, own, nil
+		return list, own
 	}
-	if s.owners == nil {
-		return nil, false, nil
-	}
-	selector, seen := s.owners.Selector(p.Group, p.Shape.Owner), s.owners.Version()
-	was := selector.String()
-	changed = func() bool {
-		if seen == s.owners.Version() {
-			return false
-		}
-		seen = s.owners.Version()
-		return s.owners.Selector(p.Group, p.Shape.Owner).String() != was
-	}
-	if selector.Empty() {
-		return nil, false, changed
+	selector := s.selector(p)
+	if selector == nil {
+		return nil, false
 	}
 	for i := range list {
 		list[i].Selector = selector
 	}
-	return list, false, changed
+	return list, false
+}
+
+// selector is that of what the pod belongs to, or nil.
+func (s *PodTopologySpread) selector(p *Pod) labels.Selector {
+	if s.owners == nil {
+		return nil
+	}
+	if selector := s.owners.Selector(p.Group, p.Shape.Owner); !selector.Empty() {
+		return selector
+	}
+	return nil
+}
+
+// Sign implements Signer: the selectors, and which of them mean the pod.
+func (s *PodTopologySpread) Sign(_ *Cluster, p *Pod, key []byte) []byte {
+	if len(p.Shape.Spread) > 0 {
+		key = appendText(key, p.Group.Namespace)
+		for i := range p.Shape.Spread {
+			key = append(key, boolByte(p.Shape.Spread[i].Selector.Matches(p.Group.Labels)))
+		}
+		return key
+	}
+	if selector := s.selector(p); selector != nil && len(s.defaults) > 0 {
+		key = appendText(appendText(key, p.Group.Namespace), selector.String())
+		return append(key, boolByte(selector.Matches(p.Group.Labels)))
+	}
+	return key
+}
+
+// Version implements Signer.
+func (s *PodTopologySpread) Version(*Cluster) uint64 {
+	if s.owners == nil {
+		return 0
+	}
+	return s.owners.Version()
 }
 
 // spreadOver is the matcher of pods that a constraint of a pod means. A
@@ -129,10 +152,9 @@ func keysOf(list []Constraint) []string {
 
 // PreFilter implements Filter.
 func (s *PodTopologySpread) PreFilter(c *Cluster, p *Pod) FilterPlan {
-	list, _, changed := s.constraints(p, true)
-	plan := FilterPlan{Stale: changed}
+	list, _ := s.constraints(p, true)
 	if len(list) == 0 {
-		return plan
+		return FilterPlan{}
 	}
 	k := &skewCheck{c: c, bands: newTuples(), scratch: make([]int32, len(list))}
 	keys := keysOf(list)
@@ -143,8 +165,7 @@ func (s *PodTopologySpread) PreFilter(c *Cluster, p *Pod) FilterPlan {
 			self: boolCount(list[i].Selector.Matches(p.Group.Labels)),
 		})
 	}
-	plan.Check = k
-	return plan
+	return FilterPlan{Check: k}
 }
 
 func boolCount(b bool) int64 {
@@ -229,7 +250,7 @@ func (k *skewCheck) Check(v *View) Verdict {
 
 // MayHelp implements Hinter.
 func (s *PodTopologySpread) MayHelp(p *Pod, e *Event) bool {
-	list, _, _ := s.constraints(p, true)
+	list, _ := s.constraints(p, true)
 	means := func(q *Pod, k *Constraint) bool { return k.Selector.Matches(q.Group.Labels) }
 	some := func(f func(k *Constraint) bool) bool {
 		for i := range list {
@@ -275,10 +296,9 @@ func hasKeys(f *Facts, list []Constraint) bool {
 
 // PreScore implements Score.
 func (s *PodTopologySpread) PreScore(c *Cluster, p *Pod) ScorePlan {
-	list, own, changed := s.constraints(p, false)
-	plan := ScorePlan{Stale: changed}
+	list, own := s.constraints(p, false)
 	if len(list) == 0 {
-		return plan
+		return ScorePlan{}
 	}
 	// Nodes without a zone are spread over by hostname, where nobody asked for
 	// more.
@@ -295,8 +315,7 @@ func (s *PodTopologySpread) PreScore(c *Cluster, p *Pod) ScorePlan {
 		}
 		k.parts = append(k.parts, part)
 	}
-	plan.Band, plan.CountsNodes = k, true
-	return plan
+	return ScorePlan{Band: k, CountsNodes: true}
 }
 
 // evenPart is one soft constraint.

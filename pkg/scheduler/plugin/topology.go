@@ -35,12 +35,12 @@ func (c *Cluster) topology(key string) *topology {
 
 // enter puts a node into its domain.
 func (t *topology) enter(n *Node) {
-	for len(n.domains) <= t.id {
-		n.domains = append(n.domains, noDomain)
+	for len(*n.domains) <= t.id {
+		*n.domains = append(*n.domains, noDomain)
 	}
 	value, ok := n.Labels[t.key]
 	if !ok {
-		n.domains[t.id] = noDomain
+		(*n.domains)[t.id] = noDomain
 		return
 	}
 	d, ok := t.domains[value]
@@ -54,16 +54,16 @@ func (t *topology) enter(n *Node) {
 		t.domains[value] = d
 	}
 	t.members[d] = append(t.members[d], n.Index)
-	n.domains[t.id] = d
+	(*n.domains)[t.id] = d
 }
 
 // leave takes a node out of its domain; nothing may be counted for it any more.
 func (t *topology) leave(n *Node) {
-	d := n.domains[t.id]
+	d := (*n.domains)[t.id]
 	if d == noDomain {
 		return
 	}
-	n.domains[t.id] = noDomain
+	(*n.domains)[t.id] = noDomain
 	list := t.members[d]
 	for i, have := range list {
 		if have == n.Index {
@@ -80,10 +80,10 @@ func (t *topology) leave(n *Node) {
 
 // of is the node's domain.
 func (t *topology) of(n *Node) int32 {
-	if t.id >= len(n.domains) {
+	if n.domains == nil || t.id >= len(*n.domains) {
 		return noDomain
 	}
-	return n.domains[t.id]
+	return (*n.domains)[t.id]
 }
 
 // enter begins to count a node with known facts and the pods on it.
