@@ -54,7 +54,6 @@ func TestEscalation(t *testing.T) {
 	mallory.must(t, 201, "POST", rbacPath+"/namespaces/team/rolebindings", binding("RoleBinding", "own", "ClusterRole", "plain", "friend"), contentType(jsonBody))
 	tenant.must(t, 201, "POST", rbacPath+"/namespaces/team/roles", role("Role", "tenants", pods), contentType(jsonBody))
 
-	before := s.revisionNow(t)
 	const merge, strategic, operations = "application/merge-patch+json", "application/strategic-merge-patch+json", "application/json-patch+json"
 	var doors []door
 	for _, scope := range []struct{ kind, bound, path string }{{"Role", "RoleBinding", rbacPath + "/namespaces/team"}, {"ClusterRole", "ClusterRoleBinding", rbacPath}} {
@@ -84,7 +83,7 @@ func TestEscalation(t *testing.T) {
 	// exist get further subjects.
 	post(rbacPath+"/namespaces/team/rolebindings", binding("RoleBinding", "readers", "ClusterRole", "reader", "friend"))
 	post(rbacPath+"/clusterrolebindings", binding("ClusterRoleBinding", "readers", "ClusterRole", "reader", "friend"))
-	before = s.revisionNow(t)
+	before := s.revisionNow(t)
 	subject := `{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"mallory"}`
 	for _, one := range []string{rbacPath + "/namespaces/team/rolebindings/readers", rbacPath + "/clusterrolebindings/readers"} {
 		doors = append(doors,

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -320,5 +321,18 @@ func TestTail(t *testing.T) {
 	}
 	if got := lastLines(file+"x", 2); got != "" {
 		t.Errorf("last lines of no file %q", got)
+	}
+}
+
+// TestHardenedReachesTheServer: what the user asked for is what the API server is
+// started with, at every start.
+func TestHardenedReachesTheServer(t *testing.T) {
+	s := &Spec{Name: "a", Subnet: netip.MustParsePrefix("10.89.3.0/24")}
+	if args := controlPlaneArgs(folder("/f/a"), s); slices.Contains(args, "--hardened") {
+		t.Errorf("unasked: %v", args)
+	}
+	s.Hardened = true
+	if args := controlPlaneArgs(folder("/f/a"), s); !slices.Contains(args, "--hardened") {
+		t.Errorf("asked: %v", args)
 	}
 }

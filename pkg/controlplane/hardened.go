@@ -25,7 +25,7 @@ type strictness struct {
 
 // hardenedPlugins are off otherwise, and cannot be disabled on a hardened
 // cluster.
-var hardenedPlugins = []string{"AlwaysPullImages", "HardenedContainers"}
+var hardenedPlugins = []string{"AlwaysPullImages", "EventRateLimit", "HardenedContainers"}
 
 // hardening is one thing that a hardened cluster refuses and Kubernetes accepts.
 type hardening struct {
@@ -39,6 +39,9 @@ func hardened() []hardening {
 	return []hardening{
 		{"H1", "requests without credentials see /livez, /readyz and /version, and get 401 for all else", func(c *Config) {
 			c.Anonymous = auth.AnonymousProbes
+		}},
+		{"H6", "a namespace's events are bounded, in number and in a second", func(c *Config) {
+			c.EnableAdmission = append(c.EnableAdmission, "EventRateLimit")
 		}},
 		{"H7", "an image is pulled with the pod's own credentials, whoever pulled it before", func(c *Config) {
 			c.EnableAdmission = append(c.EnableAdmission, "AlwaysPullImages")

@@ -302,7 +302,7 @@ func TestHardenedPods(t *testing.T) {
 
 // TestHardenedPlugins: what holds the lines cannot be switched off.
 func TestHardenedPlugins(t *testing.T) {
-	for _, name := range []string{"ServiceAccount", "NamespaceLifecycle", "NodeRestriction", "PodSecurity", "PrivilegeEscalation", "AlwaysPullImages", "HardenedContainers"} {
+	for _, name := range []string{"ServiceAccount", "NamespaceLifecycle", "NodeRestriction", "PodSecurity", "PrivilegeEscalation", "AlwaysPullImages", "HardenedContainers", "EventRateLimit"} {
 		backend := memory.New(memory.Config{})
 		_, err := controlplane.New(controlplane.Config{Backend: backend, Hardened: true, DisableAdmission: []string{name}})
 		if err == nil || !strings.Contains(err.Error(), "cannot be disabled") && !strings.Contains(err.Error(), "both enabled and disabled") {
