@@ -16,6 +16,9 @@ import (
 type auditOptions struct {
 	path, policy                string
 	maxSize, maxAge, maxBackups int
+
+	webhook audit.WebhookConfig
+	mode    string
 }
 
 // noAudit as a path writes no audit log.
@@ -26,6 +29,12 @@ func (o *auditOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.policy, "audit-policy-file", "", "audit.k8s.io/v1 Policy; by default changes and reads of secrets are recorded, without bodies")
 	f.IntVar(&o.maxSize, "audit-log-maxsize", 100, "megabytes at which the audit log is put aside")
 	f.IntVar(&o.maxAge, "audit-log-maxage", 30, "days after which audit logs put aside are deleted; 0 keeps them")
+	f.StringVar(&o.webhook.Kubeconfig, "audit-webhook-config-file", "", "kubeconfig of a webhook to which the events are sent as well")
+	f.StringVar(&o.mode, "audit-webhook-mode", "batch", "how events are sent to the webhook; batch is the only one: no request waits for it")
+	f.IntVar(&o.webhook.Buffer, "audit-webhook-batch-buffer-size", 10000, "events that wait for the webhook at the most; further ones are lost")
+	f.IntVar(&o.webhook.Batch, "audit-webhook-batch-max-size", 400, "events that are sent together at the most")
+	f.DurationVar(&o.webhook.Wait, "audit-webhook-batch-max-wait", 30*time.Second, "how long an event waits for others to be sent with")
+	f.DurationVar(&o.webhook.Backoff, "audit-webhook-initial-backoff", 10*time.Second, "time before the second try to send events")
 	f.IntVar(&o.maxBackups, "audit-log-maxbackup", 10, "how many audit logs put aside are kept; 0 keeps all")
 }
 
@@ -40,7 +49,20 @@ func (o *auditOptions) open(dataDir string, log *slog.Logger) (*audit.Log, error
 	if cfg.Path == "" && dataDir != "" {
 		cfg.Path = filepath.Join(dataDir, "audit", "audit.log")
 	}
-	if cfg.Path == "" || cfg.Path == noAudit {
+	if cfg.Path == noAudit {
+		cfg.Path = ""
+	}
+	if o.webhook.Kubeconfig != "" {
+		if o.mode != "batch" {
+			return nil, fmt.Errorf("--audit-webhook-mode=%s is not offered: use batch", o.mode)
+		}
+		o.webhook.Log = log
+		var err error
+		if cfg.Webhook, err = audit.NewWebhook(o.webhook); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Path == "" && cfg.Webhook == nil {
 		return nil, nil
 	}
 	if o.policy != "" {

@@ -1,8 +1,8 @@
 // Package audit writes down who asked the API server for what, and how it was
 // answered: events of audit.k8s.io/v1, one line of JSON each, as a Policy says.
 //
-// Contract: writing an event never waits for the disk and never fails a
-// request. What the disk does not take in time is dropped within a bound,
+// Contract: writing an event never waits for the disk or a webhook, and never
+// fails a request. What these do not take in time is dropped within a bound,
 // counted and logged. Bodies are recorded at the levels Request and
 // RequestResponse only, and only those that are JSON.
 package audit

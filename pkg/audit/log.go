@@ -12,13 +12,17 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/utils/clock"
 )
 
 // Config describes a log.
 type Config struct {
-	// Path is the file, readable for its owner only. Required.
+	// Path is the file, readable for its owner only; empty where there is a
+	// Webhook alone.
 	Path string
+	// Webhook gets all events as well; nil where there is none.
+	Webhook *Webhook
 	// Policy defaults to DefaultPolicy.
 	Policy *Policy
 	// MaxBytes is the size at which the file is put aside, MaxAge and
@@ -39,7 +43,7 @@ const (
 	backupTime  = "2006-01-02T15-04-05.000000"
 )
 
-// Log writes events to a file.
+// Log writes events to a file, and gives them to a webhook.
 type Log struct {
 	cfg    Config
 	policy *Policy
@@ -66,6 +70,12 @@ func New(cfg Config) (*Log, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &Log{cfg: cfg, policy: cfg.Policy, wake: make(chan struct{}, 1)}
+	if cfg.Path == "" {
+		if cfg.Webhook == nil {
+			return nil, errors.New("an audit log needs a file or a webhook")
+		}
+		return l, nil
+	}
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the audit log: %w", err)
 	}
@@ -89,8 +99,13 @@ func (l *Log) open() error {
 // disk did not take them.
 func (l *Log) Events() int64 { return l.events.Load() }
 
-// Dropped is how many events were lost.
-func (l *Log) Dropped() int64 { return l.dropped.Load() }
+// Dropped is how many events were lost, on the way to the file or the webhook.
+func (l *Log) Dropped() int64 {
+	if l.cfg.Webhook != nil {
+		return l.dropped.Load() + l.cfg.Webhook.dropped.Load()
+	}
+	return l.dropped.Load()
+}
 
 // write takes the event that encode appends.
 func (l *Log) write(encode func([]byte) []byte) {
@@ -100,7 +115,14 @@ func (l *Log) write(encode func([]byte) []byte) {
 		l.dropped.Add(1)
 		return
 	}
+	begin := len(l.buf)
 	l.buf = encode(l.buf)
+	if l.cfg.Webhook != nil {
+		l.cfg.Webhook.put(l.buf[begin:])
+		if l.cfg.Path == "" {
+			l.buf = l.buf[:begin]
+		}
+	}
 	much := len(l.buf) >= flushAt
 	l.mu.Unlock()
 	l.events.Add(1)
@@ -112,9 +134,21 @@ func (l *Log) write(encode func([]byte) []byte) {
 	}
 }
 
-// Run writes to the file until ctx ends and all events are there. It is run
-// once.
+// Run writes until ctx ends and all events are where they belong, or the webhook
+// has not taken them in time. It is run once.
 func (l *Log) Run(ctx context.Context) error {
+	var g errgroup.Group
+	if l.cfg.Webhook != nil {
+		g.Go(func() error { l.cfg.Webhook.run(ctx); return nil })
+	}
+	if l.cfg.Path != "" {
+		g.Go(func() error { return l.writeAll(ctx) })
+	}
+	return g.Wait()
+}
+
+// writeAll writes to the file until ctx ends and all events are there.
+func (l *Log) writeAll(ctx context.Context) error {
 	ticker := l.cfg.Clock.NewTicker(flushEvery)
 	defer ticker.Stop()
 	var spare []byte
@@ -128,7 +162,7 @@ func (l *Log) Run(ctx context.Context) error {
 			ended = true
 		}
 		spare = l.flush(spare)
-		if n := l.Dropped(); n > told {
+		if n := l.dropped.Load(); n > told {
 			l.cfg.Log.Error("The audit log has lost events: the disk does not take them", "path", l.cfg.Path, "lost", n-told)
 			told = n
 		}
