@@ -3,6 +3,7 @@ package apiserver
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -10,9 +11,13 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
 
 	"coracle/pkg/audit"
 	"coracle/pkg/auth"
+	"coracle/pkg/registry"
 )
 
 // beginAudit records a request as its sender is known; user is nil when it is
@@ -51,8 +56,8 @@ func sourceIPs(r *http.Request) []string {
 // auditBodies has the bodies of a request recorded as far as its level wants
 // them.
 func auditBodies(w *recorder, r *http.Request, info *requestInfo, stream bool) {
-	if info.audit.WantsRequest() && strings.Contains(r.Header.Get("Content-Type"), "json") {
-		w.request = &bounded{}
+	if info.audit.WantsRequest() {
+		w.request, w.requestMedia = &bounded{}, r.Header.Get("Content-Type")
 		r.Body = struct {
 			io.Reader
 			io.Closer
@@ -69,21 +74,65 @@ func auditBodies(w *recorder, r *http.Request, info *requestInfo, stream bool) {
 }
 
 // endAudit records how a request was answered.
-func endAudit(w *recorder, info *requestInfo) {
+func (s *Server) endAudit(w *recorder, info *requestInfo) {
 	if info.audit == nil {
 		return
 	}
 	if w.request != nil {
-		info.audit.SetRequest(w.request.Bytes())
+		info.audit.SetRequest(s.auditJSON(w.requestMedia, w.request.Bytes()))
 	}
 	if w.response != nil && w.Header().Get("Content-Encoding") == "" {
-		info.audit.SetResponse(w.response.Bytes())
+		info.audit.SetResponse(s.auditJSON(w.Header().Get("Content-Type"), w.response.Bytes()))
 	}
 	stage := audit.StageResponseComplete
 	if w.panicked {
 		stage = audit.StagePanic
 	}
 	info.audit.End(stage, audit.Status{Code: w.code, Reason: w.reason, Message: w.message}, time.Now())
+}
+
+// auditJSON is a body as the audit log has it, whatever form it was sent in;
+// nil for what is no object.
+func (s *Server) auditJSON(media string, body []byte) []byte {
+	switch {
+	case len(body) == 0 || len(body) > audit.MaxBody:
+		return nil
+	case strings.Contains(media, "yaml"):
+		out, err := yaml.YAMLToJSON(body)
+		if err != nil {
+			return nil
+		}
+		return out
+	case strings.Contains(media, string(registry.Protobuf)):
+		return s.jsonOfProtobuf(body)
+	case media == "" || strings.Contains(media, "json"):
+		return body
+	}
+	return nil
+}
+
+// protobufMark begins every protobuf body.
+var protobufMark = []byte("k8s\x00")
+
+// jsonOfProtobuf converts an object of a known kind.
+func (s *Server) jsonOfProtobuf(body []byte) []byte {
+	raw, ok := bytes.CutPrefix(body, protobufMark)
+	var envelope runtime.Unknown
+	if !ok || envelope.Unmarshal(raw) != nil {
+		return nil
+	}
+	kind := schema.FromAPIVersionAndKind(envelope.APIVersion, envelope.Kind)
+	for _, d := range []*registry.Decoder{s.decoder, s.plain} {
+		obj, err := d.Decode(body, registry.Protobuf, kind, registry.Ignore, func(string) {})
+		if err != nil {
+			continue
+		}
+		obj.GetObjectKind().SetGroupVersionKind(kind)
+		if out, err := json.Marshal(obj); err == nil {
+			return out
+		}
+	}
+	return nil
 }
 
 // bounded keeps what is written unless it is too much for an event.

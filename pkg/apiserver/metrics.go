@@ -157,6 +157,7 @@ type recorder struct {
 	reason, message   string
 	panicked          bool
 	request, response *bounded
+	requestMedia      string // the type of request
 	started           func(code int)
 }
 

@@ -158,7 +158,7 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 	}
 	defer func() {
 		counted.done(w.code, w.size, time.Since(began), stream)
-		endAudit(w, &info)
+		s.endAudit(w, &info)
 	}()
 	defer s.recoverPanic(w, r)
 	id := r.Header.Get("Audit-ID")

@@ -4,5 +4,5 @@
 // Contract: writing an event never waits for the disk or a webhook, and never
 // fails a request. What these do not take in time is dropped within a bound,
 // counted and logged. Bodies are recorded at the levels Request and
-// RequestResponse only, and only those that are JSON.
+// RequestResponse only, as JSON.
 package audit

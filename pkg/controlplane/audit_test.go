@@ -10,9 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -101,6 +103,73 @@ func TestAuditDefault(t *testing.T) {
 		if e.Stage == auditv1.StageRequestReceived || e.Level != auditv1.LevelMetadata {
 			t.Errorf("unexpected: %+v", e)
 		}
+	}
+}
+
+// TestAuditForms: bodies that are not JSON are recorded as JSON.
+func TestAuditForms(t *testing.T) {
+	policy, err := audit.ParsePolicy([]byte(`{apiVersion: audit.k8s.io/v1, kind: Policy, omitManagedFields: true, rules: [
+		{level: RequestResponse, resources: [{resources: [configmaps]}], users: [admin]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, _ := audited(t, policy, func(c *testcluster.Cluster) {
+		maps := c.Client.CoreV1().ConfigMaps("default") // speaks protobuf
+		if _, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Data: map[string]string{"k": "v"}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := maps.Patch(t.Context(), "b", types.ApplyYAMLPatchType, []byte("apiVersion: v1\nkind: ConfigMap\ndata: {k: w}\n"), metav1.PatchOptions{FieldManager: "test"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := maps.List(t.Context(), metav1.ListOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for _, want := range []struct{ verb, name, request, response string }{
+		{"create", "a", `"data":{"k":"v"}`, `"data":{"k":"v"}`}, {"patch", "b", `"data":{"k":"w"}`, `"data":{"k":"w"}`}, {"list", "", "", `"kind":"ConfigMapList"`},
+	} {
+		e := find(t, events, "ResponseComplete", want.verb, "configmaps", want.name)
+		var request []byte
+		if e.RequestObject != nil {
+			request = e.RequestObject.Raw
+		}
+		if e.ResponseObject == nil || !bytes.Contains(e.ResponseObject.Raw, []byte(want.response)) || !bytes.Contains(request, []byte(want.request)) {
+			t.Errorf("%s: the request is %s, the answer %v", want.verb, request, e.ResponseObject)
+		}
+	}
+}
+
+// TestAuditOfPolicies: what admission policies have to say of a request is in
+// its event.
+func TestAuditOfPolicies(t *testing.T) {
+	events, _ := audited(t, nil, func(c *testcluster.Cluster) {
+		policies := c.Client.AdmissionregistrationV1()
+		if _, err := policies.ValidatingAdmissionPolicies().Create(t.Context(), &admissionv1.ValidatingAdmissionPolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: "noted"},
+			Spec: admissionv1.ValidatingAdmissionPolicySpec{
+				MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{admissionv1.Create},
+					Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+				}}}},
+				Validations:      []admissionv1.Validation{{Expression: "object.metadata.name != 'odd'", Message: "an odd name"}},
+				AuditAnnotations: []admissionv1.AuditAnnotation{{Key: "name", ValueExpression: "'it is ' + object.metadata.name"}},
+			},
+		}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := policies.ValidatingAdmissionPolicyBindings().Create(t.Context(), &admissionv1.ValidatingAdmissionPolicyBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "noted"},
+			Spec:       admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: "noted", ValidationActions: []admissionv1.ValidationAction{admissionv1.Audit}},
+		}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Client.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "odd"}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	e := find(t, events, "ResponseComplete", "create", "configmaps", "odd")
+	if e.Annotations["noted/name"] != "it is odd" || !strings.Contains(e.Annotations["validation.policy.admission.k8s.io/validation_failure"], "an odd name") {
+		t.Errorf("annotations %v", e.Annotations)
 	}
 }
 
