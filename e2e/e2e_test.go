@@ -62,6 +62,7 @@ func TestCluster(t *testing.T) {
 	s.tour()
 	s.stockClients()
 	s.realRuntime()
+	s.storage()
 	s.demo()
 	s.survivesNodeKill()
 	s.survivesPartition()

@@ -139,7 +139,7 @@ func (m *Machine) Create(ctx context.Context, opts CreateOptions) error {
 		return f.save(s)
 	}}
 	steps := append([]step{folderStep}, b.steps()...)
-	steps = append(steps, b.kubeconfigStep(), complete)
+	steps = append(steps, b.storageStep(), b.kubeconfigStep(), complete)
 	if err := b.runner().run(ctx, steps); err != nil {
 		return fmt.Errorf("cluster %s was not created: %w", s.Name, err)
 	}

@@ -31,6 +31,7 @@ import (
 	"coracle/pkg/controllers/endpointmirror"
 	"coracle/pkg/controllers/endpoints"
 	"coracle/pkg/controllers/endpointslice"
+	"coracle/pkg/controllers/ephemeralvolume"
 	"coracle/pkg/controllers/gc"
 	"coracle/pkg/controllers/job"
 	"coracle/pkg/controllers/loadbalancer"
@@ -166,6 +167,7 @@ var list = []constructor{
 		}
 		return loadbalancer.New(e, c.LoadBalancers), nil
 	}},
+	{name: "ephemeral-volume-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return ephemeralvolume.New(e), nil }},
 	{name: "persistent-volume-binder", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return volumebinder.New(e), nil }},
 	{name: "local-path-provisioner", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return localpath.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
