@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -236,5 +237,35 @@ func BenchmarkShapes(b *testing.B) {
 			b.ReportMetric(float64(placed)/b.Elapsed().Seconds(), "pods/s")
 			b.ReportMetric(0, "ns/op")
 		})
+	}
+}
+
+// BenchmarkMemory reports what the records of a pod take, with names and UIDs
+// of their own and labels shared by a hundred.
+func BenchmarkMemory(b *testing.B) {
+	const pods = 100_000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		s := shape{nodes: 5000, zones: 3, service: true}
+		d, _ := s.start(b)
+		in := plugin.NewInterner()
+		before := heap()
+		for i := range pods {
+			p := in.Pod(benchPod("p", "sched-0", i, func(p *corev1.Pod, i int) {
+				p.Labels = map[string]string{"color": "blue", "app": fmt.Sprint(i / 100)}
+			}))
+			if i%100 < 40 {
+				d.cluster.Place(p, fmt.Sprintf("node-%d", i%5000))
+			} else if n := d.decide(p); n != nil {
+				d.cluster.Place(p, n.Name)
+			}
+		}
+		b.ReportMetric(float64(heap()-before)/pods, "B/pod")
+		runtime.KeepAlive(d)
 	}
 }
