@@ -25,8 +25,10 @@ const (
 	// maxNodes bounds a fleet; each node has 256 addresses of fallbackRange.
 	maxNodes = 100_000
 	// maxPods is what the addresses of a /24 are enough for.
-	maxPods        = 250
-	defaultWorkers = 32
+	maxPods = 250
+	// The same for requests about pods, unless Config says.
+	nodesPerPodWorker            = 20
+	minPodWorkers, maxPodWorkers = 32, 256
 	// Requests about nodes under way are one for every nodesPerWorker nodes,
 	// within bounds: leases must be renewed in time by a server that takes long.
 	nodesPerWorker                 = 40
@@ -66,7 +68,8 @@ type Config struct {
 	// most the pod's grace period.
 	StopTime time.Duration
 
-	// Workers bounds the requests about pods under way, 32 if 0.
+	// Workers bounds the requests about pods under way; 0 means one for every 20
+	// nodes, from 32 to 256.
 	Workers int
 	// OwnName makes all requests under the client's own name.
 	OwnName bool
@@ -98,7 +101,7 @@ func (c *Config) complete() error {
 	}
 	c.Capacity = capacity
 	if c.Workers <= 0 {
-		c.Workers = defaultWorkers
+		c.Workers = min(max(c.Count/nodesPerPodWorker, minPodWorkers), maxPodWorkers)
 	}
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
