@@ -8,7 +8,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -25,13 +27,16 @@ import (
 
 func request(t *testing.T, name, commonName string, groups ...string) *certificatesv1.CertificateSigningRequest {
 	t.Helper()
+	return requestOf(t, name, x509.CertificateRequest{Subject: pkix.Name{CommonName: commonName, Organization: groups}})
+}
+
+func requestOf(t *testing.T, name string, what x509.CertificateRequest) *certificatesv1.CertificateSigningRequest {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: commonName, Organization: groups},
-	}, key)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &what, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,6 +135,66 @@ func TestNodesRenewTheirCertificate(t *testing.T) {
 			if _, err := admin.Get(t.Context(), name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 				t.Errorf("request %s is kept for ever: %v", name, err)
 			}
+		}
+	}, func(c *controllers.Config) { c.Signer = ca })
+}
+
+// TestNodesGetServingCertificates: a node's server gets a certificate for what the
+// Node object says, as soon as it says so, and for nothing else.
+func TestNodesGetServingCertificates(t *testing.T) {
+	ca, err := pki.NewCA("test", 0, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scenario(t, func(t *testing.T, c *cluster) {
+		admin := c.Client.CertificatesV1().CertificateSigningRequests()
+		own := kubernetes.NewForConfigOrDie(c.As("system:node:node-1", "system:nodes")).CertificatesV1().CertificateSigningRequests()
+		subject := pkix.Name{CommonName: "system:node:node-1", Organization: []string{"system:nodes"}}
+		for name, what := range map[string]x509.CertificateRequest{
+			"named":   {Subject: subject, DNSNames: []string{"node-1"}},
+			"later":   {Subject: subject, DNSNames: []string{"node-1"}, IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}},
+			"foreign": {Subject: subject, DNSNames: []string{"node-1", "node-2"}},
+		} {
+			r := requestOf(t, name, what)
+			r.Spec.SignerName = certificatesv1.KubeletServingSignerName
+			r.Spec.Usages = []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth}
+			r.Spec.Username, r.Spec.Groups = "system:node:node-1", []string{"system:nodes", "system:authenticated"}
+			if _, err := own.Create(t.Context(), r, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		issued := func(name string) func() error {
+			return func() error {
+				r, err := admin.Get(t.Context(), name, metav1.GetOptions{})
+				if err != nil {
+					return err
+				}
+				if len(r.Status.Certificate) == 0 {
+					return fmt.Errorf("status %+v", r.Status)
+				}
+				return nil
+			}
+		}
+		c.eventually("the node's name is certified", issued("named"))
+		synctest.Wait()
+		if issued("later")() == nil {
+			t.Error("the node got a certificate for an address that it did not have")
+		}
+		node, err := c.Client.CoreV1().Nodes().Get(t.Context(), "node-1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}
+		if _, err := c.Client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("the address is certified when the node has it", issued("later"))
+		r, err := admin.Get(t.Context(), "foreign", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Status.Conditions) != 0 || len(r.Status.Certificate) != 0 {
+			t.Errorf("a node got a certificate with another's name: %+v", r.Status)
 		}
 	}, func(c *controllers.Config) { c.Signer = ca })
 }

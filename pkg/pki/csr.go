@@ -32,6 +32,8 @@ const (
 	maxNames = 256
 	// MinSignedLifetime is the shortest life a request may ask for.
 	MinSignedLifetime = 10 * time.Minute
+	// shortLifetime is from which on the few minutes of backdating are nothing.
+	shortLifetime = 8 * time.Hour
 )
 
 // ErrUnknownSigner is returned for signers that are not of this package.
@@ -78,12 +80,12 @@ func CheckCSR(signer string, csr *x509.CertificateRequest, usages []string) erro
 	}
 	switch signer {
 	case SignerAPIServerClient:
-		return checkUsages(usages, "client auth")
+		return checkUsages(usages, "client auth", false)
 	case SignerAPIServerClientKubelet:
 		if len(csr.DNSNames)+len(csr.IPAddresses)+len(csr.EmailAddresses)+len(csr.URIs) > 0 {
 			return errors.New("a node's client certificate has no subject alternative names")
 		}
-		return errors.Join(checkNodeSubject(csr), checkUsages(usages, "client auth"))
+		return errors.Join(checkNodeSubject(csr), checkUsages(usages, "client auth", true))
 	case SignerKubeletServing:
 		if len(csr.EmailAddresses)+len(csr.URIs) > 0 {
 			return errors.New("a node's serving certificate has no e-mail or URI subject alternative names")
@@ -91,7 +93,7 @@ func CheckCSR(signer string, csr *x509.CertificateRequest, usages []string) erro
 		if len(csr.DNSNames)+len(csr.IPAddresses) == 0 {
 			return errors.New("a node's serving certificate needs a DNS name or an address")
 		}
-		return errors.Join(checkNodeSubject(csr), checkUsages(usages, "server auth"))
+		return errors.Join(checkNodeSubject(csr), checkUsages(usages, "server auth", true))
 	case SignerLegacyUnknown:
 		return nil
 	default:
@@ -109,10 +111,13 @@ func checkNodeSubject(csr *x509.CertificateRequest) error {
 	return nil
 }
 
-// checkUsages wants the extended usage, digital signature and perhaps key
-// encipherment, and nothing else.
-func checkUsages(usages []string, extended string) error {
-	if !slices.Contains(usages, extended) || !slices.Contains(usages, "digital signature") {
+// checkUsages wants the extended usage, digital signature (when it must be, or
+// perhaps) and perhaps key encipherment, and nothing else.
+func checkUsages(usages []string, extended string, signature bool) error {
+	if !slices.Contains(usages, extended) {
+		return fmt.Errorf("the usages must include %q", extended)
+	}
+	if signature && !slices.Contains(usages, "digital signature") {
 		return fmt.Errorf("the usages must include %q and %q", extended, "digital signature")
 	}
 	for _, u := range usages {
@@ -144,8 +149,9 @@ func checkKey(public any) error {
 
 // SignCSR checks a request as CheckCSR does and returns the certificate as
 // PEM. Subject, names and key are the request's, usages those given; other
-// extensions are dropped. The lifetime is raised to MinSignedLifetime; zero
-// means DefaultLifetime.
+// extensions are dropped. The lifetime is raised to MinSignedLifetime and cut to
+// DefaultLifetime, which zero means too; that of a certificate for long counts from
+// its backdated begin.
 func (c *CA) SignCSR(signer string, csr *x509.CertificateRequest, usages []string, lifetime time.Duration, now time.Time, rand io.Reader) ([]byte, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("signing request: %w", err)
@@ -157,8 +163,12 @@ func (c *CA) SignCSR(signer string, csr *x509.CertificateRequest, usages []strin
 	if err != nil {
 		return nil, err
 	}
-	if lifetime > 0 && lifetime < MinSignedLifetime {
-		lifetime = MinSignedLifetime
+	if lifetime <= 0 {
+		lifetime = DefaultLifetime
+	}
+	lifetime = min(max(lifetime, MinSignedLifetime), DefaultLifetime)
+	if lifetime >= shortLifetime {
+		lifetime -= backdate
 	}
 	t := &x509.Certificate{
 		Subject:        csr.Subject,

@@ -102,7 +102,7 @@ func TestSignCSRLifetime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for asked, want := range map[time.Duration]time.Duration{0: DefaultLifetime, time.Second: MinSignedLifetime, time.Hour: time.Hour} {
+	for asked, want := range map[time.Duration]time.Duration{0: DefaultLifetime - backdate, time.Second: MinSignedLifetime, time.Hour: time.Hour, 2 * DefaultLifetime: DefaultLifetime - backdate} {
 		certPEM, err := ca.SignCSR(SignerAPIServerClient, csr, []string{"client auth", "digital signature"}, asked, start, rand.Reader)
 		if err != nil {
 			t.Fatal(err)

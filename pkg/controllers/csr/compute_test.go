@@ -1,9 +1,9 @@
 package csr
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"slices"
 	"testing"
 	"time"
 
@@ -33,18 +33,25 @@ func TestNext(t *testing.T) {
 	node, other := pki.SignerAPIServerClientKubelet, "example.org/signer"
 	issued := request(node, 10*time.Minute, certificatesv1.CertificateApproved)
 	issued.Status.Certificate = []byte("a certificate")
+	expired := request(node, 10*time.Minute, certificatesv1.CertificateApproved)
+	expired.Status.Certificate = certificate(t, now)
 	for _, tc := range []struct {
 		name string
 		r    *certificatesv1.CertificateSigningRequest
 		want step
 		wait time.Duration
 	}{
-		{"a node's", request(node, 0), approve, 24 * time.Hour},
+		{"a node's", request(node, 0), approve, 2 * time.Second},
+		{"a node's that nobody may approve", request(node, 40*time.Minute), approve, 10 * time.Minute},
+		{"a node's server's", request(pki.SignerKubeletServing, 0), approve, 2 * time.Second},
+		{"a node's that ends before the next look", request(node, 24*time.Hour-time.Second), approve, time.Second},
 		{"a human decides about others", request(pki.SignerAPIServerClient, time.Hour), rest, 23 * time.Hour},
-		{"approved", request(other, time.Minute, certificatesv1.CertificateApproved), sign, 59 * time.Minute},
+		{"approved", request(other, time.Minute, certificatesv1.CertificateApproved), sign, 24*time.Hour - time.Minute},
 		{"denied wins over approved", request(node, time.Minute, certificatesv1.CertificateApproved, certificatesv1.CertificateDenied), rest, 59 * time.Minute},
 		{"failed", request(node, time.Minute, certificatesv1.CertificateApproved, certificatesv1.CertificateFailed), rest, 59 * time.Minute},
 		{"issued", issued, rest, 50 * time.Minute},
+		{"approved and not issued for a day", request(other, 24*time.Hour, certificatesv1.CertificateApproved), remove, 0},
+		{"expired", expired, remove, 0},
 		{"decided long ago", request(node, time.Hour, certificatesv1.CertificateDenied), remove, 0},
 		{"pending for a day", request(other, 24*time.Hour), remove, 0},
 	} {
@@ -54,15 +61,29 @@ func TestNext(t *testing.T) {
 	}
 }
 
-func TestPermission(t *testing.T) {
+// certificate is one that ends at a time.
+func certificate(t *testing.T, end time.Time) []byte {
+	t.Helper()
+	ca, err := pki.NewCA("test", 0, end.Add(-time.Hour), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := ca.Issue(pki.Request{CommonName: "x", ClientAuth: true, Lifetime: time.Hour}, end.Add(-time.Hour), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair.CertPEM
+}
+
+func TestPermissions(t *testing.T) {
 	csr := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:a"}}
 	r := request(pki.SignerAPIServerClientKubelet, 0)
 	r.Spec.Username = "system:node:a"
-	if got := permission(r, csr); !slices.Contains(got, "selfnodeclient") {
+	if got := permissions(r, csr); len(got) != 2 || got[0].subresource != "selfnodeclient" {
 		t.Errorf("a node asking for itself needs one of %v", got)
 	}
 	r.Spec.Username = "system:node:b"
-	if got := permission(r, csr); !slices.Equal(got, []string{"nodeclient"}) {
+	if got := permissions(r, csr); len(got) != 1 || got[0].subresource != "nodeclient" {
 		t.Errorf("somebody else needs one of %v, want nodeclient", got)
 	}
 }

@@ -1,6 +1,8 @@
 // Package csr deals with certificate signing requests: it approves those of
-// nodes for their own client certificate, signs approved ones for the
-// cluster's signers, and removes old ones.
+// nodes for their client certificates when their sender may have them, and those
+// for their serving certificates when the Node object has all names and addresses
+// and nobody else does, signs approved ones for the cluster's signers, and removes
+// old ones. What it does not approve is left to a human.
 package csr
 
 import (
@@ -15,8 +17,12 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"coracle/pkg/pki"
@@ -46,6 +52,9 @@ type Controller struct {
 	env      reconcile.Env
 	cfg      Config
 	requests cache.SharedIndexInformer
+	nodes    corelisters.NodeLister
+	services corelisters.ServiceLister
+	slices   discoverylisters.EndpointSliceLister
 	loop     *reconcile.Loop
 }
 
@@ -55,8 +64,17 @@ func New(env reconcile.Env, cfg Config) *Controller {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
-	c := &Controller{env: env, cfg: cfg, requests: env.Informers.Certificates().V1().CertificateSigningRequests().Informer()}
+	core, slices := env.Informers.Core().V1(), env.Informers.Discovery().V1().EndpointSlices()
+	c := &Controller{
+		env: env, cfg: cfg, requests: env.Informers.Certificates().V1().CertificateSigningRequests().Informer(),
+		nodes: core.Nodes().Lister(), services: core.Services().Lister(), slices: slices.Lister(),
+	}
 	c.loop = env.Loop("csr", c.reconcile)
+	// Requests are looked at again by themselves: a change of a node, a Service or
+	// a slice is no reason to. But the first look is at what all of them are.
+	for _, i := range []cache.SharedIndexInformer{core.Nodes().Informer(), core.Services().Informer(), slices.Informer()} {
+		c.loop.Handle(i, cache.ResourceEventHandlerFuncs{})
+	}
 	reconcile.Watch(c.loop, c.requests, reconcile.Self[*certificatesv1.CertificateSigningRequest])
 	return c
 }
@@ -92,35 +110,64 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 	return reconcile.Result{RequeueAfter: wait}, err
 }
 
-// approve approves r if its sender may have a node's client certificate.
-// Anything else is left to a human.
+// approve approves r if its sender may have what it asks for. Anything else is
+// left to a human.
 func (c *Controller) approve(ctx context.Context, req *reconcile.Request, r *certificatesv1.CertificateSigningRequest) error {
 	csr, err := parse(r)
 	if err != nil {
 		return nil // not a node's request: nobody approves it by rule
 	}
-	for _, subresource := range permission(r, csr) {
-		allowed, err := c.allowed(ctx, r, subresource)
-		if err != nil {
-			return err
-		}
-		if !allowed {
-			continue
-		}
-		now := metav1.Time{Time: c.env.Clock.Now()}
-		out := r.DeepCopy()
-		out.Status.Conditions = append(out.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
-			Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "AutoApproved",
-			Message: "Auto approving kubelet client certificate after SubjectAccessReview.", LastUpdateTime: now, LastTransitionTime: now,
-		})
-		got, err := c.env.Client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, r.Name, out, metav1.UpdateOptions{})
-		if err != nil {
-			return fmt.Errorf("approve: %w", err)
-		}
-		req.Wrote(c.requests, got)
-		return nil
+	message, err := c.reason(ctx, r, csr)
+	if err != nil || message == "" {
+		return err
 	}
+	now := metav1.Time{Time: c.env.Clock.Now()}
+	out := r.DeepCopy()
+	out.Status.Conditions = append(out.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+		Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "AutoApproved",
+		Message: message, LastUpdateTime: now, LastTransitionTime: now,
+	})
+	got, err := c.env.Client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, r.Name, out, metav1.UpdateOptions{})
+	if err != nil {
+		return fmt.Errorf("approve: %w", err)
+	}
+	req.Wrote(c.requests, got)
 	return nil
+}
+
+// reason is why r is approved, "" when it is not.
+func (c *Controller) reason(ctx context.Context, r *certificatesv1.CertificateSigningRequest, csr *x509.CertificateRequest) (string, error) {
+	if r.Spec.SignerName == pki.SignerKubeletServing {
+		facts, err := c.facts()
+		if err != nil {
+			return "", err
+		}
+		if why := facts.refuse(r, csr); why != "" {
+			c.env.Log.Info("a node's serving certificate is not approved", "request", r.Name, "user", r.Spec.Username, "reason", why)
+			return "", nil
+		}
+		return servingMessage, nil
+	}
+	for _, p := range permissions(r, csr) {
+		if allowed, err := c.allowed(ctx, r, p.subresource); err != nil || allowed {
+			return p.message, err
+		}
+	}
+	return "", nil
+}
+
+// facts are read from the caches.
+func (c *Controller) facts() (facts, error) {
+	nodes, err := c.nodes.List(labels.Everything())
+	if err != nil {
+		return facts{}, err
+	}
+	services, err := c.services.List(labels.Everything())
+	if err != nil {
+		return facts{}, err
+	}
+	api, err := c.slices.EndpointSlices(metav1.NamespaceDefault).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: "kubernetes"}))
+	return facts{nodes, services, api}, err
 }
 
 func (c *Controller) allowed(ctx context.Context, r *certificatesv1.CertificateSigningRequest, subresource string) (bool, error) {
@@ -158,12 +205,13 @@ func (c *Controller) sign(ctx context.Context, req *reconcile.Request, r *certif
 			lifetime = time.Duration(*s) * time.Second
 		}
 		out.Status.Certificate, err = c.cfg.Signer.SignCSR(r.Spec.SignerName, csr, usages(r), lifetime, now, c.cfg.Rand)
-	}
-	if err != nil {
+		if err != nil {
+			return fmt.Errorf("sign: %w", err) // the authority's fault, not the request's
+		}
+	} else {
 		f := failure(err)
 		f.LastUpdateTime, f.LastTransitionTime = metav1.Time{Time: now}, metav1.Time{Time: now}
 		out.Status.Conditions = append(out.Status.Conditions, f)
-		out.Status.Certificate = nil
 	}
 	got, err := c.env.Client.CertificatesV1().CertificateSigningRequests().UpdateStatus(ctx, out, metav1.UpdateOptions{})
 	if err != nil {
