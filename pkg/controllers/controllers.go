@@ -33,6 +33,7 @@ import (
 	"coracle/pkg/controllers/endpointslice"
 	"coracle/pkg/controllers/ephemeralvolume"
 	"coracle/pkg/controllers/gc"
+	"coracle/pkg/controllers/hpa"
 	"coracle/pkg/controllers/job"
 	"coracle/pkg/controllers/loadbalancer"
 	"coracle/pkg/controllers/localpath"
@@ -156,6 +157,7 @@ var list = []constructor{
 	{name: "disruption-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return disruption.New(e), nil }},
 	{name: "job-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return job.New(e), nil }},
 	{name: "cronjob-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return cronjob.New(e), nil }},
+	{name: "horizontal-pod-autoscaler", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return hpa.New(e), nil }},
 	{name: "ttl-after-finished-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
 		return ttlafterfinished.New(e), nil
 	}},

@@ -159,6 +159,8 @@ func (s *simulator) step(ctx context.Context, pod *corev1.Pod) error {
 	case pod.Status.Phase == "" || pod.Status.Phase == corev1.PodPending:
 		s.turn++
 		ip := fmt.Sprintf("10.244.%d.%d", s.turn/250, s.turn%250+1)
+		started := metav1.Now()
+		pod.Status.StartTime = &started
 		pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, ip, []corev1.PodIP{{IP: ip}}
 		ready := corev1.ConditionTrue
 		if broken {

@@ -21,11 +21,17 @@ const (
 func validateAutoscaler(h *autoscalingv2.HorizontalPodAutoscaler) field.ErrorList {
 	path, spec := field.NewPath("spec"), &h.Spec
 	var errs field.ErrorList
-	if spec.MinReplicas != nil && *spec.MinReplicas < 1 {
-		errs = append(errs, field.Invalid(path.Child("minReplicas"), *spec.MinReplicas, "must be greater than or equal to 1"))
+	if spec.MinReplicas != nil && *spec.MinReplicas < 0 {
+		errs = append(errs, field.Invalid(path.Child("minReplicas"), *spec.MinReplicas, "must be greater than or equal to 0"))
 	}
-	if spec.MaxReplicas < 1 {
-		errs = append(errs, field.Invalid(path.Child("maxReplicas"), spec.MaxReplicas, "must be greater than 0"))
+	if spec.MinReplicas != nil && *spec.MinReplicas == 0 && !slices.ContainsFunc(spec.Metrics, wakes) {
+		errs = append(errs, field.Forbidden(path.Child("metrics"), "must specify at least one Object or External metric to support scaling to zero replicas"))
+	}
+	switch {
+	case spec.MaxReplicas == 0:
+		errs = append(errs, field.Required(path.Child("maxReplicas"), "must be set and greater than 0"))
+	case spec.MaxReplicas < 0:
+		errs = append(errs, field.Invalid(path.Child("maxReplicas"), spec.MaxReplicas, "must be greater than or equal to 1"))
 	}
 	if spec.MinReplicas != nil && spec.MaxReplicas < *spec.MinReplicas {
 		errs = append(errs, field.Invalid(path.Child("maxReplicas"), spec.MaxReplicas, "must be greater than or equal to `minReplicas`"))
@@ -39,6 +45,11 @@ func validateAutoscaler(h *autoscalingv2.HorizontalPodAutoscaler) field.ErrorLis
 		errs = append(errs, checkScalingRules(path.Child("behavior", "scaleDown"), b.ScaleDown)...)
 	}
 	return errs
+}
+
+// wakes says whether a metric speaks where there are no pods.
+func wakes(m autoscalingv2.MetricSpec) bool {
+	return m.Type == autoscalingv2.ObjectMetricSourceType || m.Type == autoscalingv2.ExternalMetricSourceType
 }
 
 // checkScaled wants a reference whose parts can stand in a URL.
