@@ -297,6 +297,11 @@ func (a *Announcer) round(watch []pair) error {
 	if err := a.openWire(); err != nil {
 		return err
 	}
+	// What came since the last round answers older questions, or the kernel's:
+	// it says nothing about now.
+	if err := a.wire.drain(); err != nil {
+		return err
+	}
 	self, hw := a.cfg.NodeIP, a.wire.hw
 	var looked []netip.Addr
 	for _, w := range watch {
@@ -340,17 +345,17 @@ func (a *Announcer) round(watch []pair) error {
 // hear takes an answer: of a node that was looked for, which is then asked, or
 // of one that answers for an address.
 func (a *Announcer) hear(p *packet, watch []pair, answered map[pair]bool) error {
+	_, known := a.macs[p.sender]
 	for _, w := range watch {
-		switch p.sender {
-		case w.node:
-			a.macs[w.node] = p.senderHW
-			if err := a.wire.send(question(a.cfg.NodeIP, a.wire.hw, w.address), p.senderHW); err != nil {
-				return err
-			}
-		case w.address:
-			if at, known := a.macs[w.node]; known && at == p.senderHW {
-				answered[w] = true
-			}
+		if at, ok := a.macs[w.node]; ok && w.address == p.sender && at == p.senderHW {
+			answered[w] = true
+		}
+		if w.node != p.sender || known {
+			continue // nobody looked for it
+		}
+		a.macs[w.node] = p.senderHW
+		if err := a.wire.send(question(a.cfg.NodeIP, a.wire.hw, w.address), p.senderHW); err != nil {
+			return err
 		}
 	}
 	return nil

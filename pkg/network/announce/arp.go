@@ -135,3 +135,18 @@ func (w *wire) receive(d time.Duration) (packet, bool, error) {
 	p, ok := parse(buf[:got])
 	return p, ok, nil
 }
+
+// drain forgets the packets that are there, up to more than a socket holds.
+func (w *wire) drain() error {
+	var buf [128]byte
+	for range 1 << 14 {
+		_, _, err := unix.Recvfrom(w.fd, buf[:], unix.MSG_DONTWAIT)
+		if err == unix.EAGAIN || err == unix.ENETDOWN {
+			return nil
+		}
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("receive an ARP packet: %w", err)
+		}
+	}
+	return nil
+}

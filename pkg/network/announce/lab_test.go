@@ -127,6 +127,28 @@ func (l *lab) hw(name string) mac {
 	return w.hw
 }
 
+// flood has a node answer more often than its deputy asks, once that knows
+// where the node is and asks it directly.
+func (l *lab) flood(name string, deputy, a netip.Addr) {
+	l.t.Helper()
+	var w *wire
+	l.must(l.ns[name].Do(func() (err error) {
+		w, err = openWire("eth0")
+		return err
+	}))
+	defer w.close()
+	l.eventually("the deputy asks", func() error {
+		p, ok, err := w.receive(time.Second)
+		if err == nil && (!ok || p.op != opRequest || p.sender != deputy || p.target != a) {
+			err = fmt.Errorf("heard %+v", p)
+		}
+		return err
+	})
+	for range 100 {
+		l.must(w.send(&packet{op: opReply, sender: a, senderHW: w.hw, target: a}, broadcast))
+	}
+}
+
 // wantAnswer waits until exactly the named nodes answer for an address.
 func (l *lab) wantAnswer(what string, a netip.Addr, names ...string) {
 	l.t.Helper()
@@ -168,6 +190,8 @@ func TestOneNodeAnswersAndTheOtherTakesOver(t *testing.T) {
 		defer stop()
 	}
 	l.wantAnswer("the first node answers, alone", address, first)
+	// Answers to nobody's question do not make a node look alive that is not.
+	l.flood(first, netip.MustParseAddr("10.89.0."+second[1:]), address)
 	// The address of an earlier life is taken away.
 	l.must(l.ns[second].EnsureAddr("eth0", netip.MustParsePrefix("10.89.0.131/32")))
 	l.must(l.bridge.SetDown(first))
