@@ -74,7 +74,7 @@ var layers = map[string][]string{
 	"pkg/dns":         {},
 	// Local clusters and the user's tool.
 	"pkg/cluster": {"pkg/network", "pkg/image", "pkg/pki", "pkg/nodeconfig", "pkg/localpath"},
-	"pkg/ctl":     {"pkg/cluster", "pkg/image"},
+	"pkg/ctl":     {"pkg/cluster", "pkg/image", "pkg/placement"},
 	// Composition.
 	"pkg/controlplane": {"pkg/"},
 	"pkg/testcluster":  {"pkg/"},

@@ -11,14 +11,19 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
+	"coracle/pkg/apiserver"
 	"coracle/pkg/apiserver/aggregate"
 	"coracle/pkg/apiserver/nodeproxy"
 	"coracle/pkg/auth"
+	"coracle/pkg/placement"
 	"coracle/pkg/registry"
 	"coracle/pkg/storage/cache"
 )
 
 var apiServiceGVR = apiregistrationv1.SchemeGroupVersion.WithResource("apiservices")
+
+// placementPriority puts explain.coracle.dev behind all groups of Kubernetes.
+const placementPriority = 100
 
 // newAggregator composes what passes group versions on to other servers, which
 // it reaches as requests to Services' endpoints are.
@@ -33,6 +38,12 @@ func (cp *ControlPlane) newAggregator(proxy *nodeproxy.Proxy) (*aggregate.Aggreg
 			}
 			return obj.(*corev1.Service), nil
 		},
+	}
+	if cp.placements != nil {
+		cfg.Beside = map[schema.GroupVersion]apiserver.AggregatedVersion{placement.GroupVersion(): {
+			Backend: placement.Handler(cp.placements), Resources: placement.Discovery(),
+			GroupPriority: placementPriority, VersionPriority: placementPriority,
+		}}
 	}
 	if id := cp.cfg.Identity; id != nil && id.FrontProxy != nil {
 		cfg.Certificate = id.FrontProxy.Client.GetClientCertificate

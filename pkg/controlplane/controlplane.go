@@ -42,6 +42,7 @@ import (
 	"coracle/pkg/auth/policy"
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/callout"
+	"coracle/pkg/placement"
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/allocator"
 	"coracle/pkg/registry/fieldtypes"
@@ -151,6 +152,9 @@ type ControlPlane struct {
 	registrar  *registrar
 	// fairness is nil when priority and fairness is off.
 	fairness *fairnessLoop
+	// placements are the verdicts of the scheduler in this process; nil when
+	// there is none.
+	placements *placement.Book
 	// customsSynced is closed as the custom resources that were there at the
 	// start are served.
 	customsSynced chan struct{}
@@ -240,6 +244,9 @@ func New(cfg Config) (*ControlPlane, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Roles {
+		cp.placements = placement.NewBook(placement.Budget)
 	}
 	cp.proxy, cp.registrar = cp.newProxy(), newRegistrar(cp)
 	if cp.aggregator, err = cp.newAggregator(cp.proxy); err != nil {

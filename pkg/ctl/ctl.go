@@ -30,6 +30,7 @@ func (t *tool) verbs() []*cobra.Command {
 		t.get(),
 		t.describe(),
 		t.explainVerb(),
+		t.why(),
 		t.apply(),
 		t.delete(),
 		t.run(),

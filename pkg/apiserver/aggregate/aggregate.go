@@ -39,8 +39,8 @@ import (
 	"coracle/pkg/apiserver/openapi"
 )
 
-// Config is what an Aggregator is made of. All fields but Certificate and Log
-// are required.
+// Config is what an Aggregator is made of. All fields but Certificate,
+// Beside and Log are required.
 type Config struct {
 	// Dial connects to a port of a Service.
 	Dial func(ctx context.Context, namespace, service string, port int32) (net.Conn, error)
@@ -53,7 +53,11 @@ type Config struct {
 	// SetStatus stores a condition of an APIService, unless it is another one by
 	// now.
 	SetStatus func(ctx context.Context, s *apiregistrationv1.APIService, c apiregistrationv1.APIServiceCondition) error
-	Clock     clock.WithTicker
+	// Beside are group versions that another part of this process serves: there
+	// is no hop and nothing that could be away, so that an APIService of the same
+	// name changes nothing. May be nil.
+	Beside map[schema.GroupVersion]apiserver.AggregatedVersion
+	Clock  clock.WithTicker
 	// Rand makes the name by which a request that comes back is known.
 	Rand io.Reader
 	Log  *slog.Logger
@@ -85,7 +89,7 @@ func New(cfg Config) (*Aggregator, error) {
 		return nil, fmt.Errorf("make the aggregator's name: %w", err)
 	}
 	a := &Aggregator{cfg: cfg, via: "coracle-" + hex.EncodeToString(id), count: newCounter(), records: map[string]*record{}}
-	a.state.Store(&apiserver.Aggregated{})
+	a.state.Store(&apiserver.Aggregated{Versions: maps.Clone(cfg.Beside)})
 	a.openapi.Store(&openapi.Remotes{})
 	return a, nil
 }
@@ -224,6 +228,7 @@ func (a *Aggregator) publish() {
 		}
 		versions[r.gv()] = v
 	}
+	maps.Copy(versions, a.cfg.Beside)
 	if now := a.state.Load(); !sameVersions(now.Versions, versions) {
 		a.state.Store(&apiserver.Aggregated{Versions: versions})
 	}

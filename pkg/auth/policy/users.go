@@ -22,6 +22,8 @@ func userRoles() []*rbacv1.ClusterRole {
 		labelled(role("system:aggregate-to-admin", adminRules()...), aggregateToAdmin),
 		labelled(role("system:aggregate-to-edit", editRules()...), aggregateToEdit),
 		labelled(role("system:aggregate-to-view", viewRules()...), aggregateToView),
+		// Who may read a pod may read why it is where it is.
+		labelled(role("coracle:view-placements", on("get", "explain.coracle.dev", "podplacements")), aggregateToView),
 	}
 }
 
