@@ -21,6 +21,7 @@ import (
 	"coracle/pkg/apiserver"
 	"coracle/pkg/controlplane"
 	"coracle/pkg/pki"
+	"coracle/pkg/scheduler/config"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/etcd"
 	"coracle/pkg/storage/memory"
@@ -43,6 +44,7 @@ type options struct {
 	encryption  string
 	audit       auditOptions
 	fairness    bool
+	scheduler   string
 }
 
 func newCommand(log *slog.Logger) *cobra.Command {
@@ -63,6 +65,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	s := &o.serve
 	f.StringVar(&s.DataDir, "data-dir", "", "folder of everything the server keeps: pki/, etcd/ and admin.kubeconfig")
 	f.BoolVar(&o.allInOne, "all-in-one", false, "run the scheduler and the controllers in this process too")
+	f.StringVar(&o.scheduler, "scheduler-config", "", "KubeSchedulerConfiguration of the scheduler's profiles, weights and arguments (with --all-in-one)")
 	f.StringVar(&s.BindAddress, "bind-address", "127.0.0.1", "address to listen on")
 	f.IntVar(&s.SecurePort, "secure-port", 6443, "port to listen on; 0 picks a free one")
 	f.StringVar(&s.AdvertiseAddress, "advertise-address", "", "address that the kubernetes Service points to; the bind address when empty")
@@ -132,6 +135,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	if err := o.limits(); err != nil {
 		return err
 	}
+	if err := o.configureScheduler(log); err != nil {
+		return err
+	}
 	if s.Audit, err = o.audit.open(s.DataDir, log); err != nil {
 		return err
 	}
@@ -177,6 +183,29 @@ func (o *options) limits() error {
 			*n = math.MaxInt
 		}
 	}
+	return nil
+}
+
+// configureScheduler reads --scheduler-config.
+func (o *options) configureScheduler(log *slog.Logger) error {
+	if o.scheduler == "" {
+		return nil
+	}
+	if !o.allInOne {
+		return errors.New("--scheduler-config is for the scheduler of --all-in-one: give that too, or leave it out")
+	}
+	data, err := os.ReadFile(o.scheduler)
+	if err != nil {
+		return fmt.Errorf("read --scheduler-config: %w", err)
+	}
+	cfg, warnings, err := config.Parse(data)
+	if err != nil {
+		return fmt.Errorf("--scheduler-config %s: %w", o.scheduler, err)
+	}
+	for _, w := range warnings {
+		log.Warn("A field of the scheduler's configuration is ignored", "file", o.scheduler, "reason", w)
+	}
+	o.serve.Scheduler = cfg
 	return nil
 }
 

@@ -121,6 +121,7 @@ func assign(pod *corev1.Pod, b *corev1.Binding, now metav1.Time) error {
 		return refuse("pod %s has non-empty .spec.schedulingGates", pod.Name)
 	}
 	pod.Spec.NodeName = b.Target.Name
+	pod.Status.NominatedNodeName = "" // it has what was promised to it, or better
 	for k, v := range b.Annotations {
 		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, k, v)
 	}

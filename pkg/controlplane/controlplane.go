@@ -46,6 +46,7 @@ import (
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/allocator"
 	"coracle/pkg/registry/fieldtypes"
+	"coracle/pkg/scheduler/config"
 	"coracle/pkg/storage"
 	"coracle/pkg/storage/cache"
 	"coracle/pkg/storage/timed"
@@ -80,6 +81,9 @@ type Config struct {
 	Identity *Identity
 	// Roles runs the scheduler and the controllers beside the API server.
 	Roles bool
+	// Scheduler says how the scheduler places pods; the zero value is Kubernetes'
+	// default.
+	Scheduler config.Config
 	// BootstrapTokens lets machines in that show a bootstrap token, and publishes
 	// cluster-info for them.
 	BootstrapTokens bool

@@ -55,7 +55,8 @@ func (cp *ControlPlane) runRoles(ctx context.Context) error {
 		return err
 	}
 	sched, err := scheduler.New(scheduler.Config{
-		Client: cp.client(schedulerUser()), Informers: factory, Clock: cp.cfg.Clock, Log: cp.cfg.Log,
+		Client: cp.client(schedulerUser()), Informers: factory, Profiles: cp.cfg.Scheduler, Placements: cp.placements,
+		Clock: cp.cfg.Clock, Log: cp.cfg.Log,
 	})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"coracle/pkg/placement"
 	"coracle/pkg/scheduler/plugin"
 )
 
@@ -102,6 +103,17 @@ func (a *attempt) check(v *plugin.View) plugin.Verdict {
 // the same or a higher priority, the pod has to fit with them there and, for
 // they may go elsewhere, without.
 func (a *attempt) node(n *plugin.Node) plugin.Verdict {
+	if v := a.promised(n); v.Changed() {
+		if verdict := a.check(v); !verdict.OK() {
+			return verdict
+		}
+	}
+	return a.check(plugin.ViewOf(n))
+}
+
+// promised is a node with the pods on it that were promised room there and
+// that the pod may not outdo.
+func (a *attempt) promised(n *plugin.Node) *plugin.View {
 	v := plugin.ViewOf(n)
 	for _, q := range n.Nominated {
 		if q.UID != a.pod.UID && q.Priority >= a.pod.Priority {
@@ -110,13 +122,7 @@ func (a *attempt) node(n *plugin.Node) plugin.Verdict {
 			}
 		}
 	}
-	if v.Changed() {
-		if verdict := a.check(v); !verdict.OK() {
-			return verdict
-		}
-		v = plugin.ViewOf(n)
-	}
-	return a.check(v)
+	return v
 }
 
 // candidates are the nodes to look at.
@@ -157,6 +163,8 @@ type diagnosis struct {
 	filters []string
 	// preemptible are the nodes that could take the pod if others went away.
 	preemptible []*plugin.Node
+	// groups are the nodes by who refused and why.
+	groups []placement.Refusal
 }
 
 // diagnose asks about each node again, filter by filter in order.
@@ -165,9 +173,10 @@ func (a *attempt) diagnose() diagnosis {
 	names := map[string]bool{}
 	if !a.refused.OK() {
 		d.filters = []string{a.refused.Plugin}
+		d.groups = []placement.Refusal{{Plugin: a.refused.Plugin, Reasons: a.refused.Reasons}}
 		return d
 	}
-	seen := 0
+	seen, groups := 0, refusals{pod: a.pod}
 	for _, n := range a.candidates() {
 		if n == nil {
 			continue
@@ -178,6 +187,7 @@ func (a *attempt) diagnose() diagnosis {
 			continue
 		}
 		names[v.Plugin] = true
+		groups.add(n, &v)
 		for _, reason := range v.Reasons {
 			d.reasons[reason]++
 		}
@@ -195,6 +205,7 @@ func (a *attempt) diagnose() diagnosis {
 		d.filters = append(d.filters, name)
 	}
 	slices.Sort(d.filters)
+	d.groups = groups.list()
 	return d
 }
 

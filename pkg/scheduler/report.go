@@ -2,39 +2,57 @@ package scheduler
 
 import (
 	"context"
-	"encoding/json"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
+// maxNote is the longest message that an Event takes.
+const maxNote = 1024
+
 // report tells the user why a pod waits: an Event each time, and the
-// PodScheduled condition when it says something new.
-func (s *Scheduler) report(ctx context.Context, e *entry, message string) {
-	p := e.pod
-	s.events.Eventf(reference(p), corev1.EventTypeWarning, "FailedScheduling", "%s", message)
-	if pod, err := s.pods.Pods(p.Namespace()).Get(p.Name); err == nil && pod.UID == p.UID && says(pod, message) {
-		return
+// PodScheduled condition and the nomination when they say something new.
+func (s *Scheduler) report(ctx context.Context, e *entry, message string, pl plan) {
+	p := e.Pod
+	note := message
+	if len(note) > maxNote {
+		note = note[:maxNote-len(" ...")] + " ..."
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": p.UID},
-		"status": map[string]any{"conditions": []corev1.PodCondition{{
+	s.events[p.Shape.Scheduler].Eventf(reference(p), corev1.EventTypeWarning, "FailedScheduling", "%s", note)
+	status := map[string]any{}
+	pod, err := s.pods.Pods(p.Namespace()).Get(p.Name)
+	if err != nil || pod.UID != p.UID {
+		return // it is gone
+	}
+	if !says(pod, message) {
+		status["conditions"] = []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: message,
-			LastTransitionTime: metav1.Time{Time: s.cfg.Clock.Now()},
-		}}},
-	})
-	if err != nil {
-		s.cfg.Log.Error("encode a pod's condition", "error", err)
+			LastTransitionTime: s.since(pod),
+		}}
+	}
+	if pl.nominate && pod.Status.NominatedNodeName != pl.node {
+		status["nominatedNodeName"] = pl.node
+		if pl.node == "" {
+			status["nominatedNodeName"] = nil
+		}
+	}
+	if len(status) == 0 {
 		return
 	}
-	call, cancel := context.WithTimeout(ctx, bindTimeout)
-	defer cancel()
-	_, err = s.cfg.Client.CoreV1().Pods(p.Namespace()).Patch(call, p.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
+	err = s.patchStatus(ctx, p, map[string]any{"metadata": map[string]any{"uid": p.UID}, "status": status})
+	if err != nil && ctx.Err() == nil {
 		s.cfg.Log.Warn("a pod's condition could not be written", "pod", p.Key(), "error", err)
 	}
+}
+
+// since is when the condition became false: a new message is no transition.
+func (s *Scheduler) since(pod *corev1.Pod) metav1.Time {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return c.LastTransitionTime
+		}
+	}
+	return metav1.Time{Time: s.cfg.Clock.Now()}
 }
 
 func says(pod *corev1.Pod, message string) bool {

@@ -18,7 +18,9 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
@@ -27,8 +29,11 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 
+	"coracle/pkg/placement"
 	"coracle/pkg/reconcile"
+	"coracle/pkg/scheduler/config"
 	"coracle/pkg/scheduler/plugin"
+	"coracle/pkg/scheduler/queue"
 )
 
 // Config is what a Scheduler needs. Client and Informers are required.
@@ -38,11 +43,13 @@ type Config struct {
 	// Informers is the process's one factory; New registers what it
 	// reads.
 	Informers informers.SharedInformerFactory
-	// Name is the schedulerName of the pods this scheduler places; empty means
-	// default-scheduler.
-	Name  string
-	Clock clock.WithTicker
-	Log   *slog.Logger
+	// Profiles say how pods are placed, by their schedulerName; the zero value is
+	// Kubernetes' default.
+	Profiles config.Config
+	// Placements takes the last verdict about each pod; may be nil.
+	Placements *placement.Book
+	Clock      clock.WithTicker
+	Log        *slog.Logger
 	// Seed makes ties fall the same way each time; zero takes one from the
 	// clock.
 	Seed uint64
@@ -60,9 +67,8 @@ const (
 // Scheduler places pods. Run it once.
 type Scheduler struct {
 	cfg     Config
-	decider *decider // the deciding loop's own; looks at the cluster under its lock
 	cluster *cluster
-	events  *reconcile.Recorder
+	events  map[string]*reconcile.Recorder // by schedulerName; never changed
 	pods    corelisters.PodLister
 	synced  []cache.InformerSynced
 	volumes *volumes
@@ -77,8 +83,8 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Client == nil || cfg.Informers == nil {
 		return nil, errors.New("a scheduler needs a client and informers")
 	}
-	if cfg.Name == "" {
-		cfg.Name = corev1.DefaultSchedulerName
+	if len(cfg.Profiles.Profiles) == 0 {
+		cfg.Profiles = config.Default()
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
@@ -89,28 +95,26 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(cfg.Clock.Now().UnixNano())
 	}
-	if cfg.VolumeTimeout <= 0 {
-		cfg.VolumeTimeout = defaultVolumeTimeout
-	}
 	volumes, err := newVolumes(cfg.Informers)
 	if err != nil {
 		return nil, fmt.Errorf("index volumes: %w", err)
 	}
 	s := &Scheduler{
 		cfg:     cfg,
-		cluster: newCluster(),
-		events:  reconcile.NewRecorder(cfg.Client, cfg.Name, cfg.Clock, cfg.Log),
+		cluster: newCluster(cfg.Profiles),
+		events:  map[string]*reconcile.Recorder{},
 		pods:    cfg.Informers.Core().V1().Pods().Lister(),
 		volumes: volumes,
 		slots:   make(chan struct{}, bindWorkers),
 		settles: make(chan struct{}, maxSettling),
 	}
-	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{Owners: s.cluster.owners, Volumes: volumes})
-	if err != nil {
-		return nil, fmt.Errorf("make the scheduler's plugins: %w", err)
-	}
 	s.cluster.volumes = volumes
-	s.decider = newDecider(profile, s.cluster.records, rand.New(rand.NewPCG(cfg.Seed, 0)))
+	if s.cluster.profiles, err = newProfiles(cfg.Profiles, s.cluster, rand.New(rand.NewPCG(cfg.Seed, 0))); err != nil {
+		return nil, err
+	}
+	for name := range s.cluster.profiles {
+		s.events[name] = reconcile.NewRecorder(cfg.Client, name, cfg.Clock, cfg.Log)
+	}
 	return s, s.listen()
 }
 
@@ -128,15 +132,21 @@ func (s *Scheduler) listen() error {
 			if pod, ok := obj.(*corev1.Pod); ok && gone {
 				s.cluster.deletePod(pod.UID, now())
 				s.volumes.wake(podKey(pod.UID))
+				s.forget(pod)
 			} else if ok {
-				s.seePod(pod)
+				s.cluster.setPod(pod, now())
 			}
 		}},
 		{"nodes", core.Nodes().Informer(), func(obj any, gone bool) {
 			if node, ok := obj.(*corev1.Node); ok && gone {
-				s.cluster.deleteNode(node.Name)
+				s.cluster.deleteNode(node.Name, now())
 			} else if ok {
 				s.cluster.setNode(node, now())
+			}
+		}},
+		{"pod disruption budgets", s.cfg.Informers.Policy().V1().PodDisruptionBudgets().Informer(), func(obj any, gone bool) {
+			if b, ok := obj.(*policyv1.PodDisruptionBudget); ok {
+				s.cluster.setBudget(b, gone)
 			}
 		}},
 		{"namespaces", core.Namespaces().Informer(), func(obj any, gone bool) {
@@ -172,8 +182,18 @@ func (s *Scheduler) listen() error {
 	return nil
 }
 
-func (s *Scheduler) seePod(pod *corev1.Pod) {
-	s.cluster.setPod(pod, pod.Spec.SchedulerName == s.cfg.Name, s.cfg.Clock.Now())
+// forget drops what readers could read of a pod.
+func (s *Scheduler) forget(pod *corev1.Pod) {
+	if s.cfg.Placements != nil {
+		s.cfg.Placements.Forget(pod.Namespace, pod.Name, pod.UID)
+	}
+}
+
+// note keeps a verdict for readers.
+func (s *Scheduler) note(e *entry, o *outcome, message string) {
+	if s.cfg.Placements != nil {
+		s.cfg.Placements.Put(e.Pod.Namespace(), e.Pod.Name, e.UID, o.verdict(e, message, s.cfg.Clock.Now()))
+	}
 }
 
 // Run places pods until ctx ends.
@@ -181,17 +201,19 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
 		return nil
 	}
-	recording := make(chan error, 1)
-	go func() { recording <- s.events.Run(ctx) }()
+	var recording errgroup.Group
+	for _, r := range s.events {
+		recording.Go(func() error { return r.Run(ctx) })
+	}
 	s.loop(ctx)
 	s.binding.Wait()
-	return <-recording
+	return recording.Wait()
 }
 
 func (s *Scheduler) loop(ctx context.Context) {
 	for ctx.Err() == nil {
-		e, o, began, next, ok := s.cluster.attempt(s.decider, s.cfg.Clock.Now())
-		if !ok {
+		e, o, next := s.cluster.attempt(s.cfg.Clock.Now)
+		if e == nil {
 			s.wait(ctx, next)
 			continue
 		}
@@ -207,19 +229,38 @@ func (s *Scheduler) loop(ctx context.Context) {
 		}
 		s.binding.Go(func() {
 			defer func() { <-slots }()
-			do(ctx, e, &o, began)
+			do(ctx, e, &o)
 		})
 	}
 }
 
 // conclude binds a pod to the node that was chosen, or says why there is none.
-func (s *Scheduler) conclude(ctx context.Context, e *entry, o *outcome, began int) {
+func (s *Scheduler) conclude(ctx context.Context, e *entry, o *outcome) {
 	if o.node != "" {
-		s.bind(ctx, e, o.node, began)
+		s.note(e, o, "")
+		s.bind(ctx, e, o.node)
 		return
 	}
-	s.report(ctx, e, o.why.message())
-	s.cluster.failed(e, began, s.cfg.Clock.Now())
+	s.refused(ctx, e, o)
+}
+
+// refused says why a pod waits, makes room for it where it may, and gives it
+// back.
+func (s *Scheduler) refused(ctx context.Context, e *entry, o *outcome) {
+	message := o.why.message()
+	if o.plan.message != "" {
+		message += " " + o.plan.message
+	}
+	s.note(e, o, message)
+	s.report(ctx, e, message, o.plan)
+	r := queue.Refusal{Plugins: o.why.filters, Alone: o.plan.node != ""}
+	if err := s.carryOut(ctx, e, o.plan); err != nil {
+		if ctx.Err() == nil {
+			s.cfg.Log.Warn("room for a pod could not be made: it is tried again", "pod", e.Pod.Key(), "node", o.plan.node, "error", err)
+		}
+		r.Error = true
+	}
+	s.cluster.failed(e, r, s.cfg.Clock.Now())
 }
 
 // wait blocks until something changes or next is reached.
@@ -240,10 +281,10 @@ func (s *Scheduler) wait(ctx context.Context, next time.Time) {
 // bind writes a decision. Whatever the API server says no to is undone and
 // tried again; a pod that is gone or bound by another is dropped when its
 // event comes.
-func (s *Scheduler) bind(ctx context.Context, e *entry, node string, began int) {
+func (s *Scheduler) bind(ctx context.Context, e *entry, node string) {
 	call, cancel := context.WithTimeout(ctx, bindTimeout)
 	defer cancel()
-	p := e.pod
+	p := e.Pod
 	err := s.cfg.Client.CoreV1().Pods(p.Namespace()).Bind(call, &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace(), Name: p.Name, UID: p.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
@@ -252,10 +293,10 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, node string, began int) 
 		if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
 			s.cfg.Log.Warn("a pod could not be bound", "pod", p.Key(), "node", node, "error", err)
 		}
-		s.cluster.undo(e, began, s.cfg.Clock.Now())
+		s.cluster.undo(e, s.cfg.Clock.Now())
 		return
 	}
-	s.events.Eventf(reference(p), corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s to %s", p.Key(), node)
+	s.events[p.Shape.Scheduler].Eventf(reference(p), corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s to %s", p.Key(), node)
 }
 
 // reference is a pod to hang an Event on.

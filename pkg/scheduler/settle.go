@@ -169,29 +169,30 @@ func (s *settlement) claimBound(was *corev1.PersistentVolumeClaim, made bool) (b
 	return true, nil
 }
 
-// defaultVolumeTimeout is how long a pod waits for its volumes at a node.
-const defaultVolumeTimeout = 10 * time.Minute
-
 // maxSettling bounds the pods that wait for volumes at a node.
 const maxSettling = 1024
 
 // settle does the work on a pod's volumes and then binds it. A pod whose
 // volumes cannot be had is undone and says why.
-func (s *Scheduler) settle(ctx context.Context, e *entry, o *outcome, began int) {
+func (s *Scheduler) settle(ctx context.Context, e *entry, o *outcome) {
 	defer s.volumes.release(&o.volumes)
-	wait, cancel := context.WithTimeout(ctx, s.cfg.VolumeTimeout)
+	timeout := s.cfg.VolumeTimeout
+	if timeout <= 0 {
+		timeout = time.Duration(*o.profile.Args.VolumeBinding.BindTimeoutSeconds) * time.Second
+	}
+	wait, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	job := settlement{
-		volumes: s.volumes, client: s.cfg.Client, pod: e.pod, node: o.facts, work: o.volumes,
-		gone: func() bool { return !s.cluster.isAssumed(e.pod.UID) },
+		volumes: s.volumes, client: s.cfg.Client, pod: e.Pod, node: o.facts, work: o.volumes,
+		gone: func() bool { return !s.cluster.isAssumed(e.Pod.UID) },
 	}
 	err := job.run(wait)
 	if err == nil {
-		s.conclude(ctx, e, o, began)
+		s.conclude(ctx, e, o)
 		return
 	}
 	if ctx.Err() == nil && !job.gone() {
-		s.report(ctx, e, fmt.Sprintf("running PreBind plugin %q: %v", "VolumeBinding", err))
+		s.report(ctx, e, fmt.Sprintf("running PreBind plugin %q: %v", "VolumeBinding", err), plan{})
 	}
-	s.cluster.undo(e, began, s.cfg.Clock.Now())
+	s.cluster.undo(e, s.cfg.Clock.Now())
 }

@@ -7,28 +7,62 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/pkg/placement"
+	"coracle/pkg/scheduler/config"
 	"coracle/pkg/scheduler/plugin"
+	"coracle/pkg/scheduler/queue"
 )
+
+// entry is a pod that waits for a node.
+type entry = queue.Entry[*plugin.Pod]
 
 // cluster is what the scheduler knows: the nodes with their pods, and the pods
 // that wait. Informer handlers and the deciding loop share it.
 type cluster struct {
+	profiles map[string]*profile // by schedulerName; set before anything runs
 	mu       sync.Mutex
-	records  *plugin.Cluster    // guarded by mu
-	interner *plugin.Interner   // guarded by mu
-	owners   *owners            // guarded by mu
-	assumed  map[types.UID]bool // pods whose binding is under way; guarded by mu
-	queue    *queue             // guarded by mu
-	volumes  *volumes           // set before the first attempt
+	records  *plugin.Cluster                         // guarded by mu
+	interner *plugin.Interner                        // guarded by mu
+	owners   *owners                                 // guarded by mu
+	assumed  map[types.UID]bool                      // pods whose binding is under way; guarded by mu
+	queue    *queue.Queue[*plugin.Pod, plugin.Event] // guarded by mu
+	volumes  *volumes                                // set before the first attempt
+	scores   scorekeeper                             // guarded by mu
+	// nominated are the promises of room to pods that wait, displaced the pods
+	// that preemption is taking off their nodes; guarded by mu.
+	nominated map[types.UID]nomination
+	displaced map[types.UID]bool
+	budgets   map[types.UID]*budget // guarded by mu
 	// wakeup has room for one: the loop looks at the queue when it is filled.
 	wakeup chan struct{}
 }
 
-func newCluster() *cluster {
-	return &cluster{
-		records: plugin.NewCluster(), interner: plugin.NewInterner(), owners: newOwners(), assumed: map[types.UID]bool{},
-		queue: newQueue(), wakeup: make(chan struct{}, 1),
+func newCluster(cfg config.Config) *cluster {
+	c := &cluster{
+		records: plugin.NewCluster(), interner: plugin.NewInterner(), owners: newOwners(), assumed: map[types.UID]bool{}, wakeup: make(chan struct{}, 1),
+		nominated: map[types.UID]nomination{}, displaced: map[types.UID]bool{}, budgets: map[types.UID]*budget{},
 	}
+	c.queue = queue.New(queue.Config[*plugin.Pod, plugin.Event]{
+		InitialBackoff: cfg.InitialBackoff, MaxBackoff: cfg.MaxBackoff, MayHelp: c.mayHelp, Concerns: concerns,
+	})
+	return c
+}
+
+// waitClass is what pods have in common that are refused alike.
+type waitClass struct {
+	shape         *plugin.Shape
+	group         *plugin.Group
+	node, pin     string
+	neverPreempts bool
+	uid           types.UID // of a pod like no other, since its claims are its own
+}
+
+func item(p *plugin.Pod, gated bool) queue.Item[*plugin.Pod] {
+	class := waitClass{shape: p.Shape, group: p.Group, node: p.Node, pin: p.Pin, neverPreempts: p.NeverPreempts}
+	if len(p.Claims) > 0 {
+		class.uid = p.UID
+	}
+	return queue.Item[*plugin.Pod]{UID: p.UID, Priority: p.Priority, Class: class, Gated: gated, Pod: p}
 }
 
 func (c *cluster) signal() {
@@ -38,21 +72,30 @@ func (c *cluster) signal() {
 	}
 }
 
+// tell wakes the pods that an event may help. c.mu is held.
+func (c *cluster) tell(e plugin.Event, now time.Time) {
+	c.queue.Event(e, now)
+	c.signal()
+}
+
 func (c *cluster) setNode(node *corev1.Node, now time.Time) {
 	facts := plugin.FactsOf(node)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.records.SetNode(facts)
-	if old == nil || plugin.Differs(old, facts) {
-		c.queue.wake(now)
-		c.signal()
+	switch old := c.records.SetNode(facts); {
+	case old == nil:
+		c.tell(plugin.Event{Kind: plugin.NodeAdded, Node: facts}, now)
+	case plugin.Differs(old, facts):
+		c.tell(plugin.Event{Kind: plugin.NodeUpdated, OldNode: old, Node: facts}, now)
 	}
 }
 
-func (c *cluster) deleteNode(name string) {
+func (c *cluster) deleteNode(name string, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.records.DeleteNode(name)
+	if old := c.records.DeleteNode(name); old != nil {
+		c.tell(plugin.Event{Kind: plugin.NodeDeleted, OldNode: old}, now)
+	}
 }
 
 func (c *cluster) setNamespace(ns *corev1.Namespace, gone bool, now time.Time) {
@@ -66,8 +109,7 @@ func (c *cluster) setNamespace(ns *corev1.Namespace, gone bool, now time.Time) {
 		of = map[string]string{}
 	}
 	if c.records.SetNamespace(ns.Name, of) {
-		c.queue.wake(now)
-		c.signal()
+		c.tell(plugin.Event{Kind: plugin.NamespaceChanged}, now)
 	}
 }
 
@@ -78,44 +120,61 @@ func (c *cluster) setOwner(obj any, gone bool) {
 	c.owners.see(obj, gone)
 }
 
-// setPod takes over a pod as the API shows it. mine says that it is this
-// scheduler's to place.
-func (c *cluster) setPod(pod *corev1.Pod, mine bool, now time.Time) {
+// setPod takes over a pod as the API shows it.
+func (c *cluster) setPod(pod *corev1.Pod, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	profile := c.profiles[pod.Spec.SchedulerName]
 	done := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 	switch {
 	case done:
 		c.forget(pod.UID, now)
 	case pod.Spec.NodeName != "":
-		c.queue.remove(pod.UID)
-		p := c.interner.Pod(pod)
-		old, _ := c.records.Placed(pod.UID)
-		c.records.Place(p, pod.Spec.NodeName)
-		delete(c.assumed, pod.UID)
-		if old != nil && old.Shape != p.Shape && p.Shape.Requests.Less(&old.Shape.Requests, &old.Shape.Requests) {
-			c.queue.wake(now) // it was resized: the room it leaves may help others
-			c.signal()
+		if displaced(pod) {
+			c.displaced[pod.UID] = true
 		}
-	case pod.DeletionTimestamp != nil || len(pod.Spec.SchedulingGates) > 0 || !mine:
-		c.queue.remove(pod.UID)
-	default:
-		if c.assumed[pod.UID] {
-			return // its binding is under way
-		}
-		c.queue.add(c.interner.Pod(pod), now)
+		c.queue.Remove(pod.UID, now)
+		c.setPlaced(c.interner.Pod(pod), pod.Spec.NodeName, now)
+	case pod.DeletionTimestamp != nil || profile == nil:
+		c.queue.Remove(pod.UID, now)
+		c.unnominate(pod.UID, now)
 		c.signal()
+	case c.assumed[pod.UID]: // its binding is under way
+	default:
+		p := c.interner.Pod(pod)
+		c.seeNomination(p, now)
+		c.queue.Add(item(p, profile.Gates && len(pod.Spec.SchedulingGates) > 0), now)
+		c.signal()
+	}
+}
+
+// setPlaced takes over a pod that is on a node. c.mu is held.
+func (c *cluster) setPlaced(p *plugin.Pod, node string, now time.Time) {
+	old, _ := c.records.Placed(p.UID)
+	c.records.Place(p, node)
+	assumed := c.assumed[p.UID]
+	delete(c.assumed, p.UID)
+	c.unnominate(p.UID, now)
+	switch {
+	case old == nil || assumed:
+		c.tell(plugin.Event{Kind: plugin.PodAdded, Pod: p}, now)
+	case old.Shape != p.Shape && p.Shape.Requests.Less(&old.Shape.Requests, &old.Shape.Requests):
+		c.tell(plugin.Event{Kind: plugin.PodScaledDown, OldPod: old, Pod: p}, now)
+	case old.Group != p.Group:
+		c.tell(plugin.Event{Kind: plugin.PodRelabelled, OldPod: old, Pod: p}, now)
 	}
 }
 
 // forget drops a pod that is gone; the room it leaves may help others.
 func (c *cluster) forget(uid types.UID, now time.Time) {
-	c.queue.remove(uid)
+	c.queue.Remove(uid, now)
+	c.unnominate(uid, now)
 	delete(c.assumed, uid)
-	if c.records.Remove(uid) != nil {
-		c.queue.wake(now)
-		c.signal()
+	delete(c.displaced, uid)
+	if old := c.records.Remove(uid); old != nil {
+		c.tell(plugin.Event{Kind: plugin.PodDeleted, OldPod: old}, now)
 	}
+	c.signal()
 }
 
 func (c *cluster) deletePod(uid types.UID, now time.Time) {
@@ -126,40 +185,54 @@ func (c *cluster) deletePod(uid types.UID, now time.Time) {
 
 // outcome is what came of an attempt: a node or a diagnosis.
 type outcome struct {
-	node string // "" when no node can take the pod
-	why  *diagnosis
+	profile *profile
+	node    string // "" when no node can take the pod
+	why     *diagnosis
+	plan    plan                  // how room is made, when it can be
+	nodes   int                   // how many there were
+	scores  []placement.NodeScore // of the best, when they were kept
 	// facts are the node's, and volumes the work that comes before the binding.
 	facts   *plugin.Facts
 	volumes plugin.VolumeWork
 }
 
 // attempt pops a pod and decides. On success the pod is assumed to be on its
-// node. ok is false when nothing waits; then next says when to look again.
-func (c *cluster) attempt(d *decider, now time.Time) (e *entry, o outcome, began int, next time.Time, ok bool) {
+// node. e is nil when nothing waits; then next says when to look again.
+func (c *cluster) attempt(clock func() time.Time) (e *entry, o outcome, next time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e = c.queue.pop(now)
+	now := clock()
+	e = c.queue.Pop(now)
 	if e == nil {
-		return nil, outcome{}, 0, c.queue.next(), false
+		return nil, outcome{}, c.queue.Next()
 	}
-	node := d.decide(e.pod)
+	o.profile, o.nodes = c.profiles[e.Pod.Shape.Scheduler], c.records.Len()
+	d := o.profile.decider
+	node := c.promisedNode(d, e.Pod)
 	if node == nil {
-		o.why = d.explain(e.pod)
-		return e, o, c.queue.moves, time.Time{}, true
+		node = d.decide(e.Pod)
 	}
-	if len(e.pod.Claims) > 0 {
-		work, refused := plugin.PlanVolumes(c.volumes, e.pod, node.Facts)
+	if node == nil {
+		o.why = d.explain(e.Pod)
+		o.plan = c.preempt(o.profile, e.Pod, o.why, now)
+		return e, o, time.Time{}
+	}
+	if len(e.Pod.Claims) > 0 {
+		work, refused := plugin.PlanVolumes(c.volumes, e.Pod, node.Facts)
 		if !refused.OK() { // what the informers show has changed since
 			o.why = &diagnosis{nodes: c.records.Len(), refused: refused}
-			return e, o, c.queue.moves, time.Time{}, true
+			return e, o, time.Time{}
 		}
 		c.volumes.promise(&work, node.Name)
 		o.volumes = work
 	}
 	o.node, o.facts = node.Name, node.Facts
-	c.records.Place(e.pod, node.Name)
-	c.assumed[e.pod.UID] = true
-	return e, o, c.queue.moves, time.Time{}, true
+	o.scores = c.scores.keep(o.profile.decider, e.Pod, node, clock)
+	c.records.Place(e.Pod, node.Name)
+	c.unnominate(e.UID, now)
+	c.assumed[e.UID] = true
+	c.queue.Done(e, now)
+	return e, o, time.Time{}
 }
 
 // isAssumed says that a pod's binding is still wanted.
@@ -169,32 +242,31 @@ func (c *cluster) isAssumed(uid types.UID) bool {
 	return c.assumed[uid]
 }
 
-// wakeClaims tries the pods with claims again: something about volumes changed.
+// wakeClaims tries pods again that something about volumes may help.
 func (c *cluster) wakeClaims(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.queue.wakeIf(now, func(p *plugin.Pod) bool { return len(p.Claims) > 0 }) {
-		c.signal()
-	}
+	c.tell(plugin.Event{Kind: plugin.ObjectChanged}, now)
 }
 
 // undo takes back an assumed pod whose binding failed.
-func (c *cluster) undo(e *entry, began int, now time.Time) {
+func (c *cluster) undo(e *entry, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.assumed[e.pod.UID] {
-		delete(c.assumed, e.pod.UID)
-		c.records.Remove(e.pod.UID)
-		c.queue.wake(now)
+	if c.assumed[e.UID] {
+		delete(c.assumed, e.UID)
+		if old := c.records.Remove(e.UID); old != nil {
+			c.tell(plugin.Event{Kind: plugin.PodDeleted, OldPod: old}, now)
+		}
 	}
-	c.queue.fail(e, began, true, now)
+	c.queue.Fail(e, queue.Refusal{Error: true}, now)
 	c.signal()
 }
 
 // failed gives back a pod that no node can take.
-func (c *cluster) failed(e *entry, began int, now time.Time) {
+func (c *cluster) failed(e *entry, r queue.Refusal, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.queue.fail(e, began, false, now)
+	c.queue.Fail(e, r, now)
 	c.signal()
 }

@@ -1,6 +1,10 @@
 package queue
 
-import "time"
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // maxRecent bounds the events that are kept for the attempts under way. An
 // attempt that outlasts them counts as helped.
@@ -21,6 +25,13 @@ func (q *Queue[P, E]) Event(event E, now time.Time) {
 				q.probe(b, now)
 			}
 		}
+	}
+}
+
+// Activate tries a pod that waits, whatever refused it.
+func (q *Queue[P, E]) Activate(uid types.UID, now time.Time) {
+	if e := q.entries[uid]; e != nil && e.state == waiting {
+		q.wakeAlone(e, now)
 	}
 }
 
