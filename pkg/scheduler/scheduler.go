@@ -54,7 +54,7 @@ type Config struct {
 	// clock.
 	Seed uint64
 	// VolumeTimeout is how long a pod waits for its volumes at a node before it
-	// is tried elsewhere; zero means 10 minutes.
+	// is tried elsewhere; zero means what its profile says.
 	VolumeTimeout time.Duration
 }
 

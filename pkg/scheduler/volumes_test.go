@@ -92,7 +92,7 @@ func TestPodWaitsForItsClaims(t *testing.T) {
 	awaitPod(t, c, "p", says("pod has unbound immediate PersistentVolumeClaims"))
 	makeVolume(t, c, "v", "manual", "n2")
 	p := awaitPod(t, c, "p", says("didn't match"))
-	if got, want := unschedulable(p), "0/1 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity."; got != want {
+	if got, want := unschedulable(p), "0/1 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."; got != want {
 		t.Errorf("message %q, want %q", got, want)
 	}
 	makeNode(t, c, "n2", "4", nil)
