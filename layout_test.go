@@ -56,6 +56,7 @@ var layers = map[string][]string{
 	"pkg/metrics":       {},
 	"pkg/callout":       {},
 	"pkg/quota":         {},
+	"pkg/placement":     {},
 	"pkg/volumebinding": {},
 	"pkg/localpath":     {},
 	// The server side, each on what is below it.
@@ -68,7 +69,7 @@ var layers = map[string][]string{
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
 	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota", "pkg/volumebinding", "pkg/localpath"},
-	"pkg/scheduler":   {"pkg/reconcile", "pkg/volumebinding"},
+	"pkg/scheduler":   {"pkg/reconcile", "pkg/placement", "pkg/volumebinding"},
 	"pkg/kubelet":     {"pkg/localpath"},
 	"pkg/proxy":       {"pkg/network"},
 	"pkg/dns":         {},
