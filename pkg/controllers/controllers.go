@@ -43,6 +43,7 @@ import (
 	"coracle/pkg/controllers/podgc"
 	"coracle/pkg/controllers/replicaset"
 	"coracle/pkg/controllers/replicationcontroller"
+	"coracle/pkg/controllers/resourceclaim"
 	"coracle/pkg/controllers/resourcequota"
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
@@ -170,6 +171,7 @@ var list = []constructor{
 		return loadbalancer.New(e, c.LoadBalancers), nil
 	}},
 	{name: "ephemeral-volume-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return ephemeralvolume.New(e), nil }},
+	{name: "resource-claim-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return resourceclaim.New(e) }},
 	{name: "persistent-volume-binder", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return volumebinder.New(e), nil }},
 	{name: "local-path-provisioner", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return localpath.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
