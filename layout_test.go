@@ -70,7 +70,7 @@ var layers = map[string][]string{
 	"pkg/reconcile":   {},
 	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota", "pkg/volumebinding", "pkg/localpath"},
 	"pkg/scheduler":   {"pkg/reconcile", "pkg/placement", "pkg/volumebinding"},
-	"pkg/kubelet":     {"pkg/localpath"},
+	"pkg/kubelet":     {"pkg/localpath", "pkg/pki"},
 	"pkg/proxy":       {"pkg/network"},
 	"pkg/dns":         {},
 	// Local clusters and the user's tool.

@@ -2,22 +2,16 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"coracle/pkg/dns"
 	"coracle/pkg/kubelet"
@@ -40,20 +34,23 @@ type runner interface {
 
 // agent is everything that runs on a node, over one set of informers.
 type agent struct {
-	all   informers.SharedInformerFactory // cluster-wide kinds
-	mine  informers.SharedInformerFactory // this node's pods
-	parts map[string]runner
-	log   *slog.Logger
+	identity *identity
+	all      informers.SharedInformerFactory // cluster-wide kinds
+	mine     informers.SharedInformerFactory // this node's pods
+	parts    map[string]runner
+	log      *slog.Logger
 }
 
 // newAgent composes a node's agent. It touches neither network nor runtime.
 func newAgent(conf *nodeconfig.Kubelet, log *slog.Logger) (*agent, error) {
-	client, err := newClient(conf.Kubeconfig)
+	id, err := newIdentity(conf, log)
 	if err != nil {
 		return nil, err
 	}
+	client := id.client
 	a := &agent{
-		all: reconcile.NewInformers(client),
+		identity: id,
+		all:      reconcile.NewInformers(client),
 		mine: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(reconcile.Transform),
 			informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 				reconcile.ConsistentLists(o)
@@ -68,7 +65,7 @@ func newAgent(conf *nodeconfig.Kubelet, log *slog.Logger) (*agent, error) {
 	}
 	a.parts["proxy"] = services
 	for name, make := range map[string]func() (runner, error){
-		"kubelet":  func() (runner, error) { return a.kubelet(conf, client) },
+		"kubelet":  func() (runner, error) { return a.kubelet(conf) },
 		"dns":      func() (runner, error) { return a.dns(conf) },
 		"network":  func() (runner, error) { return a.network(conf) },
 		"announce": func() (runner, error) { return a.announce(conf, services.Programmed()) },
@@ -84,56 +81,20 @@ func newAgent(conf *nodeconfig.Kubelet, log *slog.Logger) (*agent, error) {
 	return a, nil
 }
 
-// newClient is a client of the API server with the identity of a kubeconfig.
-func newClient(file string) (kubernetes.Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", file)
-	if err != nil {
-		return nil, fmt.Errorf("read the node's kubeconfig %s: %w", file, err)
-	}
-	config.ContentConfig = rest.ContentConfig{
-		ContentType:        "application/vnd.kubernetes.protobuf",
-		AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json",
-	}
-	config.QPS = -1 // the server bounds its clients
-	config.UserAgent = "kubelet/coracle"
-	return kubernetes.NewForConfig(config)
-}
-
-func (a *agent) kubelet(conf *nodeconfig.Kubelet, client kubernetes.Interface) (runner, error) {
-	serving, err := servingTLS(conf)
-	if err != nil {
-		return nil, err
-	}
+func (a *agent) kubelet(conf *nodeconfig.Kubelet) (runner, error) {
 	port := conf.Port
 	if port == 0 {
 		port = defaultPort
 	}
 	return kubelet.New(kubelet.Config{
 		NodeName: conf.NodeName, NodeIPs: []string{conf.NodeIP.String()},
-		Client: client, Informers: a.all,
+		Client: a.identity.client, Informers: a.all,
 		RuntimeEndpoint: conf.RuntimeEndpoint, RootDir: conf.RootDir, CgroupRoot: conf.CgroupRoot,
 		ClusterDNS: []string{conf.ClusterDNS.String()}, ClusterDomain: conf.ClusterDomain,
 		Labels: conf.NodeLabels, Closed: conf.Closed,
-		Server: &kubelet.ServerConfig{Address: net.JoinHostPort(conf.NodeIP.String(), strconv.Itoa(port)), TLS: serving},
+		Server: &kubelet.ServerConfig{Address: net.JoinHostPort(conf.NodeIP.String(), strconv.Itoa(port)), TLS: a.identity.serving},
 		Log:    a.log.With("part", "kubelet"),
 	})
-}
-
-// servingTLS is what the agent's own server shows and whom it believes.
-func servingTLS(conf *nodeconfig.Kubelet) (*tls.Config, error) {
-	cert, err := tls.LoadX509KeyPair(conf.ServingCertFile, conf.ServingKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("read the node's serving certificate: %w", err)
-	}
-	ca, err := os.ReadFile(conf.ClientCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("read the authority of the API server: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("%s holds no certificate", conf.ClientCAFile)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, ClientCAs: pool}, nil
 }
 
 func (a *agent) proxy(conf *nodeconfig.Kubelet) (*proxy.Proxy, error) {
@@ -177,6 +138,10 @@ func (a *agent) announce(conf *nodeconfig.Kubelet, programmed <-chan struct{}) (
 // run runs all parts until ctx ends or one fails.
 func (a *agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	a.identity.start(ctx, g)
+	if !a.identity.await(ctx) {
+		return g.Wait()
+	}
 	for _, f := range []informers.SharedInformerFactory{a.all, a.mine} {
 		f.StartWithContext(ctx)
 		defer f.Shutdown()

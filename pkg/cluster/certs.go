@@ -33,8 +33,10 @@ func loadCA(f folder, s *Spec, now time.Time) (*pki.CA, error) {
 	return pki.LoadOrCreateCA(f.control("pki"), caName, s.Name, now, rand.Reader)
 }
 
-// issueNode writes a node's certificates, its kubeconfig and its agent's
-// configuration. Certificates that are good are kept.
+// issueNode writes the certificates that a node begins with, its kubeconfig and
+// its agent's configuration. Certificates that are good are kept. While the node
+// runs, its agent renews its certificates by itself, in a folder of its own; those
+// that it begins with spare it the wait, and let in one that was off too long.
 func issueNode(f folder, s *Spec, ca *pki.CA, index int, now time.Time) error {
 	n := &s.Nodes[index]
 	dir := f.rootfs(n.Name, nodeDir)
@@ -100,6 +102,9 @@ func kubeletConfig(s *Spec, index int) *nodeconfig.Kubelet {
 		ClientCAFile:    nodeCA,
 		ServingCertFile: pki.CertFile(nodeDir, servingPair),
 		ServingKeyFile:  pki.KeyFile(nodeDir, servingPair),
+
+		RotateCertificates: true,
+
 		RuntimeEndpoint: "unix://" + runtimeSocket,
 		RootDir:         filepath.Join("/var/lib", "kubelet"),
 		ClusterDomain:   s.ClusterDomain,

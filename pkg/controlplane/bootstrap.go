@@ -67,7 +67,7 @@ func (cp *ControlPlane) bootstrap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rest = append(append(rest, config...), info...)
+	rest = append(append(append(rest, config...), info...), cp.nodeCertificates()...)
 	if err := cp.ensureAll(ctx, rest); err != nil {
 		return err
 	}

@@ -30,14 +30,25 @@ type Kubelet struct {
 	// NodeIP is the address that other nodes reach this one at.
 	NodeIP netip.Addr `json:"nodeIP"`
 	// Kubeconfig is the file with the API server's address and the node's
-	// identity (system:node:NAME in group system:nodes).
+	// identity (system:node:NAME in group system:nodes). Where it does not exist
+	// yet, the agent makes it out of BootstrapKubeconfig.
 	Kubeconfig string `json:"kubeconfig"`
+	// BootstrapKubeconfig is the file with the identity under which the agent asks
+	// for its first client certificate, commonly a bootstrap token. It needs
+	// RotateCertificates.
+	BootstrapKubeconfig string `json:"bootstrapKubeconfig,omitempty"`
+	// RotateCertificates has the agent ask for its certificates, and for new ones
+	// in time. Those of Kubeconfig and ServingCertFile are then what it begins with,
+	// and may be missing.
+	RotateCertificates bool `json:"rotateCertificates,omitempty"`
+	// CertDir is where the agent keeps certificates; empty means pki in RootDir.
+	CertDir string `json:"certDir,omitempty"`
 	// ClientCAFile verifies who calls the agent's own server.
 	ClientCAFile string `json:"clientCAFile"`
 	// ServingCertFile and ServingKeyFile are what that server shows; the
 	// certificate names NodeName and NodeIP.
-	ServingCertFile string `json:"servingCertFile"`
-	ServingKeyFile  string `json:"servingKeyFile"`
+	ServingCertFile string `json:"servingCertFile,omitempty"`
+	ServingKeyFile  string `json:"servingKeyFile,omitempty"`
 	// Port is the agent's own server's; zero means 10250.
 	Port int `json:"port,omitempty"`
 	// RuntimeEndpoint is the CRI socket as a unix:// address.
@@ -107,14 +118,18 @@ func (k *Kubelet) Validate() error {
 		{"nodeName", k.NodeName},
 		{"kubeconfig", k.Kubeconfig},
 		{"clientCAFile", k.ClientCAFile},
-		{"servingCertFile", k.ServingCertFile},
-		{"servingKeyFile", k.ServingKeyFile},
 		{"runtimeEndpoint", k.RuntimeEndpoint},
 		{"clusterDomain", k.ClusterDomain},
 	} {
 		if f.value == "" {
 			errs = append(errs, fmt.Errorf("%s is missing", f.name))
 		}
+	}
+	if !k.RotateCertificates && (k.ServingCertFile == "" || k.ServingKeyFile == "") {
+		errs = append(errs, errors.New("servingCertFile and servingKeyFile are missing, and rotateCertificates does not say to ask for them"))
+	}
+	if k.BootstrapKubeconfig != "" && !k.RotateCertificates {
+		errs = append(errs, errors.New("bootstrapKubeconfig needs rotateCertificates"))
 	}
 	if !k.NodeIP.IsValid() {
 		errs = append(errs, errors.New("nodeIP is missing"))

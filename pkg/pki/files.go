@@ -100,10 +100,12 @@ func loadPair(dir, name string) (*Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parsePair(certPEM, keyPEM)
+	return ParsePair(certPEM, keyPEM)
 }
 
-func parsePair(certPEM, keyPEM []byte) (*Pair, error) {
+// ParsePair reads a certificate, the first of the chain that it comes with, and its
+// key. Both may be in the same data.
+func ParsePair(certPEM, keyPEM []byte) (*Pair, error) {
 	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
 		return nil, err
 	}
