@@ -42,6 +42,10 @@ func checkFinalizers(t *testing.T) {
 				t.Fatalf("%s changed the deletion to %v", body, got.DeletionTimestamp)
 			}
 		}
+		// As upstream notes it, who tried to move the deletion owns its time.
+		if tried := w.want("MODIFIED", "a"); !tried.Metadata.DeletionTimestamp.Equal(e.Metadata.DeletionTimestamp) || !strings.Contains(string(tried.Object), `"f:deletionTimestamp"`) {
+			t.Fatalf("after a try to put the deletion later: %s", tried.Object)
+		}
 		if _, err := patch(`{"metadata":{"finalizers":["example.com/two"]}}`); err != nil {
 			t.Fatal(err)
 		}
@@ -262,9 +266,11 @@ func checkNamespaceDeletion(t *testing.T) {
 		// What a namespace's finalizers are changes through /finalize only.
 		extra := ns.DeepCopy()
 		extra.Spec.Finalizers = append(extra.Spec.Finalizers, "example.com/x")
-		if got, err := namespaces.Update(ctx, extra, metav1.UpdateOptions{}); err != nil || len(got.Spec.Finalizers) != 1 {
+		got, err := namespaces.Update(ctx, extra, metav1.UpdateOptions{})
+		if err != nil || len(got.Spec.Finalizers) != 1 {
 			t.Fatalf("an update: finalizers %v (%v)", got.Spec.Finalizers, err)
 		}
+		extra.ResourceVersion = got.ResourceVersion // the try is in managedFields
 		if got, err := namespaces.Finalize(ctx, extra, metav1.UpdateOptions{}); err != nil || len(got.Spec.Finalizers) != 2 {
 			t.Fatalf("finalize: finalizers %v (%v)", got.Spec.Finalizers, err)
 		}

@@ -269,7 +269,7 @@ func (s *Server) markDisrupted(ctx context.Context, req registry.Request, pre me
 		}
 		p.Status.Conditions = append(p.Status.Conditions, target)
 		return p, nil
-	}, registry.UpdateOptions{Preconditions: &pre, WriteOptions: registry.WriteOptions{Manager: "kube-apiserver", Internal: true}})
+	}, registry.UpdateOptions{Preconditions: &pre, KeepManagers: true, WriteOptions: registry.WriteOptions{Internal: true}})
 	if err != nil {
 		return "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -128,4 +129,21 @@ func checkApplyOfScale(t *testing.T) {
 		_, err = deployments.ApplyScale(t.Context(), "none", applyautoscalingv1.Scale().WithName("none"), metav1.ApplyOptions{FieldManager: "scaler"})
 		refused(t, err, 404, metav1.StatusReasonNotFound, "")
 	})
+}
+
+// TestOwnersOfBoundPod: nobody owns the node that a pod is bound to, nor the
+// note that it is being evicted.
+func TestOwnersOfBoundPod(t *testing.T) {
+	s := newServer(t)
+	const pods = "/api/v1/namespaces/default/pods"
+	made := s.must(t, 201, "POST", pods, `{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}`, contentType(jsonBody))
+	s.must(t, 201, "POST", pods+"/p/binding", `{"kind":"Binding","apiVersion":"v1","metadata":{"name":"p"},"target":{"kind":"Node","name":"n"}}`, contentType(jsonBody))
+	s.must(t, 201, "POST", pods+"/p/eviction", `{"kind":"Eviction","apiVersion":"policy/v1","metadata":{"name":"p"}}`, contentType(jsonBody))
+	got := s.must(t, 200, "GET", pods+"/p", "")
+	if !strings.Contains(string(got.body), `"nodeName":"n"`) || !strings.Contains(string(got.body), "EvictionByEvictionAPI") {
+		t.Fatalf("the pod is %s", got.body)
+	}
+	if d := cmp.Diff(managers(t, made.body), managers(t, got.body)); d != "" {
+		t.Errorf("the owners changed:\n%s", d)
+	}
 }

@@ -103,7 +103,7 @@ func (s *Server) bind(ctx context.Context, req registry.Request, b *corev1.Bindi
 	_, _, err = s.cfg.Registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		pod := current.(*corev1.Pod)
 		return pod, assign(pod, b, metav1.Time{Time: s.now()})
-	}, registry.UpdateOptions{WriteOptions: opts, Preconditions: pre, Verbatim: true})
+	}, registry.UpdateOptions{WriteOptions: opts, Preconditions: pre, Verbatim: true, KeepManagers: true}) // nobody owns a node's name
 	return err
 }
 

@@ -130,8 +130,17 @@ func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, 
 	if res.Default != nil {
 		res.Default(obj) // a generated name may be defaulted from
 	}
+	// What the client says belongs to it; what admission and the server make of
+	// it belongs to nobody.
+	if !keepManagers {
+		wipeNew(acc)
+		obj = r.own(req, res.New(), obj, opts.Manager)
+		if acc, err = meta.Accessor(obj); err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
+	}
 	attrs := r.attributes(ctx, admission.Create, req, obj, nil, opts)
-	if err := r.cfg.Chain.Admit(ctx, attrs); err != nil {
+	if err := r.admit(ctx, attrs); err != nil {
 		return nil, err
 	}
 	// A webhook may have named the object otherwise, but not moved it.
@@ -144,9 +153,6 @@ func (r *Registry) create(ctx context.Context, req Request, obj runtime.Object, 
 	}
 	if err := r.completeNew(res, obj, acc); err != nil {
 		return nil, err
-	}
-	if !keepManagers {
-		obj = r.own(req, res.New(), obj, opts.Manager)
 	}
 	undo, err := r.hookCreate(ctx, res, obj, opts.DryRun)
 	if err != nil {
@@ -242,17 +248,25 @@ func Transient(res *resource.Resource, obj runtime.Object) (*cache.Object, error
 	return unstored(res, "", value)
 }
 
+// wipeNew drops the metadata that is the server's, so that the client does not
+// come to own it.
+func wipeNew(acc metav1.Object) {
+	acc.SetUID("")
+	acc.SetCreationTimestamp(metav1.Time{})
+	acc.SetDeletionTimestamp(nil)
+	acc.SetDeletionGracePeriodSeconds(nil)
+	acc.SetSelfLink("")
+}
+
 // completeNew fills in what the server decides on a new object.
 func (r *Registry) completeNew(res *resource.Resource, obj runtime.Object, acc metav1.Object) error {
 	uid, err := r.NewUID()
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
+	wipeNew(acc)
 	acc.SetUID(uid)
 	acc.SetCreationTimestamp(metav1.Time{Time: r.cfg.Clock.Now().Truncate(1e9)})
-	acc.SetDeletionTimestamp(nil)
-	acc.SetDeletionGracePeriodSeconds(nil)
-	acc.SetSelfLink("")
 	acc.SetGeneration(0)
 	if res.HasGeneration {
 		acc.SetGeneration(1)

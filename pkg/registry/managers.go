@@ -2,9 +2,11 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"reflect"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -14,6 +16,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
+	"coracle/pkg/admission"
 	"coracle/pkg/registry/jsonvalue"
 	"coracle/pkg/registry/ownership"
 	"coracle/pkg/resource"
@@ -76,22 +79,9 @@ func (r *Registry) manager(req Request) (*managedfields.FieldManager, error) {
 	return m, nil
 }
 
-// resetFields are those that a write to the (sub)resource cannot set, so that
-// nobody comes to own them by trying. Each is given as the names that lead to
-// it.
-func resetFields(res *resource.Resource, subresource string) [][]string {
-	switch {
-	case !res.HasStatus:
-		return nil
-	case subresource == "status":
-		return [][]string{{"spec"}}
-	}
-	return [][]string{{"status"}}
-}
-
-// resetFilters are the resetFields for the library, in every version.
+// resetFilters are what a write cannot set, for the library, in every version.
 func resetFilters(res *resource.Resource, subresource string) map[fieldpath.APIVersion]fieldpath.Filter {
-	paths := resetFields(res, subresource)
+	paths := res.ResetFields(subresource)
 	if len(paths) == 0 {
 		return nil
 	}
@@ -131,7 +121,7 @@ func (r *Registry) owned(res *resource.Resource, subresource string) *owned {
 	if o, ok := r.owners.Load(key); ok {
 		return o.(*owned)
 	}
-	o := &owned{kind: r.ownedKind(res), reset: ownership.NewReset(resetFields(res, subresource)...)}
+	o := &owned{kind: r.ownedKind(res), reset: ownership.NewReset(res.ResetFields(subresource)...)}
 	stored, _ := r.owners.LoadOrStore(key, o)
 	return stored.(*owned)
 }
@@ -179,6 +169,62 @@ func (r *Registry) own(req Request, live, obj runtime.Object, manager string) ru
 	out := m.UpdateNoErrors(live, obj, manager)
 	out.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 	return out
+}
+
+// admit runs the mutating half of admission on an object whose owners have been
+// recorded: what plugins and webhooks change belongs to nobody. They may edit the
+// record itself; one that is not valid afterwards is put back as it was.
+func (r *Registry) admit(ctx context.Context, a *admission.Attributes) error {
+	before := recordOf(a.Object)
+	if err := r.cfg.Chain.Admit(ctx, a); err != nil || before.same(recordOf(a.Object)) {
+		return err
+	}
+	acc, err := meta.Accessor(a.Object)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	if err := managedfields.ValidateManagedFields(acc.GetManagedFields()); err != nil {
+		before.restore(a.Object, acc)
+		a.Warn(".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: " + err.Error())
+	}
+	return nil
+}
+
+// record is the managedFields of an object, of a Go type or of decoded JSON.
+type record struct {
+	typed []metav1.ManagedFieldsEntry
+	json  []any
+}
+
+func recordOf(obj runtime.Object) record {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		m, _ := u.Object["metadata"].(map[string]any)
+		list, _ := m["managedFields"].([]any)
+		return record{json: list}
+	}
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return record{}
+	}
+	return record{typed: acc.GetManagedFields()}
+}
+
+// same says that nobody has put another record in the place of r.
+func (r record) same(o record) bool {
+	return len(r.typed) == len(o.typed) && len(r.json) == len(o.json) &&
+		(len(r.typed) == 0 || &r.typed[0] == &o.typed[0]) && (len(r.json) == 0 || &r.json[0] == &o.json[0])
+}
+
+func (r record) restore(obj runtime.Object, acc metav1.Object) {
+	u, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		acc.SetManagedFields(r.typed)
+		return
+	}
+	u.SetManagedFields(nil)
+	if m, ok := u.Object["metadata"].(map[string]any); ok && r.json != nil {
+		m["managedFields"] = r.json
+	}
 }
 
 // ownCustom is own for custom resources, whose schemas come and go.

@@ -35,7 +35,8 @@ type UpdateOptions struct {
 	Preconditions *metav1.Preconditions
 	// AllowCreate creates the object when there is none.
 	AllowCreate bool
-	// KeepManagers leaves managedFields as change made them (apply).
+	// KeepManagers leaves managedFields as change made them: apply has noted who
+	// owns what, and what the server itself writes belongs to nobody.
 	KeepManagers bool
 	// Verbatim skips the resource's own preparation, for internal writes that
 	// move fields no client may (binding sets spec.nodeName).
@@ -183,17 +184,23 @@ func (r *Registry) wanted(ctx context.Context, req Request, current *cache.Objec
 	if err := checkUpdateMeta(req, acc, oldAcc); err != nil {
 		return nil, err
 	}
-	if err := r.cfg.Chain.Admit(ctx, r.attributes(ctx, admission.Update, req, obj, old, opts.WriteOptions)); err != nil {
+	if !opts.KeepManagers {
+		if res.Default != nil {
+			res.Default(obj)
+		}
+		obj = r.own(req, old, obj, opts.Manager)
+		if acc, err = meta.Accessor(obj); err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
+	}
+	if err := r.admit(ctx, r.attributes(ctx, admission.Update, req, obj, old, opts.WriteOptions)); err != nil {
 		return nil, err
 	}
 	if res.Default != nil {
-		res.Default(obj)
+		res.Default(obj) // what a plugin added too
 	}
 	acc.SetResourceVersion("")
 	completeUpdate(req, obj, old, acc, oldAcc, opts.Verbatim)
-	if !opts.KeepManagers {
-		obj = r.own(req, old, obj, opts.Manager)
-	}
 	return obj, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ type kit struct {
 }
 
 // newKit serves res, which table has.
-func newKit(b *testing.B, table *resource.Table, res *resource.Resource) *kit {
+func newKit(b testing.TB, table *resource.Table, res *resource.Resource, plugins ...admission.Plugin) *kit {
 	b.Helper()
 	store := memory.New(memory.Config{})
 	c := cache.New(cache.Config{Backend: store, Kinds: []cache.Kind{registry.KindOf(res)}, SoleWriter: true})
@@ -90,7 +91,7 @@ func newKit(b *testing.B, table *resource.Table, res *resource.Resource) *kit {
 	if err := c.WaitReady(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	chain, err := admission.NewChain()
+	chain, err := admission.NewChain(plugins...)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -101,20 +102,20 @@ func newKit(b *testing.B, table *resource.Table, res *resource.Resource) *kit {
 	}
 }
 
-func newPodKit(b *testing.B) *kit {
+func newPodKit(b testing.TB, plugins ...admission.Plugin) *kit {
 	b.Helper()
 	table := resource.Builtin()
 	res, ok := table.ByGVK(corev1.SchemeGroupVersion.WithKind("Pod"))
 	if !ok {
 		b.Fatal("there are no pods")
 	}
-	k := newKit(b, table, res)
+	k := newKit(b, table, res, plugins...)
 	k.body = benchPod
 	k.change = func(n int) []byte { return fmt.Appendf(nil, `{"metadata":{"labels":{"tier":"t%d"}}}`, n) }
 	return k
 }
 
-func newCustomKit(b *testing.B) *kit {
+func newCustomKit(b testing.TB, plugins ...admission.Plugin) *kit {
 	b.Helper()
 	crd := &apiextensionsv1.CustomResourceDefinition{}
 	crd.Name, crd.UID, crd.Generation = "widgets.bench.coracle.dev", "u", 1
@@ -137,13 +138,13 @@ func newCustomKit(b *testing.B) *kit {
 	if err != nil {
 		b.Fatal(err)
 	}
-	k := newKit(b, resource.Builtin().With(d.Served()), d.Stored())
+	k := newKit(b, resource.Builtin().With(d.Served()), d.Stored(), plugins...)
 	k.body = widget
 	k.change = func(n int) []byte { return fmt.Appendf(nil, `{"spec":{"size":%d}}`, n) }
 	return k
 }
 
-func (k *kit) create(b *testing.B, name string) {
+func (k *kit) create(b testing.TB, name string) {
 	obj, err := k.decoder.DecodeFor(k.res, k.body(name), registry.JSON, registry.Warn, func(text string) { b.Error(text) })
 	if err != nil {
 		b.Fatal(err)
@@ -154,7 +155,7 @@ func (k *kit) create(b *testing.B, name string) {
 	}
 }
 
-func (k *kit) patch(b *testing.B, name string, n int) {
+func (k *kit) patch(b testing.TB, name string, n int) {
 	req := registry.Request{Resource: k.res, Namespace: "default", Name: name}
 	_, _, err := k.Patch(b.Context(), k.decoder, req, k.change(n),
 		registry.PatchOptions{Type: types.MergePatchType, WriteOptions: registry.WriteOptions{Manager: "bench"}})
@@ -163,7 +164,7 @@ func (k *kit) patch(b *testing.B, name string, n int) {
 	}
 }
 
-func (k *kit) remove(b *testing.B, name string) {
+func (k *kit) remove(b testing.TB, name string) {
 	req := registry.Request{Resource: k.res, Namespace: "default", Name: name}
 	if _, gone, err := k.Delete(b.Context(), req, registry.DeleteOptions{}); err != nil || !gone {
 		b.Fatal(gone, err)
@@ -187,7 +188,17 @@ func BenchmarkCustom(b *testing.B) { benchmarkWrites(b, newCustomKit) }
 // BenchmarkPod measures those of a pod of 4.6 KB.
 func BenchmarkPod(b *testing.B) { benchmarkWrites(b, newPodKit) }
 
-func benchmarkWrites(b *testing.B, start func(b *testing.B) *kit) {
+// BenchmarkAdmittedPod measures those of a pod that is given a token, in a volume
+// whose name nobody has had before.
+func BenchmarkAdmittedPod(b *testing.B) {
+	benchmarkWrites(b, func(t testing.TB, _ ...admission.Plugin) *kit {
+		var n atomic.Int64
+		suffix := func() (string, error) { return fmt.Sprintf("%05d", n.Add(1)), nil }
+		return newPodKit(t, admission.ServiceAccount{Objects: accounts{}, Suffix: suffix})
+	})
+}
+
+func benchmarkWrites(b *testing.B, start func(b testing.TB, plugins ...admission.Plugin) *kit) {
 	const many = 512
 	steps := []struct {
 		name  string

@@ -95,7 +95,7 @@ type Resource struct {
 
 	// Default fills unset fields, on every decode of a request body.
 	Default func(obj runtime.Object)
-	// Prepare changes obj before admission and validation: it drops what a
+	// Prepare changes obj after admission, before validation: it drops what a
 	// client may not set. old is nil on create. Status and generation are
 	// handled by HasStatus and HasGeneration before it is called.
 	Prepare func(obj, old runtime.Object)
