@@ -123,6 +123,7 @@ func (s *suite) helm() {
 		{"get ipaddresses", "10.96.0.1 "},
 		{"get servicecidrs", "kubernetes +10.96.0.0/16"},
 		{"get componentstatuses", "etcd-0 +Healthy"},
+		{"get --raw /api/v1/nodes/" + name + "-1/proxy/metrics/resource", `node_cpu_usage_seconds_total [0-9.]+ [0-9]+\n(.*\n)*node_memory_working_set_bytes [0-9.e+]+ `},
 	})
 	s.follow("helm", []line{
 		{"rollback greeter 1 --wait --timeout 60s", "Rollback was a success"},

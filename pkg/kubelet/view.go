@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/pkg/kubelet/cgroup"
 	"coracle/pkg/kubelet/cri"
 	"coracle/pkg/kubelet/criconfig"
 	"coracle/pkg/kubelet/lifecycle"
@@ -149,9 +150,13 @@ func (k *Kubelet) newServer(c *ServerConfig) (*server.Server, error) {
 	if token == nil {
 		token = k.reviewToken
 	}
+	var usage func() (cgroup.Usage, error)
+	if !k.cfg.Simulated {
+		usage = func() (cgroup.Usage, error) { return cgroup.ReadUsage("/sys/fs/cgroup") }
+	}
 	return server.New(server.Config{
 		Listener: c.Listener, Address: c.Address, TLS: c.TLS, NodeName: k.cfg.NodeName, Auth: auth, Token: token,
-		Pods: k, Runtime: streams{k.runtime}, LogDir: k.cfg.LogDir, Log: k.log,
+		Pods: k, Runtime: streams{k.runtime}, NodeUsage: usage, LogDir: k.cfg.LogDir, Log: k.log,
 	})
 }
 

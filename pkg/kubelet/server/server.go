@@ -31,6 +31,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/pkg/kubelet/cgroup"
 )
 
 // Pods is the server's view of the node's pods. Objects must not be mutated.
@@ -89,9 +91,9 @@ type Config struct {
 	LogDir string
 	// Metrics serves /metrics; nil serves those of the process.
 	Metrics http.Handler
-	// NodeUsage gives the CPU time in nanoseconds and the memory in bytes that
-	// the node uses. May be nil.
-	NodeUsage func() (cpu, memory uint64)
+	// NodeUsage gives the CPU time and the memory that the node uses. Where it
+	// fails or is nil, statistics have no figures of the node as a whole.
+	NodeUsage func() (cgroup.Usage, error)
 	// Healthy says why the agent is not healthy; nil function or error is healthy.
 	Healthy func() error
 	// IdleTimeout ends exec, attach and port-forward connections on which

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/pkg/kubelet/cgroup"
 )
 
 // get makes a request and gives the status and the body.
@@ -199,7 +201,9 @@ func TestFollowSendsHeaderAndLinesAtOnce(t *testing.T) {
 }
 
 func TestStatistics(t *testing.T) {
-	f := newFixture(t, func(c *Config) { c.NodeUsage = func() (uint64, uint64) { return 2e9, 4096 } })
+	f := newFixture(t, func(c *Config) {
+		c.NodeUsage = func() (cgroup.Usage, error) { return cgroup.Usage{CPU: 2 * time.Second, Memory: 4096}, nil }
+	})
 	u := func(n uint64) *runtimeapi.UInt64Value { return &runtimeapi.UInt64Value{Value: n} }
 	f.node.stats = []*runtimeapi.ContainerStats{
 		{Attributes: &runtimeapi.ContainerAttributes{Labels: map[string]string{labelPodUID: "uid", labelContainer: "app"}},

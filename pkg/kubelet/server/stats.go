@@ -86,10 +86,14 @@ func (s *Server) collect(r *http.Request) (*summaryReply, error) {
 	}
 	reply := &summaryReply{Node: nodeStats{NodeName: s.cfg.NodeName}, Pods: summarize(s.cfg.Pods.Pods(), stats)}
 	if s.cfg.NodeUsage != nil {
-		cpu, memory := s.cfg.NodeUsage()
+		used, err := s.cfg.NodeUsage()
+		if err != nil {
+			s.cfg.Log.Warn("what the node uses is unknown", "error", err)
+			return reply, nil
+		}
 		now := time.Now().UTC()
-		reply.Node.CPU = &cpuStats{Time: now, UsageCoreNanoSeconds: cpu}
-		reply.Node.Memory = &memoryStats{Time: now, WorkingSetBytes: memory}
+		reply.Node.CPU = &cpuStats{Time: now, UsageCoreNanoSeconds: uint64(used.CPU)}
+		reply.Node.Memory = &memoryStats{Time: now, WorkingSetBytes: used.Memory}
 	}
 	return reply, nil
 }
