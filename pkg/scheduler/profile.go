@@ -24,7 +24,7 @@ type profile struct {
 func newProfiles(cfg config.Config, c *cluster, r *rand.Rand) (map[string]*profile, error) {
 	out := make(map[string]*profile, len(cfg.Profiles))
 	for _, p := range cfg.Profiles {
-		plugins, err := plugin.NewProfile(enabled(&p), plugin.Handles{Owners: c.owners, Volumes: c.volumes})
+		plugins, err := plugin.NewProfile(enabled(&p), plugin.Handles{Owners: c.owners, Volumes: c.volumes, Devices: c.devices})
 		if err != nil {
 			return nil, fmt.Errorf("make the plugins of profile %s: %w", p.SchedulerName, err)
 		}

@@ -32,6 +32,7 @@ import (
 	"coracle/pkg/placement"
 	"coracle/pkg/reconcile"
 	"coracle/pkg/scheduler/config"
+	"coracle/pkg/scheduler/devices"
 	"coracle/pkg/scheduler/plugin"
 	"coracle/pkg/scheduler/queue"
 )
@@ -72,6 +73,7 @@ type Scheduler struct {
 	pods    corelisters.PodLister
 	synced  []cache.InformerSynced
 	volumes *volumes
+	devices *devices.Tracker
 	slots   chan struct{}  // one for each binding under way
 	settles chan struct{}  // one for each pod that waits for volumes
 	binding sync.WaitGroup // bindings and reports under way
@@ -105,10 +107,11 @@ func New(cfg Config) (*Scheduler, error) {
 		events:  map[string]*reconcile.Recorder{},
 		pods:    cfg.Informers.Core().V1().Pods().Lister(),
 		volumes: volumes,
+		devices: devices.New(cfg.Informers, cfg.Log),
 		slots:   make(chan struct{}, bindWorkers),
 		settles: make(chan struct{}, maxSettling),
 	}
-	s.cluster.volumes = volumes
+	s.cluster.volumes, s.cluster.devices = volumes, s.devices
 	if s.cluster.profiles, err = newProfiles(cfg.Profiles, s.cluster, rand.New(rand.NewPCG(cfg.Seed, 0))); err != nil {
 		return nil, err
 	}
@@ -179,6 +182,10 @@ func (s *Scheduler) listen() error {
 		return fmt.Errorf("watch volumes: %w", err)
 	}
 	s.synced = append(s.synced, synced...)
+	if synced, err = s.devices.Follow(func(old, obj any) { s.cluster.devicesChanged(old, obj, now()) }); err != nil {
+		return fmt.Errorf("watch devices: %w", err)
+	}
+	s.synced = append(s.synced, synced...)
 	return nil
 }
 
@@ -219,7 +226,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 		}
 		// What waits for a provisioner must not keep others from being bound.
 		slots, do := s.slots, s.conclude
-		if !o.volumes.Empty() {
+		if !o.volumes.Empty() || !o.devices.Empty() {
 			slots, do = s.settles, s.settle
 		}
 		select {
@@ -238,7 +245,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 func (s *Scheduler) conclude(ctx context.Context, e *entry, o *outcome) {
 	if o.node != "" {
 		s.note(e, o, "")
-		s.bind(ctx, e, o.node)
+		s.bind(ctx, e, o)
 		return
 	}
 	s.refused(ctx, e, o)
@@ -253,6 +260,7 @@ func (s *Scheduler) refused(ctx context.Context, e *entry, o *outcome) {
 	}
 	s.note(e, o, message)
 	s.report(ctx, e, message, o.plan)
+	s.unstrand(ctx, e.Pod, o.why)
 	r := queue.Refusal{Plugins: o.why.filters, Alone: o.plan.node != ""}
 	if err := s.carryOut(ctx, e, o.plan); err != nil {
 		if ctx.Err() == nil {
@@ -281,7 +289,8 @@ func (s *Scheduler) wait(ctx context.Context, next time.Time) {
 // bind writes a decision. Whatever the API server says no to is undone and
 // tried again; a pod that is gone or bound by another is dropped when its
 // event comes.
-func (s *Scheduler) bind(ctx context.Context, e *entry, node string) {
+func (s *Scheduler) bind(ctx context.Context, e *entry, o *outcome) {
+	node := o.node
 	call, cancel := context.WithTimeout(ctx, bindTimeout)
 	defer cancel()
 	p := e.Pod
@@ -293,6 +302,7 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, node string) {
 		if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
 			s.cfg.Log.Warn("a pod could not be bound", "pod", p.Key(), "node", node, "error", err)
 		}
+		s.giveBack(ctx, p, o)
 		s.cluster.undo(e, s.cfg.Clock.Now())
 		return
 	}

@@ -172,10 +172,19 @@ func (s *settlement) claimBound(was *corev1.PersistentVolumeClaim, made bool) (b
 // maxSettling bounds the pods that wait for volumes at a node.
 const maxSettling = 1024
 
-// settle does the work on a pod's volumes and then binds it. A pod whose
-// volumes cannot be had is undone and says why.
+// settle does the work on a pod's devices and volumes and then binds it. A pod
+// whose devices or volumes cannot be had is undone and says why.
 func (s *Scheduler) settle(ctx context.Context, e *entry, o *outcome) {
 	defer s.volumes.release(&o.volumes)
+	defer s.devices.Release(o.devices.Grant)
+	if err := s.grant(ctx, e.Pod, &o.devices); err != nil {
+		s.unsettled(ctx, e, o, "DynamicResources", err)
+		return
+	}
+	if o.volumes.Empty() {
+		s.conclude(ctx, e, o)
+		return
+	}
 	timeout := s.cfg.VolumeTimeout
 	if timeout <= 0 {
 		timeout = time.Duration(*o.profile.Args.VolumeBinding.BindTimeoutSeconds) * time.Second
@@ -191,8 +200,14 @@ func (s *Scheduler) settle(ctx context.Context, e *entry, o *outcome) {
 		s.conclude(ctx, e, o)
 		return
 	}
-	if ctx.Err() == nil && !job.gone() {
-		s.report(ctx, e, fmt.Sprintf("running PreBind plugin %q: %v", "VolumeBinding", err), plan{})
+	s.unsettled(ctx, e, o, "VolumeBinding", err)
+}
+
+// unsettled takes a pod back for which a plugin could not do its work.
+func (s *Scheduler) unsettled(ctx context.Context, e *entry, o *outcome, by string, err error) {
+	if ctx.Err() == nil && s.cluster.isAssumed(e.Pod.UID) {
+		s.report(ctx, e, fmt.Sprintf("running PreBind plugin %q: %v", by, err), plan{})
 	}
+	s.giveBack(ctx, e.Pod, o)
 	s.cluster.undo(e, s.cfg.Clock.Now())
 }

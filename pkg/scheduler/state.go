@@ -9,6 +9,7 @@ import (
 
 	"coracle/pkg/placement"
 	"coracle/pkg/scheduler/config"
+	"coracle/pkg/scheduler/devices"
 	"coracle/pkg/scheduler/plugin"
 	"coracle/pkg/scheduler/queue"
 )
@@ -27,6 +28,7 @@ type cluster struct {
 	assumed  map[types.UID]bool                      // pods whose binding is under way; guarded by mu
 	queue    *queue.Queue[*plugin.Pod, plugin.Event] // guarded by mu
 	volumes  *volumes                                // set before the first attempt
+	devices  *devices.Tracker                        // likewise
 	scores   scorekeeper                             // guarded by mu
 	// nominated are the promises of room to pods that wait, displaced the pods
 	// that preemption is taking off their nodes; guarded by mu.
@@ -55,12 +57,16 @@ type waitClass struct {
 	node, pin     string
 	neverPreempts bool
 	uid           types.UID // of a pod like no other, since its claims are its own
+	claims        string    // which ResourceClaims it has by now
 }
 
 func item(p *plugin.Pod, gated bool) queue.Item[*plugin.Pod] {
 	class := waitClass{shape: p.Shape, group: p.Group, node: p.Node, pin: p.Pin, neverPreempts: p.NeverPreempts}
-	if len(p.Claims) > 0 {
+	if len(p.Claims)+len(p.Devices) > 0 {
 		class.uid = p.UID
+	}
+	for _, r := range p.Devices {
+		class.claims += r.Claim + " "
 	}
 	return queue.Item[*plugin.Pod]{UID: p.UID, Priority: p.Priority, Class: class, Gated: gated, Pod: p}
 }
@@ -191,9 +197,11 @@ type outcome struct {
 	plan    plan                  // how room is made, when it can be
 	nodes   int                   // how many there were
 	scores  []placement.NodeScore // of the best, when they were kept
-	// facts are the node's, and volumes the work that comes before the binding.
+	// facts are the node's; volumes and devices the work that comes before the
+	// binding.
 	facts   *plugin.Facts
 	volumes plugin.VolumeWork
+	devices plugin.DeviceWork
 }
 
 // attempt pops a pod and decides. On success the pod is assumed to be on its
@@ -226,6 +234,16 @@ func (c *cluster) attempt(clock func() time.Time) (e *entry, o outcome, next tim
 		c.volumes.promise(&work, node.Name)
 		o.volumes = work
 	}
+	if len(e.Pod.Devices) > 0 {
+		work, refused := plugin.PlanDevices(c.devices, e.Pod, node.Facts)
+		if !refused.OK() {
+			c.volumes.release(&o.volumes)
+			o.volumes, o.why = plugin.VolumeWork{}, &diagnosis{nodes: c.records.Len(), refused: refused}
+			return e, o, time.Time{}
+		}
+		c.devices.Promise(work.Grant)
+		o.devices = work
+	}
 	o.node, o.facts = node.Name, node.Facts
 	o.scores = c.scores.keep(o.profile.decider, e.Pod, node, clock)
 	c.records.Place(e.Pod, node.Name)
@@ -247,6 +265,13 @@ func (c *cluster) wakeClaims(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tell(plugin.Event{Kind: plugin.ObjectChanged}, now)
+}
+
+// devicesChanged tries pods again that an object about devices may help.
+func (c *cluster) devicesChanged(old, obj any, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tell(plugin.Event{Kind: plugin.ObjectChanged, OldObject: old, Object: obj}, now)
 }
 
 // undo takes back an assumed pod whose binding failed.

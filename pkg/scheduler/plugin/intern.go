@@ -67,7 +67,7 @@ func (in *Interner) Pod(pod *corev1.Pod) *Pod {
 	pin, terms := pinned(pod)
 	p := &Pod{
 		UID: pod.UID, Name: pod.Name, Node: in.name(pod.Spec.NodeName), Pin: in.name(pin),
-		Nominated: in.name(pod.Status.NominatedNodeName), Claims: claims(pod),
+		Nominated: in.name(pod.Status.NominatedNodeName), Claims: claims(pod), Devices: deviceRefs(pod),
 		Created:       pod.CreationTimestamp.UnixNano(),
 		NeverPreempts: pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever,
 	}
@@ -162,7 +162,7 @@ func (in *Interner) shape(pod *corev1.Pod, a *corev1.Affinity) *Shape {
 	k := appendText(in.key[:0], pod.Spec.SchedulerName)
 	k = appendResources(k, &requests)
 	k = appendResources(k, &nonZero)
-	k = append(k, boolByte(hasClaims(pod)))
+	k = append(k, boolByte(hasClaims(pod)), boolByte(len(pod.Spec.ResourceClaims) > 0))
 	for _, p := range ports {
 		k = appendText(appendText(k, p.IP), string(p.Protocol))
 		k = binary.AppendVarint(k, int64(p.Port))

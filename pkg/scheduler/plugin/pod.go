@@ -35,6 +35,9 @@ type Pod struct {
 	// use, those of generic ephemeral volumes included; nil for most pods.
 	// Whether there are any is part of Shape.
 	Claims []string
+	// Devices are the pod's references to ResourceClaims; nil for most pods.
+	// Whether there are any is part of Shape.
+	Devices []DeviceRef
 }
 
 // Namespace is the pod's namespace.

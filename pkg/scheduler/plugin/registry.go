@@ -12,6 +12,8 @@ type Handles struct {
 	DelegatedResource func(name string) bool
 	// Volumes shows the claims of pods.
 	Volumes Volumes
+	// Devices shows the ResourceClaims of pods, and finds devices for them.
+	Devices Devices
 }
 
 // Factory makes a plugin with arguments of its own type, or the defaults for
@@ -43,6 +45,7 @@ func Factories() map[string]Factory {
 		"VolumeBinding":                   newVolumeBinding,
 		"VolumeRestrictions":              newVolumeRestrictions,
 		"VolumeZone":                      newVolumeZone,
+		"DynamicResources":                newDynamicResources,
 	}
 }
 
@@ -70,6 +73,7 @@ func Default() []Enabled {
 		{Name: "VolumeZone"},
 		{Name: "PodTopologySpread", Weight: 2},
 		{Name: "InterPodAffinity", Weight: 2},
+		{Name: "DynamicResources"},
 		{Name: "NodeResourcesBalancedAllocation", Weight: 1},
 		{Name: "ImageLocality", Weight: 1},
 		{Name: "NodeDeclaredFeatures"},

@@ -64,7 +64,7 @@ func (b VolumeBinding) PreFilter(_ *Cluster, p *Pod) FilterPlan {
 func (VolumeBinding) MayHelp(p *Pod, e *Event) bool {
 	switch e.Kind {
 	case ObjectChanged, NodeAdded, NodeUpdated:
-		return len(p.Claims) > 0
+		return len(p.Claims) > 0 && !aboutDevices(e)
 	}
 	return false
 }
