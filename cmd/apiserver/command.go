@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -258,13 +259,33 @@ func (o *options) dial(ctx context.Context, log *slog.Logger) (storage.Backend, 
 		}
 	}
 	if o.etcdCert != "" {
-		cert, err := tls.LoadX509KeyPair(o.etcdCert, o.etcdKey)
+		show, err := showing(o.etcdCert, o.etcdKey, log)
 		if err != nil {
 			return nil, fmt.Errorf("read --etcd-certfile and --etcd-keyfile: %w", err)
 		}
-		ext.TLS.Certificates = []tls.Certificate{cert}
+		ext.TLS.GetClientCertificate = show
 	}
 	return etcd.Dial(ctx, ext)
+}
+
+// showing gives each connection the certificate that is in the files when it is
+// made, so that it is replaced with no restart. What cannot be read, or does not
+// fit together, as between the writing of two files, leaves the last one in force.
+func showing(certFile, keyFile string, log *slog.Logger) (func(*tls.CertificateRequestInfo) (*tls.Certificate, error), error) {
+	first, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	var last atomic.Pointer[tls.Certificate]
+	last.Store(&first)
+	return func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if now, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil {
+			last.Store(&now)
+		} else if log != nil {
+			log.Error("a changed certificate is not in force: what was read before stays", "file", certFile, "error", err)
+		}
+		return last.Load(), nil
+	}, nil
 }
 
 // lockDir keeps a second server off the folder, which would wait for the

@@ -51,8 +51,10 @@ import (
 	"coracle/pkg/controllers/statefulset"
 	"coracle/pkg/controllers/storageprotection"
 	"coracle/pkg/controllers/tainteviction"
+	"coracle/pkg/controllers/trustbundle"
 	"coracle/pkg/controllers/ttlafterfinished"
 	"coracle/pkg/controllers/volumebinder"
+	"coracle/pkg/pki"
 	"coracle/pkg/reconcile"
 )
 
@@ -119,6 +121,12 @@ var list = []constructor{
 	{name: "clusterrole-aggregation-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return aggregation.New(e), nil }},
 	{name: "certificate-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		return csr.New(e, csr.Config{Signer: c.Signer, Rand: c.Rand}), nil
+	}},
+	{name: "kube-apiserver-serving-clustertrustbundle-publisher", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		if _, err := pki.ParseCertificates(c.CABundle); err != nil {
+			return nil, nil // an API server without TLS has no authority
+		}
+		return trustbundle.New(e, c.CABundle), nil
 	}},
 	{name: "bootstrap-signer", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		if !c.BootstrapTokens {

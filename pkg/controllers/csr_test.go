@@ -198,3 +198,47 @@ func TestNodesGetServingCertificates(t *testing.T) {
 		}
 	}, func(c *controllers.Config) { c.Signer = ca })
 }
+
+// TestAuthorityIsPublished: the API server's authority is a ClusterTrustBundle,
+// and comes back when somebody deletes or changes it.
+func TestAuthorityIsPublished(t *testing.T) {
+	ca, err := pki.NewCA("test", 0, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scenario(t, func(t *testing.T, c *cluster) {
+		bundles := c.Client.CertificatesV1().ClusterTrustBundles()
+		const signer = "kubernetes.io/kube-apiserver-serving"
+		published := func() error {
+			list, err := bundles.List(t.Context(), metav1.ListOptions{FieldSelector: "spec.signerName=" + signer})
+			if err != nil {
+				return err
+			}
+			if len(list.Items) != 1 || list.Items[0].Spec.TrustBundle != string(ca.CertPEM()) {
+				return fmt.Errorf("bundles are %+v", list.Items)
+			}
+			return nil
+		}
+		c.eventually("the authority is published", published)
+		other, err := pki.NewCA("other", 0, time.Now(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = bundles.Create(t.Context(), &certificatesv1.ClusterTrustBundle{
+			ObjectMeta: metav1.ObjectMeta{Name: "kubernetes.io:kube-apiserver-serving:old"},
+			Spec:       certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: string(other.CertPEM())},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("an old authority goes", published)
+		list, err := bundles.List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := bundles.Delete(t.Context(), list.Items[0].Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("the authority is published again", published)
+	}, func(c *controllers.Config) { c.CABundle = ca.CertPEM() })
+}

@@ -12,26 +12,27 @@ import (
 )
 
 // writeKubeconfig issues the administrator's certificate and writes the
-// kubeconfig that uses it.
+// kubeconfig that uses it, now and each time that the certificate is renewed.
 func (o *ServeOptions) writeKubeconfig(files *Files) error {
 	request := pki.Request{CommonName: auth.UserAdmin, ClientAuth: true}
 	if !o.strict.noMasters {
 		request.Organization = []string{auth.GroupMasters}
 	}
-	pair, err := pki.LoadOrCreate(files.PKI, "admin", files.CA, request, o.Clock.Now(), o.Rand)
-	if err != nil {
-		return err
-	}
 	host := files.Address.Addr()
 	if host.IsUnspecified() {
 		host = netip.MustParseAddr("127.0.0.1")
 	}
-	data, err := Kubeconfig("coracle", "https://"+netip.AddrPortFrom(host, files.Address.Port()).String(), files.CA.CertPEM(), pair)
-	if err != nil {
-		return err
-	}
+	server := "https://" + netip.AddrPortFrom(host, files.Address.Port()).String()
 	files.Kubeconfig = filepath.Join(o.DataDir, "admin.kubeconfig")
-	return pki.WriteFile(files.Kubeconfig, data, 0o600)
+	return o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "admin", CA: files.CA, Live: &pki.Live{},
+		Request: func() pki.Request { return request },
+		Renewed: func(pair *pki.Pair) error {
+			data, err := Kubeconfig("coracle", server, files.CA.CertPEM(), pair)
+			if err != nil {
+				return err
+			}
+			return pki.WriteFile(files.Kubeconfig, data, 0o600)
+		}})
 }
 
 // Kubeconfig makes a kubeconfig of one context that authenticates by

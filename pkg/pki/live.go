@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync/atomic"
@@ -124,6 +125,9 @@ type Keeper struct {
 	Request func() Request
 	// Live receives each new pair.
 	Live *Live
+	// Renewed is called with each new pair before Live has it; one that it fails
+	// for is tried again at the next check. May be nil.
+	Renewed func(*Pair) error
 	// Every is the time between checks, default one hour.
 	Every time.Duration
 	// Now defaults to time.Now.
@@ -145,6 +149,11 @@ func (k *Keeper) Refresh() error {
 	}
 	if leaf := k.Live.Leaf(); leaf != nil && leaf.Equal(pair.Cert) {
 		return nil
+	}
+	if k.Renewed != nil {
+		if err := k.Renewed(pair); err != nil {
+			return fmt.Errorf("certificate %s: %w", CertFile(k.Dir, k.Name), err)
+		}
 	}
 	return k.Live.Set(pair.CertPEM, pair.KeyPEM)
 }
