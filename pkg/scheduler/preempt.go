@@ -31,11 +31,18 @@ type preemption struct {
 	now     time.Time
 }
 
+// noVictims is the reason of nodes without a pod that may be displaced.
+const noVictims = "No preemption victims found for incoming pod"
+
 // search returns the best candidate, or why there is none, as users read it.
 func (p *preemption) search(why *diagnosis) (*candidate, string) {
 	var gentle, violating []*candidate
 	refused := diagnosis{nodes: why.nodes, reasons: map[string]int{}}
-	if n := len(why.preemptible); n > 0 {
+	switch n := len(why.preemptible); {
+	case n == 0:
+	case !p.attempt.cluster.Outranks(p.attempt.pod.Priority):
+		refused.reasons[noVictims] = n // whatever the node: none is looked at
+	default:
 		enough, offset := p.enough(n), p.rand.IntN(n)
 		for i := range n {
 			c, v := p.victims(why.preemptible[(offset+i)%n])
@@ -116,7 +123,7 @@ func (p *preemption) victims(n *plugin.Node) (*candidate, plugin.Verdict) {
 		}
 	}
 	if len(lower) == 0 {
-		return nil, plugin.Verdict{Code: plugin.Unresolvable, Reasons: []string{"No preemption victims found for incoming pod"}}
+		return nil, plugin.Verdict{Code: plugin.Unresolvable, Reasons: []string{noVictims}}
 	}
 	t := p.attempt.trial(n)
 	for _, q := range lower {
@@ -141,7 +148,7 @@ func (p *preemption) victims(n *plugin.Node) (*candidate, plugin.Verdict) {
 	}
 	if len(c.victims) == 0 {
 		// The pod fits as it is: a change since the diagnosis. No need to harm.
-		return nil, plugin.Verdict{Code: plugin.Unresolvable, Reasons: []string{"No preemption victims found for incoming pod"}}
+		return nil, plugin.Verdict{Code: plugin.Unresolvable, Reasons: []string{noVictims}}
 	}
 	slices.SortFunc(c.victims, p.byImportance)
 	return c, plugin.Verdict{}

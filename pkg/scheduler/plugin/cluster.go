@@ -23,8 +23,10 @@ type Cluster struct {
 	byName map[string]*Node
 	// places are the pods on nodes, also on those whose object is not known yet.
 	places map[types.UID]place
-	images map[string]*image
-	log    changes
+	// priorities counts those pods by priority.
+	priorities map[int32]int
+	images     map[string]*image
+	log        changes
 	// promised counts the nodes with nominated pods.
 	promised int
 
@@ -51,7 +53,7 @@ type place struct {
 func NewCluster() *Cluster {
 	return &Cluster{
 		Narrow: 64,
-		byName: map[string]*Node{}, places: map[types.UID]place{}, images: map[string]*image{},
+		byName: map[string]*Node{}, places: map[types.UID]place{}, priorities: map[int32]int{}, images: map[string]*image{},
 		namespaces: map[string]labels.Set{}, matchers: map[string]*matcher{}, matchersBy: index[*matcher]{}, matcherVersion: 1,
 		holding: map[holderKey]*holder{}, holdersBy: [kinds]index[*holder]{{}, {}, {}, {}}, holdingSweep: maxHolders,
 		spreads: map[spreadKey]*spread{},
@@ -188,6 +190,7 @@ func (c *Cluster) Place(p *Pod, node string) {
 	}
 	n := c.record(node)
 	c.places[p.UID] = place{p, n}
+	c.rank(p, +1)
 	n.sum(p, +1)
 	n.Pods = append(n.Pods, p)
 	c.count(n, p, +1)
@@ -197,6 +200,8 @@ func (c *Cluster) Place(p *Pod, node string) {
 // replace takes over a pod that differs from the old record in nothing that is
 // counted.
 func (c *Cluster) replace(n *Node, p *Pod) {
+	c.rank(c.places[p.UID].pod, -1)
+	c.rank(p, +1)
 	c.places[p.UID] = place{p, n}
 	for i, have := range n.Pods {
 		if have.UID == p.UID {
@@ -212,12 +217,30 @@ func (c *Cluster) Remove(uid types.UID) *Pod {
 		return nil
 	}
 	delete(c.places, uid)
+	c.rank(old.pod, -1)
 	old.node.sum(old.pod, -1)
 	old.node.drop(old.pod)
 	c.count(old.node, old.pod, -1)
 	c.touch(old.node)
 	c.release(old.node)
 	return old.pod
+}
+
+func (c *Cluster) rank(p *Pod, sign int) {
+	if c.priorities[p.Priority] += sign; c.priorities[p.Priority] == 0 {
+		delete(c.priorities, p.Priority)
+	}
+}
+
+// Outranks says that some pod on a node has a lower priority. It costs by the
+// number of priorities in use, not by that of pods.
+func (c *Cluster) Outranks(priority int32) bool {
+	for have := range c.priorities {
+		if have < priority {
+			return true
+		}
+	}
+	return false
 }
 
 // Nominate notes that a waiting pod was promised room on a node; pods of lower
