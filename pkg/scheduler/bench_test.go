@@ -167,7 +167,7 @@ func (o benchOwners) Selector(g *plugin.Group, _ plugin.Owner) labels.Selector {
 // start makes the cluster of a shape with its first pods, and the others.
 func (s *shape) start(b testing.TB) (*decider, []*plugin.Pod) {
 	c, in := plugin.NewCluster(), plugin.NewInterner()
-	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{Owners: benchOwners{s.service}})
+	profile, err := plugin.NewProfile(defaultPlugins(), plugin.Handles{Owners: benchOwners{s.service}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -37,7 +37,11 @@ type refusalGroup struct {
 
 // add counts a node's refusal.
 func (r *refusals) add(n *plugin.Node, v *plugin.Verdict) {
-	key := v.Plugin + "\x00" + strings.Join(v.Reasons, "\x00")
+	reasons := v.Reasons
+	if v.Detail != nil {
+		reasons = []string{v.Detail()}
+	}
+	key := v.Plugin + "\x00" + strings.Join(reasons, "\x00")
 	if v.Code == plugin.Unschedulable {
 		key += "\x00+"
 	}
@@ -46,7 +50,7 @@ func (r *refusals) add(n *plugin.Node, v *plugin.Verdict) {
 		if r.groups == nil {
 			r.groups = map[string]*refusalGroup{}
 		}
-		g = &refusalGroup{Refusal: placement.Refusal{Plugin: v.Plugin, Reasons: v.Reasons, Preemptible: v.Code == plugin.Unschedulable}}
+		g = &refusalGroup{Refusal: placement.Refusal{Plugin: v.Plugin, Reasons: reasons, Preemptible: v.Code == plugin.Unschedulable}}
 		r.groups[key] = g
 	}
 	g.Nodes++

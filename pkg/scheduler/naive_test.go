@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -72,7 +71,7 @@ func (w *naive) filter(p *corev1.Pod, n *corev1.Node) []string {
 		return []string{"node(s) were unschedulable"}
 	}
 	if t := w.taint(p, n); t != nil {
-		return []string{fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value)}
+		return []string{"node(s) had untolerated taint(s)"}
 	}
 	if ok, _ := nodeaffinity.GetRequiredNodeAffinity(p).Match(n); !ok {
 		return []string{"node(s) didn't match Pod's node affinity/selector"}

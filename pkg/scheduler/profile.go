@@ -38,6 +38,9 @@ func newProfiles(cfg config.Config, c *cluster, r *rand.Rand) (map[string]*profi
 	return out, nil
 }
 
+// defaultPlugins are those of the default profile.
+func defaultPlugins() []plugin.Enabled { return enabled(&config.Default().Profiles[0]) }
+
 // enabled is the plugins of a profile, filters first. Names of the
 // configuration that are no plugin of their own (VolumeRestrictions of a
 // cluster without such volumes, say) have nothing to do.
@@ -107,9 +110,16 @@ func concerns(filter string, e *plugin.Event) bool {
 	switch filter {
 	case "NodeName", "NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodeDeclaredFeatures":
 		switch e.Kind {
-		case plugin.PodAdded, plugin.PodRelabelled, plugin.PodScaledDown, plugin.PodDeleted:
-			return false
+		case plugin.NodeAdded, plugin.NodeUpdated, plugin.OwnPodUpdated:
+			return true
 		}
+		return false
+	case "VolumeBinding", "VolumeZone":
+		switch e.Kind {
+		case plugin.NodeAdded, plugin.NodeUpdated, plugin.ObjectChanged:
+			return true
+		}
+		return false
 	case "NodeResourcesFit", "NodePorts":
 		return e.Kind != plugin.PodAdded && e.Kind != plugin.PodRelabelled
 	}

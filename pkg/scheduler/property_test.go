@@ -32,7 +32,7 @@ func newWorld(t *testing.T, seed uint64, narrow int) *world {
 	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 1)), records: plugin.NewCluster(), interner: plugin.NewInterner()}
 	w.records.Narrow = narrow
 	w.namespaces = map[string]map[string]string{}
-	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{Owners: w})
+	profile, err := plugin.NewProfile(defaultPlugins(), plugin.Handles{Owners: w})
 	if err != nil {
 		t.Fatal(err)
 	}

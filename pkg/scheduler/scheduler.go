@@ -177,12 +177,12 @@ func (s *Scheduler) listen() error {
 		}
 		s.synced = append(s.synced, registered.HasSynced)
 	}
-	synced, err := s.volumes.listen(func() { s.cluster.wakeClaims(now()) })
+	synced, err := s.volumes.listen(func(old, obj any) { s.cluster.objectChanged(old, obj, now()) })
 	if err != nil {
 		return fmt.Errorf("watch volumes: %w", err)
 	}
 	s.synced = append(s.synced, synced...)
-	if synced, err = s.devices.Follow(func(old, obj any) { s.cluster.devicesChanged(old, obj, now()) }); err != nil {
+	if synced, err = s.devices.Follow(func(old, obj any) { s.cluster.objectChanged(old, obj, now()) }); err != nil {
 		return fmt.Errorf("watch devices: %w", err)
 	}
 	s.synced = append(s.synced, synced...)

@@ -107,7 +107,7 @@ func TestPlacesByNodeSelectorTaintsAndRoom(t *testing.T) {
 	}
 	makePod(t, c, "toolarge", "3", nil)
 	p := awaitPod(t, c, "toolarge", func(p *corev1.Pod) bool { return unschedulable(p) != "" })
-	want := "0/3 nodes are available: 1 node(s) had untolerated taint {team: a}, 2 Insufficient cpu. " +
+	want := "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. " +
 		"preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
 	if got := unschedulable(p); got != want {
 		t.Errorf("message %q, want %q", got, want)

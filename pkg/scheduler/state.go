@@ -260,15 +260,9 @@ func (c *cluster) isAssumed(uid types.UID) bool {
 	return c.assumed[uid]
 }
 
-// wakeClaims tries pods again that something about volumes may help.
-func (c *cluster) wakeClaims(now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tell(plugin.Event{Kind: plugin.ObjectChanged}, now)
-}
-
-// devicesChanged tries pods again that an object about devices may help.
-func (c *cluster) devicesChanged(old, obj any, now time.Time) {
+// objectChanged tries pods again that a change of another kind of object may
+// help. nil is for what was or is not there.
+func (c *cluster) objectChanged(old, obj any, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tell(plugin.Event{Kind: plugin.ObjectChanged, OldObject: old, Object: obj}, now)

@@ -22,7 +22,7 @@ type Verifier struct {
 // NewVerifier returns a Verifier of an empty cluster.
 func NewVerifier() (*Verifier, error) {
 	v := &Verifier{records: plugin.NewCluster(), interner: plugin.NewInterner(), owners: newOwners()}
-	profile, err := plugin.NewProfile(plugin.Default(), plugin.Handles{Owners: v.owners})
+	profile, err := plugin.NewProfile(defaultPlugins(), plugin.Handles{Owners: v.owners})
 	if err != nil {
 		return nil, err
 	}

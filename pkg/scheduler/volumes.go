@@ -48,14 +48,12 @@ func newVolumes(factory informers.SharedInformerFactory) (*volumes, error) {
 	}})
 }
 
-// listen calls changed after every change of a kind that decisions read. It
-// returns what must have synced before the first decision.
-func (v *volumes) listen(changed func()) ([]cache.InformerSynced, error) {
+// listen calls changed after every change of a kind that decisions read, with
+// nil for what was or is not there. It returns what must have synced before the
+// first decision.
+func (v *volumes) listen(changed func(old, now any)) ([]cache.InformerSynced, error) {
 	var synced []cache.InformerSynced
 	see := func(obj any) {
-		if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-			obj = lost.Obj
-		}
 		switch o := obj.(type) {
 		case *corev1.PersistentVolumeClaim:
 			v.wake(o.Namespace + "/" + o.Name)
@@ -64,11 +62,18 @@ func (v *volumes) listen(changed func()) ([]cache.InformerSynced, error) {
 				v.wake(ref.Namespace + "/" + ref.Name)
 			}
 		}
-		changed()
 	}
 	for _, informer := range []cache.SharedIndexInformer{v.claims, v.objects, v.classes, v.drivers, v.capacities} {
 		handle, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc: see, UpdateFunc: func(_, obj any) { see(obj) }, DeleteFunc: see,
+			AddFunc:    func(obj any) { see(obj); changed(nil, obj) },
+			UpdateFunc: func(old, obj any) { see(obj); changed(old, obj) },
+			DeleteFunc: func(obj any) {
+				if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+					obj = lost.Obj
+				}
+				see(obj)
+				changed(obj, nil)
+			},
 		})
 		if err != nil {
 			return nil, err
@@ -130,10 +135,7 @@ func (v *volumes) HasRoom(class *storagev1.StorageClass, claim *corev1.Persisten
 		if !ok || c.StorageClassName != class.Name || c.NodeTopology == nil {
 			return false
 		}
-		room := c.Capacity
-		if c.MaximumVolumeSize != nil {
-			room = c.MaximumVolumeSize
-		}
+		room := plugin.LargestVolume(c)
 		selector, err := metav1.LabelSelectorAsSelector(c.NodeTopology)
 		return err == nil && room != nil && room.Cmp(size) >= 0 && selector.Matches(labels.Set(node.Labels))
 	})

@@ -24,6 +24,14 @@ func TestDefaultIsTheEmptyFile(t *testing.T) {
 	if p == nil || !p.Gates || !p.Preempts || !p.Has("NodeResourcesFit") || got.Profile("other") != nil {
 		t.Errorf("default profile %+v", p)
 	}
+	// The first filter that refuses is the one that users read of.
+	filters := []string{
+		"NodeName", "NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit", "VolumeRestrictions",
+		"NodeVolumeLimits", "VolumeBinding", "VolumeZone", "PodTopologySpread", "InterPodAffinity", "DynamicResources", "NodeDeclaredFeatures",
+	}
+	if diff := cmp.Diff(filters, p.Filters); diff != "" {
+		t.Error(diff)
+	}
 	want := []config.Score{
 		{"TaintToleration", 3}, {"NodeAffinity", 2}, {"NodeResourcesFit", 1}, {"VolumeBinding", 1}, {"PodTopologySpread", 2},
 		{"InterPodAffinity", 2}, {"DynamicResources", 2}, {"NodeResourcesBalancedAllocation", 1}, {"ImageLocality", 1},
@@ -195,4 +203,25 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOrderOfFilters: what a section enables anew comes first, what is left of
+// multiPoint next, and what only the section enables last.
+func TestOrderOfFilters(t *testing.T) {
+	for _, c := range []struct{ name, plugins, first, last string }{
+		{"anew", "{filter: {enabled: [{name: NodePorts}]}}", "NodePorts", "NodeDeclaredFeatures"},
+		{"disabled and enabled", "{filter: {disabled: [{name: NodePorts}], enabled: [{name: NodePorts}]}}", "NodeName", "NodePorts"},
+		{"not in multiPoint", "{multiPoint: {disabled: [{name: NodeName}]}, filter: {enabled: [{name: NodeName}]}}", "NodeUnschedulable", "NodeName"},
+		{"all disabled", "{filter: {disabled: [{name: '*'}], enabled: [{name: NodePorts}, {name: NodeName}]}}", "NodePorts", "NodeName"},
+	} {
+		got, _, err := config.Parse([]byte(head + "profiles: [{plugins: " + c.plugins + "}]\n"))
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		filters := got.Profiles[0].Filters
+		if filters[0] != c.first || filters[len(filters)-1] != c.last {
+			t.Errorf("%s: filters %v, want %s first and %s last", c.name, filters, c.first, c.last)
+		}
+	}
 }

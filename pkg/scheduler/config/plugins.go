@@ -168,23 +168,27 @@ func weightOf(p configv1.Plugin) int64 {
 	return int64(*p.Weight)
 }
 
-// at is the plugins in force at one extension point: those that its own
-// section enables, then what multiPoint gives and the section leaves.
+// at is the plugins in force at one extension point: those of multiPoint that
+// its own section enables anew, the others of multiPoint that the section
+// leaves, and at last those that only the section enables.
 func at(pt point, own *configv1.PluginSet, multi []Score) []Score {
-	var out []Score
+	var anew, rest, only []Score
+	disabled := func(name string) bool { return lists(own.Disabled, "*") || lists(own.Disabled, name) }
 	for _, e := range own.Enabled {
-		out = append(out, Score{e.Name, weightOf(e)})
-	}
-	if lists(own.Disabled, "*") {
-		return out
+		s := Score{e.Name, weightOf(e)}
+		if !disabled(e.Name) && slices.ContainsFunc(multi, func(m Score) bool { return m.Name == e.Name }) {
+			anew = append(anew, s)
+		} else {
+			only = append(only, s)
+		}
 	}
 	for _, m := range multi {
 		info, _ := lookup(m.Name)
-		if info.points&pt != 0 && !lists(own.Enabled, m.Name) && !lists(own.Disabled, m.Name) {
-			out = append(out, m)
+		if info.points&pt != 0 && !lists(own.Enabled, m.Name) && !disabled(m.Name) {
+			rest = append(rest, m)
 		}
 	}
-	return out
+	return slices.Concat(anew, rest, only)
 }
 
 // choosePlugins settles which plugins a profile has.

@@ -16,8 +16,8 @@ const (
 	NodeUpdated
 	NodeDeleted
 	NamespaceChanged
-	// ObjectChanged is about another kind of object, in Object: claims, volumes,
-	// classes, slices. Those plugins that know the kind look at it.
+	// ObjectChanged is about another kind of object: claims, volumes, classes,
+	// slices. Those plugins that know the kind look at it.
 	ObjectChanged
 )
 
@@ -29,9 +29,7 @@ type Event struct {
 	OldPod, Pod *Pod
 	// OldNode and Node likewise for the Node kinds.
 	OldNode, Node *Facts
-	// OldObject and Object are for ObjectChanged; either may be nil.
+	// OldObject and Object are for ObjectChanged: what was (updated, deleted) and
+	// what is (added, updated). When both are nil, anything may have changed.
 	OldObject, Object any
 }
-
-// All is the event after which every pod is tried again.
-var All = Event{Kind: ObjectChanged}

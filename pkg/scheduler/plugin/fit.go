@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 )
 
 // NodeResourcesFitArgs are the arguments of NodeResourcesFit.
@@ -129,8 +130,10 @@ func (c fitCheck) lacks(n *Node, pods int64) Verdict {
 func (f *NodeResourcesFit) MayHelp(p *Pod, e *Event) bool {
 	r := &p.Shape.Requests
 	switch e.Kind {
-	case PodDeleted, ObjectChanged, OwnPodUpdated:
+	case PodDeleted, OwnPodUpdated:
 		return true
+	case ObjectChanged:
+		return f.delegated != nil && len(r.Others) > 0 && providesAny(r, e)
 	case PodScaledDown:
 		return e.Pod.Shape.Requests.Less(&e.OldPod.Shape.Requests, r)
 	case NodeAdded:
@@ -145,6 +148,27 @@ func (f *NodeResourcesFit) MayHelp(p *Pod, e *Event) bool {
 		return grew && f.alone(p, e.Node)
 	}
 	return false
+}
+
+// providesAny says that an event is about a class of devices that newly
+// provides one of the resources.
+func providesAny(r *Resources, e *Event) bool {
+	if e.OldObject == nil && e.Object == nil {
+		return true
+	}
+	class, ok := e.Object.(*resourcev1.DeviceClass)
+	if !ok {
+		return false
+	}
+	old, _ := e.OldObject.(*resourcev1.DeviceClass)
+	if old == nil && r.Others[corev1.ResourceName(resourcev1.ResourceDeviceClassPrefix+class.Name)] > 0 {
+		return true
+	}
+	name := class.Spec.ExtendedResourceName
+	if name == nil || old != nil && old.Spec.ExtendedResourceName != nil && *old.Spec.ExtendedResourceName == *name {
+		return false
+	}
+	return r.Others[corev1.ResourceName(*name)] > 0
 }
 
 // alone says that the pod would fit if the node had no others.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -327,18 +328,14 @@ func (a *InterPodAffinity) MayHelp(p *Pod, e *Event) bool {
 	case OwnPodUpdated:
 		return e.OldPod == nil || e.OldPod.Group != e.Pod.Group
 	case NodeAdded:
-		return len(s.AntiAffinity) > 0 || slices.ContainsFunc(s.Affinity, func(t *Term) bool {
+		// What refused the pod may have been the terms of others, so that its own
+		// only say where it cannot go.
+		return len(s.Affinity) == 0 || slices.ContainsFunc(s.Affinity, func(t *Term) bool {
 			_, ok := e.Node.Labels[t.TopologyKey]
 			return ok
 		})
 	case NodeUpdated:
-		moved := func(t *Term, with bool) bool {
-			was, had := e.OldNode.Labels[t.TopologyKey]
-			is, has := e.Node.Labels[t.TopologyKey]
-			return had && has && was != is || has != had && has == with
-		}
-		return slices.ContainsFunc(s.Affinity, func(t *Term) bool { return moved(t, true) }) ||
-			slices.ContainsFunc(s.AntiAffinity, func(t *Term) bool { return moved(t, false) })
+		return !maps.Equal(e.OldNode.Labels, e.Node.Labels)
 	case NamespaceChanged:
 		return true
 	}

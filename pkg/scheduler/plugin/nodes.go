@@ -33,7 +33,7 @@ func (name nameCheck) Check(v *View) Verdict {
 }
 
 // MayHelp implements Hinter.
-func (NodeName) MayHelp(_ *Pod, e *Event) bool { return e.Kind == NodeAdded }
+func (NodeName) MayHelp(p *Pod, e *Event) bool { return e.Kind == NodeAdded && e.Node.Name == p.Node }
 
 // NodeAffinityArgs are the arguments of NodeAffinity.
 type NodeAffinityArgs struct {

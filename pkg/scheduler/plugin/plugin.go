@@ -45,6 +45,8 @@ type Verdict struct {
 	// Reasons are in the words of FailedScheduling events; each counts by itself.
 	// Shared, never changed.
 	Reasons []string
+	// Detail, when not nil, is the only reason at more length, for those who ask.
+	Detail func() string
 }
 
 // OK says that the verdict is Fits.

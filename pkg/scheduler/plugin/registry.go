@@ -59,27 +59,6 @@ type Enabled struct {
 	Args     Args
 }
 
-// Default is the plugins of the default profile, in order.
-func Default() []Enabled {
-	return []Enabled{
-		{Name: "NodeName"},
-		{Name: "NodeUnschedulable"},
-		{Name: "TaintToleration", Weight: 3},
-		{Name: "NodeAffinity", Weight: 2},
-		{Name: "NodePorts"},
-		{Name: "NodeResourcesFit", Weight: 1},
-		{Name: "VolumeRestrictions"},
-		{Name: "VolumeBinding"},
-		{Name: "VolumeZone"},
-		{Name: "PodTopologySpread", Weight: 2},
-		{Name: "InterPodAffinity", Weight: 2},
-		{Name: "DynamicResources"},
-		{Name: "NodeResourcesBalancedAllocation", Weight: 1},
-		{Name: "ImageLocality", Weight: 1},
-		{Name: "NodeDeclaredFeatures"},
-	}
-}
-
 // Profile is the plugins that decide for one scheduler name.
 type Profile struct {
 	Filters []Filter

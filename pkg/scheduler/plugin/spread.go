@@ -270,7 +270,7 @@ func (s *PodTopologySpread) MayHelp(p *Pod, e *Event) bool {
 		return placed(e.OldPod)
 	case PodRelabelled:
 		return e.Pod.Group.Namespace == p.Group.Namespace && some(func(k *Constraint) bool { return means(e.OldPod, k) != means(e.Pod, k) })
-	case OwnPodUpdated, ObjectChanged:
+	case OwnPodUpdated:
 		return true
 	case NodeAdded:
 		return hasKeys(e.Node, list)

@@ -28,7 +28,10 @@ func (c taintCheck) Check(v *View) Verdict {
 		return Verdict{}
 	}
 	if t := untolerated(v.Taints, c.tolerations); t != nil {
-		return Verdict{Code: Unresolvable, Reasons: []string{fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value)}}
+		return Verdict{
+			Code: Unresolvable, Reasons: []string{"node(s) had untolerated taint(s)"},
+			Detail: func() string { return fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value) },
+		}
 	}
 	return Verdict{}
 }

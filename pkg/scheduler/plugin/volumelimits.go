@@ -62,11 +62,6 @@ func usersOf(c *Cluster, p *Pod, claims []string) []types.UID {
 	return users
 }
 
-// MayHelp implements Hinter.
-func (VolumeRestrictions) MayHelp(p *Pod, e *Event) bool {
-	return len(p.Claims) > 0 && (e.Kind == PodDeleted || e.Kind == ObjectChanged)
-}
-
 type singleUser struct{ users []types.UID }
 
 // Check implements Check: all users must go away.
@@ -123,9 +118,6 @@ func (z VolumeZone) PreFilter(_ *Cluster, p *Pod) FilterPlan {
 	}
 	return FilterPlan{Check: wants, PerPod: true}
 }
-
-// MayHelp implements Hinter.
-func (VolumeZone) MayHelp(p *Pod, e *Event) bool { return VolumeBinding{}.MayHelp(p, e) }
 
 type zoneWant struct {
 	labels [2]string // either will do

@@ -60,15 +60,6 @@ func (b VolumeBinding) PreFilter(_ *Cluster, p *Pod) FilterPlan {
 	return FilterPlan{Check: volumeCheck{needs}, PerPod: true}
 }
 
-// MayHelp implements Hinter.
-func (VolumeBinding) MayHelp(p *Pod, e *Event) bool {
-	switch e.Kind {
-	case ObjectChanged, NodeAdded, NodeUpdated:
-		return len(p.Claims) > 0 && !aboutDevices(e)
-	}
-	return false
-}
-
 type volumeCheck struct{ needs *VolumeNeeds }
 
 // Check implements Check.
