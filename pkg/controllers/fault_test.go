@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -155,11 +156,13 @@ func TestLateEchoMakesNoSurplus(t *testing.T) {
 var errCrash = errors.New("crashed here")
 
 // crasher ends the controllers at their n-th write: before the server sees it,
-// or after, so that the answer is lost.
+// or after, so that the answer is lost. Nothing that they send afterwards
+// arrives. Without crash, only the answer is lost and they go on.
 type crasher struct {
 	at    int
 	after bool
 	crash func()
+	only  func(*http.Request) bool // which writes count; nil for all
 
 	mu    sync.Mutex
 	count int // guarded by mu
@@ -167,14 +170,17 @@ type crasher struct {
 
 func (c *crasher) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		if r.Method == http.MethodGet || strings.Contains(r.URL.Path, "/events") {
+		if r.Method == http.MethodGet || strings.Contains(r.URL.Path, "/events") || c.only != nil && !c.only(r) {
 			return next.RoundTrip(r)
 		}
 		c.mu.Lock()
 		c.count++
-		hit := c.count == c.at
+		hit, dead := c.count == c.at, c.crash != nil && c.count > c.at
 		c.mu.Unlock()
-		if !hit {
+		switch {
+		case dead:
+			return nil, errCrash
+		case !hit:
 			return next.RoundTrip(r)
 		}
 		if c.after {
@@ -182,9 +188,59 @@ func (c *crasher) wrap(next http.RoundTripper) http.RoundTripper {
 				resp.Body.Close()
 			}
 		}
-		c.crash()
+		if c.crash != nil {
+			c.crash()
+		}
 		return nil, errCrash
 	})
+}
+
+// lateOnly delays the watch of one resource, while all others are prompt.
+func lateOnly(resource string) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper {
+		late := lateWatches(lateEcho)(next)
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, "/"+resource) {
+				return late.RoundTrip(r)
+			}
+			return next.RoundTrip(r)
+		})
+	}
+}
+
+// TestLostAnswersMakeNoSurplus loses the answer to the first create of a pod, while
+// the echo of it comes late too: it is not made again.
+func TestLostAnswersMakeNoSurplus(t *testing.T) {
+	for _, tc := range []struct {
+		kind string
+		make func(c *cluster)
+		want int
+	}{
+		{"ReplicaSet", func(c *cluster) { c.deploy("web", "v1", 4) }, 4},
+		{"Job", func(c *cluster) {
+			c.tasks(always(0))
+			c.makeJob(newJob(jobOf(3, 3)))
+			c.wantEnd(batchv1.JobComplete, batchv1.JobReasonCompletionsReached)
+		}, 3},
+		{"DaemonSet", func(c *cluster) {
+			c.makeDaemonSet("agent", "v1")
+			c.wantDaemons("agent", "v1", "node-1", "node-2", "node-3")
+		}, 3},
+	} {
+		t.Run(tc.kind, func(t *testing.T) {
+			bubble(t, func(t *testing.T, c *cluster) {
+				k := &crasher{at: 1, after: true, only: func(r *http.Request) bool {
+					return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/pods")
+				}}
+				t.Cleanup(c.startControllers(transports{write: k.wrap, read: lateOnly("pods")}))
+				made := c.countPods()
+				tc.make(c)
+				if n := made(); n != tc.want {
+					t.Errorf("%d pods were made, want %d", n, tc.want)
+				}
+			})
+		})
+	}
 }
 
 // crashAt runs body once for every step-th write from first to last: the

@@ -18,7 +18,8 @@
 // its informer's cache has reached the resourceVersion that the write
 // returned, for a deleted one the cache no longer holds that UID alive. So no
 // controller acts twice on one intent, however late its own writes come back.
-// Other keys are not delayed.
+// Other keys are not delayed. A write whose answer was lost is reported with
+// Request.Unsure: the server is asked what came of it first.
 //
 // A Loop owns all its goroutines: Run returns when they have ended.
 package reconcile

@@ -1,7 +1,9 @@
 package reconcile
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -31,8 +33,13 @@ type unseen struct {
 	versions map[cache.SharedIndexInformer]string
 	// deleted holds the deletes, by UID.
 	deleted map[types.UID]deletion
-	looks   int // how often wait found it unseen
+	doubts  []Look // of writes whose answer was lost, until they are resolved
+	looks   int    // how often wait found it unseen
 }
+
+// Look asks the server what came of a write whose answer was lost, and reports
+// what it finds with Wrote and Deleted.
+type Look func(ctx context.Context, r *Request) error
 
 type deletion struct {
 	informer cache.SharedIndexInformer
@@ -62,6 +69,38 @@ func (r *Request) Deleted(informer cache.SharedIndexInformer, obj metav1.Object)
 	r.guard.edit(r.Key, func(u *unseen) {
 		u.deleted[obj.GetUID()] = deletion{informer: informer, key: key}
 	})
+}
+
+// Unsure reports that the answer to a write was lost; see Lost. look is called
+// before the next reconcile of the key, again and again until it succeeds, so
+// that a write that did happen is not done twice.
+func (r *Request) Unsure(look Look) {
+	r.guard.edit(r.Key, func(u *unseen) { u.doubts = append(u.doubts, look) })
+}
+
+// resolve clears up the writes of key whose answers were lost. Only the one
+// worker that has key calls it.
+func (g *guard) resolve(ctx context.Context, key Key) error {
+	for {
+		look := g.doubt(key)
+		if look == nil {
+			return nil
+		}
+		if err := look(ctx, &Request{Key: key, guard: g}); err != nil {
+			return fmt.Errorf("find out what came of a write whose answer was lost: %w", err)
+		}
+		g.edit(key, func(u *unseen) { u.doubts = u.doubts[1:] })
+	}
+}
+
+// doubt returns the first look that key waits for, or nil.
+func (g *guard) doubt(key Key) Look {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if u := g.keys[key]; u != nil && len(u.doubts) > 0 {
+		return u.doubts[0]
+	}
+	return nil
 }
 
 func (g *guard) edit(key Key, change func(*unseen)) {
@@ -97,7 +136,7 @@ func (g *guard) wait(key Key) time.Duration {
 			delete(u.deleted, uid)
 		}
 	}
-	if len(u.versions) == 0 && len(u.deleted) == 0 {
+	if len(u.versions) == 0 && len(u.deleted) == 0 && len(u.doubts) == 0 {
 		delete(g.keys, key)
 		return 0
 	}
@@ -143,4 +182,20 @@ var ErrStale = errors.New("the cache is behind the server: nothing is destroyed 
 // busy server, which a retry cures and nobody needs to read about.
 func Transient(err error) bool {
 	return errors.Is(err, ErrStale) || apierrors.IsConflict(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err)
+}
+
+// Lost reports whether err leaves open if the write that it came from
+// happened: the server did not answer, or answered that something went wrong
+// underway. A refusal is an answer.
+func Lost(err error) bool {
+	if err == nil {
+		return false
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return true
+	}
+	const requestTimeout, internalError = 408, 500 // of HTTP; all from the second on are the server's failures
+	code := status.Status().Code
+	return code == requestTimeout || code >= internalError
 }

@@ -160,6 +160,10 @@ func (l *Loop) next(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return true
 	}
+	if err := l.resolve(ctx, key); err != nil {
+		l.retry(ctx, key, err)
+		return true
+	}
 	if wait := l.guard.wait(key); wait > 0 {
 		// The echo of the write usually queues the key itself; this timer is
 		// for writes whose kind no handler maps back to the key.
@@ -179,14 +183,29 @@ func (l *Loop) next(ctx context.Context) bool {
 		l.queue.Forget(key)
 		l.cfg.Log.Error("reconcile failed for good", "key", key.String(), "err", err)
 	default:
-		level := slog.LevelWarn
-		if Transient(err) {
-			level = slog.LevelDebug
-		}
-		l.cfg.Log.Log(ctx, level, "reconcile failed, will retry", "key", key.String(), "err", err)
-		l.queue.AddRateLimited(key)
+		l.retry(ctx, key, err)
 	}
 	return true
+}
+
+// retry queues key after its back-off.
+func (l *Loop) retry(ctx context.Context, key Key, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	level := slog.LevelWarn
+	if Transient(err) {
+		level = slog.LevelDebug
+	}
+	l.cfg.Log.Log(ctx, level, "reconcile failed, will retry", "key", key.String(), "err", err)
+	l.queue.AddRateLimited(key)
+}
+
+// resolve clears up lost answers within the deadline of a reconcile.
+func (l *Loop) resolve(ctx context.Context, key Key) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	return l.guard.resolve(ctx, key)
 }
 
 // reconcile calls the Func with its deadline and turns a panic into an error.

@@ -3,13 +3,17 @@ package reconcile_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
@@ -279,4 +283,67 @@ func TestReadYourWritesDelaysNoOtherKey(t *testing.T) {
 			t.Errorf("reconciled %d times, want a once and b once", got)
 		}
 	})
+}
+
+// TestLostAnswerIsClearedUpFirst: after a write whose answer was lost, the key
+// is not reconciled before the server has said what came of it, and the cache
+// shows that.
+func TestLostAnswerIsClearedUpFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inf := newSlowInformer()
+		if err := inf.store.Add(object("old", "0", "40")); err != nil {
+			t.Fatal(err)
+		}
+		var c, looks calls
+		begin := time.Now()
+		l := reconcile.New(reconcile.Config{Name: "test", Reconcile: func(_ context.Context, r *reconcile.Request) (reconcile.Result, error) {
+			if c.note(begin) > 1 {
+				return reconcile.Result{}, nil
+			}
+			r.Unsure(func(_ context.Context, r *reconcile.Request) error {
+				if looks.note(begin) < 3 {
+					return errors.New("the server does not answer")
+				}
+				r.Wrote(inf, object("made", "1", "100"))
+				return nil
+			})
+			return reconcile.Result{}, errors.New("the answer was lost")
+		}})
+		start(t, l)
+		l.Add(reconcile.Key{Namespace: "ns", Name: "owner"})
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if got, asked := c.count(), looks.count(); got != 1 || asked != 3 {
+			t.Fatalf("reconciled %d times with %d looks before the cache showed the write, want 1 and 3", got, asked)
+		}
+		if err := inf.store.Add(object("made", "1", "100")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got, asked := c.count(), looks.count(); got != 2 || asked != 3 {
+			t.Errorf("reconciled %d times with %d looks afterwards, want 2 and 3", got, asked)
+		}
+	})
+}
+
+func TestLost(t *testing.T) {
+	gr := schema.GroupResource{Resource: "pods"}
+	for _, tc := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{apierrors.NewConflict(gr, "p", nil), false},
+		{apierrors.NewForbidden(gr, "p", nil), false},
+		{fmt.Errorf("create: %w", apierrors.NewTooManyRequestsError("later")), false},
+		{io.ErrUnexpectedEOF, true},
+		{context.DeadlineExceeded, true},
+		{fmt.Errorf("create: %w", apierrors.NewTimeoutError("too slow", 1)), true},
+		{apierrors.NewInternalError(io.EOF), true},
+	} {
+		if got := reconcile.Lost(tc.err); got != tc.want {
+			t.Errorf("Lost(%v) is %v, want %v", tc.err, got, tc.want)
+		}
+	}
 }

@@ -63,6 +63,9 @@ func Write(ctx context.Context, req *reconcile.Request, client kubernetes.Interf
 			return nil
 		}
 		if err != nil {
+			if reconcile.Lost(err) {
+				req.Unsure(lookFor(client, informer, s))
+			}
 			return fmt.Errorf("create endpoint slice %s*: %w", s.GenerateName, err)
 		}
 		req.Wrote(informer, got)
@@ -84,4 +87,21 @@ func Write(ctx context.Context, req *reconcile.Request, client kubernetes.Interf
 		req.Deleted(informer, s)
 	}
 	return nil
+}
+
+// lookFor finds the slices of made's Service that the server has: made, whose
+// create had no answer, may be one of them.
+func lookFor(client kubernetes.Interface, informer cache.SharedIndexInformer, made *discoveryv1.EndpointSlice) reconcile.Look {
+	return func(ctx context.Context, req *reconcile.Request) error {
+		list, err := client.DiscoveryV1().EndpointSlices(made.Namespace).List(ctx, metav1.ListOptions{
+			LabelSelector: discoveryv1.LabelServiceName + "=" + made.Labels[discoveryv1.LabelServiceName],
+		})
+		if err != nil {
+			return err
+		}
+		for i := range list.Items {
+			req.Wrote(informer, &list.Items[i])
+		}
+		return nil
+	}
 }

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -76,6 +78,9 @@ func (m *Manager) Create(ctx context.Context, req *reconcile.Request, owner Owne
 			return nil
 		})
 		made += len(batch) - len(errs)
+		if slices.ContainsFunc(errs, reconcile.Lost) {
+			req.Unsure(m.lookFor(owner.GetNamespace(), batch[0].Labels))
+		}
 		if len(errs) > 0 {
 			if apierrors.HasStatusCause(errs[0], corev1.NamespaceTerminatingCause) {
 				return made, nil
@@ -84,6 +89,38 @@ func (m *Manager) Create(ctx context.Context, req *reconcile.Request, owner Owne
 		}
 	}
 	return made, nil
+}
+
+// lookFor finds the pods with these labels that the server has: one of them may
+// be what a lost answer was about.
+func (m *Manager) lookFor(namespace string, with map[string]string) reconcile.Look {
+	return func(ctx context.Context, req *reconcile.Request) error {
+		list, err := m.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(with).String()})
+		if err != nil {
+			return err
+		}
+		for i := range list.Items {
+			req.Wrote(m.Informer, &list.Items[i])
+		}
+		return nil
+	}
+}
+
+// lookAfter finds out whether the delete of pod happened.
+func (m *Manager) lookAfter(pod *corev1.Pod) reconcile.Look {
+	return func(ctx context.Context, req *reconcile.Request) error {
+		// The roles of these controllers allow a list, and no get.
+		list, err := m.Client.CoreV1().Pods(pod.Namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, pod.Name).String()})
+		if err != nil {
+			return err
+		}
+		if len(list.Items) == 0 || list.Items[0].UID != pod.UID {
+			req.Deleted(m.Informer, pod)
+			return nil
+		}
+		req.Wrote(m.Informer, &list.Items[0])
+		return nil
+	}
 }
 
 // tell records the event about a create or delete. Races with another writer
@@ -135,6 +172,9 @@ func (m *Manager) Delete(ctx context.Context, req *reconcile.Request, owner Owne
 				Preconditions: Unchanged(pod),
 			})
 			if err != nil && !apierrors.IsNotFound(err) {
+				if reconcile.Lost(err) {
+					req.Unsure(m.lookAfter(pod))
+				}
 				m.tell(VerbDelete, owner, pod, err)
 				return fmt.Errorf("delete pod %s: %w", pod.Name, err)
 			}
