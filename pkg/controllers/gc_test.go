@@ -92,3 +92,32 @@ func TestOwnersDeletedUnseen(t *testing.T) {
 		}
 	})
 }
+
+// TestStaleGraphDeletesNothing: an owner goes, and its dependent has let go of
+// it before, which the collector has not seen yet.
+func TestStaleGraphDeletesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, c *cluster) {
+		t.Cleanup(c.startControllers(transports{read: lateOnly("configmaps")}))
+		owner, err := c.Client.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "owner"}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"free", "owned"} {
+			c.makeConfigMap("default", name, ownedBy("Secret", "owner", owner.UID))
+		}
+		time.Sleep(time.Minute)
+		if _, err := c.Client.CoreV1().ConfigMaps("default").Patch(t.Context(), "free", types.MergePatchType, []byte(`{"metadata":{"ownerReferences":null}}`), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Client.CoreV1().Secrets("default").Delete(t.Context(), "owner", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if !c.hasConfigMap("default", "free") {
+			t.Error("what no longer had an owner is gone")
+		}
+		if c.hasConfigMap("default", "owned") {
+			t.Error("what was owned is there without its owner")
+		}
+	})
+}

@@ -162,6 +162,7 @@ func (c *Controller) handler(kind schema.GroupKind, resource schema.GroupVersion
 func nodeOf(o metav1.Object, kind schema.GroupKind, resource schema.GroupVersionResource) *node {
 	return &node{
 		resource: resource, kind: kind, namespace: o.GetNamespace(), name: o.GetName(), uid: o.GetUID(),
+		version: o.GetResourceVersion(), finalizers: o.GetFinalizers(),
 		owners:     o.GetOwnerReferences(),
 		deleting:   o.GetDeletionTimestamp() != nil,
 		foreground: slices.Contains(o.GetFinalizers(), metav1.FinalizerDeleteDependents),
@@ -200,13 +201,13 @@ func (c *Controller) live(ctx context.Context, n *node) (*metav1.PartialObjectMe
 	return got, nil
 }
 
-// judge deletes n, or its dead references, when its owners are gone.
+// judge deletes n, or its dead references, when its owners are gone. Of n it
+// believes the graph, for what it does holds only at the version that the graph
+// shows: n that has changed is a conflict, and looked at again.
 func (c *Controller) judge(ctx context.Context, n *node, dependents []*node) error {
-	live, err := c.live(ctx, n)
-	if err != nil || live == nil || live.DeletionTimestamp != nil {
-		return err
-	}
+	live := n.metadata()
 	owners := make([]ownerState, len(live.OwnerReferences))
+	var err error
 	for i, ref := range live.OwnerReferences {
 		if owners[i], err = c.ownerState(ctx, n, ref); err != nil {
 			return err

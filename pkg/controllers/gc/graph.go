@@ -16,10 +16,20 @@ type node struct {
 	namespace  string
 	name       string
 	uid        types.UID
+	version    string // the resourceVersion
+	finalizers []string
 	owners     []metav1.OwnerReference
 	deleting   bool
 	foreground bool // has the foreground deletion finalizer
 	orphan     bool // has the orphaning finalizer
+}
+
+// metadata is what the graph knows of n in the form that the server sends.
+func (n *node) metadata() *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Namespace: n.namespace, Name: n.name, UID: n.uid, ResourceVersion: n.version,
+		OwnerReferences: n.owners, Finalizers: n.finalizers,
+	}}
 }
 
 // awaits reports whether n is being deleted and waits for its dependents.
