@@ -6,14 +6,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 var priorityClassGVR = schedulingv1.SchemeGroupVersion.WithResource("priorityclasses")
 
-// Priority gives pods the number that their PriorityClass stands for, and
-// keeps a second default class out.
+// Priority gives pods and their groups the number that their PriorityClass
+// stands for, and keeps a second default class out.
 type Priority struct{ Objects Objects }
 
 // Name implements Plugin.
@@ -21,11 +22,14 @@ func (Priority) Name() string { return "Priority" }
 
 // Handles implements Selective.
 func (Priority) Handles(r schema.GroupResource) bool {
-	return r.Group == "" && r.Resource == "pods" || r.Group == schedulingv1.GroupName && r.Resource == "priorityclasses"
+	return r.Group == "" && r.Resource == "pods" || r.Group == schedulingv1.GroupName && (r.Resource == "priorityclasses" || r.Resource == "podgroups")
 }
 
 // Admit implements Mutator.
 func (p Priority) Admit(ctx context.Context, a *Attributes) error {
+	if group, ok := a.Object.(*schedulingv1beta1.PodGroup); ok && a.Operation == Create && a.Subresource == "" {
+		return p.admitGroup(ctx, a, group)
+	}
 	pod, ok := isPod(a)
 	if !ok {
 		return nil
@@ -39,7 +43,7 @@ func (p Priority) Admit(ctx context.Context, a *Attributes) error {
 	if a.Operation != Create {
 		return nil
 	}
-	class, err := p.class(ctx, a, pod)
+	class, err := p.class(ctx, a, pod.Spec.PriorityClassName)
 	if err != nil {
 		return err
 	}
@@ -64,9 +68,28 @@ func (p Priority) Admit(ctx context.Context, a *Attributes) error {
 	return nil
 }
 
-// class is the pod's class: the one it names, else the default one, else nil.
-func (p Priority) class(ctx context.Context, a *Attributes, pod *corev1.Pod) (*schedulingv1.PriorityClass, error) {
-	if name := pod.Spec.PriorityClassName; name != "" {
+// admitGroup gives a group the priority of its class, as its pods have it.
+func (p Priority) admitGroup(ctx context.Context, a *Attributes, group *schedulingv1beta1.PodGroup) error {
+	class, err := p.class(ctx, a, group.Spec.PriorityClassName)
+	if err != nil {
+		return err
+	}
+	value := int32(0)
+	if class != nil {
+		group.Spec.PriorityClassName, value = class.Name, class.Value
+	}
+	if group.Spec.Priority != nil && *group.Spec.Priority != value {
+		return apierrors.NewForbidden(a.Resource.GroupResource(), a.Name, fmt.Errorf(
+			"priority set in the pod group (%d) must match the priority computed (%d) based on the priority class set in the spec",
+			*group.Spec.Priority, value))
+	}
+	group.Spec.Priority = &value
+	return nil
+}
+
+// class is the class of a name, the default one when there is no name, else nil.
+func (p Priority) class(ctx context.Context, a *Attributes, name string) (*schedulingv1.PriorityClass, error) {
+	if name != "" {
 		class, err := get[*schedulingv1.PriorityClass](ctx, p.Objects, priorityClassGVR, "", name)
 		if apierrors.IsNotFound(err) {
 			return nil, apierrors.NewForbidden(a.Resource.GroupResource(), a.Name, fmt.Errorf("no PriorityClass with name %v was found", name))

@@ -22,6 +22,8 @@ type attempt struct {
 	limited  bool
 	only     []string
 	limiters []string
+	// within, when not nil, admits the nodes that are looked at at all.
+	within func(*plugin.Node) bool
 }
 
 type namedCheck struct {
@@ -127,6 +129,35 @@ func (a *attempt) promised(n *plugin.Node) *plugin.View {
 
 // candidates are the nodes to look at.
 func (a *attempt) candidates() []*plugin.Node {
+	nodes := a.admitted()
+	if a.within == nil {
+		return nodes
+	}
+	var list []*plugin.Node
+	for _, n := range nodes {
+		if n != nil && a.within(n) {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// total is how many nodes there are to look at.
+func (a *attempt) total() int {
+	if a.within == nil {
+		return a.cluster.Len()
+	}
+	total := 0
+	for _, n := range a.cluster.Nodes() {
+		if n != nil && a.within(n) {
+			total++
+		}
+	}
+	return total
+}
+
+// admitted are the nodes that the filters' plans leave.
+func (a *attempt) admitted() []*plugin.Node {
 	if !a.refused.OK() {
 		return nil
 	}
@@ -165,11 +196,13 @@ type diagnosis struct {
 	preemptible []*plugin.Node
 	// groups are the nodes by who refused and why.
 	groups []placement.Refusal
+	// said, when not empty, is the message.
+	said string
 }
 
 // diagnose asks about each node again, filter by filter in order.
 func (a *attempt) diagnose() diagnosis {
-	d := diagnosis{nodes: a.cluster.Len(), refused: a.refused, reasons: map[string]int{}}
+	d := diagnosis{nodes: a.total(), refused: a.refused, reasons: map[string]int{}}
 	names := map[string]bool{}
 	if !a.refused.OK() {
 		d.filters = []string{a.refused.Plugin}
@@ -211,6 +244,9 @@ func (a *attempt) diagnose() diagnosis {
 
 // message is the sentence that users know from pending pods.
 func (d *diagnosis) message() string {
+	if d.said != "" {
+		return d.said
+	}
 	if d.nodes == 0 {
 		return "no nodes available to schedule pods"
 	}

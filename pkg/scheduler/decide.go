@@ -183,9 +183,22 @@ func (d *decider) explain(p *plugin.Pod) *diagnosis {
 	return &why
 }
 
-// decideAlone looks at each node that may take the pod.
-func (d *decider) decideAlone(p *plugin.Pod) *plugin.Node {
+// explainWithin says why none of the nodes that within admits can take a pod.
+func (d *decider) explainWithin(p *plugin.Pod, within func(*plugin.Node) bool) *diagnosis {
 	a := prepare(d.profile, d.cluster, p)
+	a.within = within
+	why := a.diagnose()
+	return &why
+}
+
+// decideAlone looks at each node that may take the pod.
+func (d *decider) decideAlone(p *plugin.Pod) *plugin.Node { return d.decideWithin(p, nil) }
+
+// decideWithin looks at each node that may take the pod and that within, when
+// not nil, admits.
+func (d *decider) decideWithin(p *plugin.Pod, within func(*plugin.Node) bool) *plugin.Node {
+	a := prepare(d.profile, d.cluster, p)
+	a.within = within
 	var feasible []*plugin.Node
 	for _, n := range a.candidates() {
 		if n == nil {

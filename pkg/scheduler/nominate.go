@@ -54,13 +54,14 @@ func (c *cluster) seeNomination(p *plugin.Pod, now time.Time) {
 }
 
 // promisedNode is the node on which a pod was promised room, if it fits there
-// by now. c.mu is held.
-func (c *cluster) promisedNode(d *decider, p *plugin.Pod) *plugin.Node {
+// by now and within, when not nil, admits it. c.mu is held.
+func (c *cluster) promisedNode(d *decider, p *plugin.Pod, within func(*plugin.Node) bool) *plugin.Node {
 	n, ok := c.nominated[p.UID]
 	if !ok {
 		return nil
 	}
 	a := prepare(d.profile, d.cluster, p)
+	a.within = within
 	for _, node := range a.candidates() {
 		if node != nil && node.Name == n.node {
 			if v := a.node(node); v.OK() {

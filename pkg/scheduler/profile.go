@@ -100,6 +100,9 @@ func resourceWeights(list []configv1.ResourceSpec) []plugin.ResourceWeight {
 
 // mayHelp says that an event may help a pod that a filter refused.
 func (c *cluster) mayHelp(filter string, p *plugin.Pod, e *plugin.Event) bool {
+	if filter == gangPlugin {
+		return false // the group wakes its members by name
+	}
 	hinter := c.profiles[p.Shape.Scheduler].hinters[filter]
 	return hinter == nil || hinter.MayHelp(p, e)
 }
@@ -108,6 +111,8 @@ func (c *cluster) mayHelp(filter string, p *plugin.Pod, e *plugin.Event) bool {
 // most frequent events are pods that come and go.
 func concerns(filter string, e *plugin.Event) bool {
 	switch filter {
+	case gangPlugin:
+		return false
 	case "NodeName", "NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodeDeclaredFeatures":
 		switch e.Kind {
 		case plugin.NodeAdded, plugin.NodeUpdated, plugin.OwnPodUpdated:

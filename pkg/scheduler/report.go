@@ -13,6 +13,11 @@ const maxNote = 1024
 // report tells the user why a pod waits: an Event each time, and the
 // PodScheduled condition and the nomination when they say something new.
 func (s *Scheduler) report(ctx context.Context, e *entry, message string, pl plan) {
+	s.reportAs(ctx, e, corev1.PodReasonUnschedulable, message, pl)
+}
+
+// reportAs is report with the condition's reason.
+func (s *Scheduler) reportAs(ctx context.Context, e *entry, reason, message string, pl plan) {
 	p := e.Pod
 	note := message
 	if len(note) > maxNote {
@@ -24,9 +29,9 @@ func (s *Scheduler) report(ctx context.Context, e *entry, message string, pl pla
 	if err != nil || pod.UID != p.UID {
 		return // it is gone
 	}
-	if !says(pod, message) {
+	if !says(pod, reason, message) {
 		status["conditions"] = []corev1.PodCondition{{
-			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: message,
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message,
 			LastTransitionTime: s.since(pod),
 		}}
 	}
@@ -55,10 +60,10 @@ func (s *Scheduler) since(pod *corev1.Pod) metav1.Time {
 	return metav1.Time{Time: s.cfg.Clock.Now()}
 }
 
-func says(pod *corev1.Pod, message string) bool {
+func says(pod *corev1.Pod, reason, message string) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled {
-			return c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && c.Message == message
+			return c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message
 		}
 	}
 	return false

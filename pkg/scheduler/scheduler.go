@@ -21,11 +21,13 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	schedulinglisters "k8s.io/client-go/listers/scheduling/v1beta1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 
@@ -71,6 +73,7 @@ type Scheduler struct {
 	cluster *cluster
 	events  map[string]*reconcile.Recorder // by schedulerName; never changed
 	pods    corelisters.PodLister
+	groups  schedulinglisters.PodGroupLister
 	synced  []cache.InformerSynced
 	volumes *volumes
 	devices *devices.Tracker
@@ -106,6 +109,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cluster: newCluster(cfg.Profiles),
 		events:  map[string]*reconcile.Recorder{},
 		pods:    cfg.Informers.Core().V1().Pods().Lister(),
+		groups:  cfg.Informers.Scheduling().V1beta1().PodGroups().Lister(),
 		volumes: volumes,
 		devices: devices.New(cfg.Informers, cfg.Log),
 		slots:   make(chan struct{}, bindWorkers),
@@ -150,6 +154,11 @@ func (s *Scheduler) listen() error {
 		{"pod disruption budgets", s.cfg.Informers.Policy().V1().PodDisruptionBudgets().Informer(), func(obj any, gone bool) {
 			if b, ok := obj.(*policyv1.PodDisruptionBudget); ok {
 				s.cluster.setBudget(b, gone)
+			}
+		}},
+		{"pod groups", s.cfg.Informers.Scheduling().V1beta1().PodGroups().Informer(), func(obj any, gone bool) {
+			if g, ok := obj.(*schedulingv1beta1.PodGroup); ok {
+				s.cluster.setPodGroup(g, gone, now())
 			}
 		}},
 		{"namespaces", core.Namespaces().Informer(), func(obj any, gone bool) {
@@ -224,21 +233,36 @@ func (s *Scheduler) loop(ctx context.Context) {
 			s.wait(ctx, next)
 			continue
 		}
-		// What waits for a provisioner must not keep others from being bound.
-		slots, do := s.slots, s.conclude
-		if !o.volumes.Empty() || !o.devices.Empty() {
-			slots, do = s.settles, s.settle
+		if o.gang != nil {
+			s.startGang(ctx, o.gang)
+			continue
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		s.binding.Go(func() {
-			defer func() { <-slots }()
-			do(ctx, e, &o)
-		})
+		s.start(ctx, e, &o)
 	}
+}
+
+// start does what was decided about a pod, beside the next decisions.
+func (s *Scheduler) start(ctx context.Context, e *entry, o *outcome) {
+	// What waits for a provisioner must not keep others from being bound.
+	slots, do := s.slots, s.conclude
+	if !o.volumes.Empty() || !o.devices.Empty() {
+		slots, do = s.settles, s.settle
+	}
+	s.beside(ctx, slots, func() { do(ctx, e, o) })
+}
+
+// beside calls f in a goroutine of its own once there is a slot, unless ctx ends
+// first.
+func (s *Scheduler) beside(ctx context.Context, slots chan struct{}, f func()) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	s.binding.Go(func() {
+		defer func() { <-slots }()
+		f()
+	})
 }
 
 // conclude binds a pod to the node that was chosen, or says why there is none.

@@ -35,6 +35,7 @@ type cluster struct {
 	nominated map[types.UID]nomination
 	displaced map[types.UID]bool
 	budgets   map[types.UID]*budget // guarded by mu
+	gangs     gangs                 // guarded by mu
 	// wakeup has room for one: the loop looks at the queue when it is filled.
 	wakeup chan struct{}
 }
@@ -43,6 +44,7 @@ func newCluster(cfg config.Config) *cluster {
 	c := &cluster{
 		records: plugin.NewCluster(), interner: plugin.NewInterner(), owners: newOwners(), assumed: map[types.UID]bool{}, wakeup: make(chan struct{}, 1),
 		nominated: map[types.UID]nomination{}, displaced: map[types.UID]bool{}, budgets: map[types.UID]*budget{},
+		gangs: newGangs(),
 	}
 	c.queue = queue.New(queue.Config[*plugin.Pod, plugin.Event]{
 		InitialBackoff: cfg.InitialBackoff, MaxBackoff: cfg.MaxBackoff, MayHelp: c.mayHelp, Concerns: concerns,
@@ -58,10 +60,11 @@ type waitClass struct {
 	neverPreempts bool
 	uid           types.UID // of a pod like no other, since its claims are its own
 	claims        string    // which ResourceClaims it has by now
+	podGroup      string    // members of a group are refused for the sake of each other
 }
 
 func item(p *plugin.Pod, gated bool) queue.Item[*plugin.Pod] {
-	class := waitClass{shape: p.Shape, group: p.Group, node: p.Node, pin: p.Pin, neverPreempts: p.NeverPreempts}
+	class := waitClass{shape: p.Shape, group: p.Group, node: p.Node, pin: p.Pin, neverPreempts: p.NeverPreempts, podGroup: p.PodGroup}
 	if len(p.Claims)+len(p.Devices) > 0 {
 		class.uid = p.UID
 	}
@@ -144,12 +147,13 @@ func (c *cluster) setPod(pod *corev1.Pod, now time.Time) {
 	case pod.DeletionTimestamp != nil || profile == nil:
 		c.queue.Remove(pod.UID, now)
 		c.unnominate(pod.UID, now)
+		c.leaveGang(pod.UID, now)
 		c.signal()
 	case c.assumed[pod.UID]: // its binding is under way
 	default:
 		p := c.interner.Pod(pod)
 		c.seeNomination(p, now)
-		c.queue.Add(item(p, profile.Gates && len(pod.Spec.SchedulingGates) > 0), now)
+		c.queue.Add(item(p, c.joinGang(p, profile.Gates && len(pod.Spec.SchedulingGates) > 0, now)), now)
 		c.signal()
 	}
 }
@@ -158,6 +162,7 @@ func (c *cluster) setPod(pod *corev1.Pod, now time.Time) {
 func (c *cluster) setPlaced(p *plugin.Pod, node string, now time.Time) {
 	old, _ := c.records.Placed(p.UID)
 	c.records.Place(p, node)
+	c.placeGang(p, now)
 	assumed := c.assumed[p.UID]
 	delete(c.assumed, p.UID)
 	c.unnominate(p.UID, now)
@@ -175,6 +180,7 @@ func (c *cluster) setPlaced(p *plugin.Pod, node string, now time.Time) {
 func (c *cluster) forget(uid types.UID, now time.Time) {
 	c.queue.Remove(uid, now)
 	c.unnominate(uid, now)
+	c.leaveGang(uid, now)
 	delete(c.assumed, uid)
 	delete(c.displaced, uid)
 	if old := c.records.Remove(uid); old != nil {
@@ -202,6 +208,8 @@ type outcome struct {
 	facts   *plugin.Facts
 	volumes plugin.VolumeWork
 	devices plugin.DeviceWork
+	// gang, when not nil, is all there is: the pod's group was decided about.
+	gang *gangOutcome
 }
 
 // attempt pops a pod and decides. On success the pod is assumed to be on its
@@ -214,43 +222,97 @@ func (c *cluster) attempt(clock func() time.Time) (e *entry, o outcome, next tim
 	if e == nil {
 		return nil, outcome{}, c.queue.Next()
 	}
-	o.profile, o.nodes = c.profiles[e.Pod.Shape.Scheduler], c.records.Len()
-	d := o.profile.decider
-	node := c.promisedNode(d, e.Pod)
-	if node == nil {
-		node = d.decide(e.Pod)
-	}
-	if node == nil {
-		o.why = d.explain(e.Pod)
-		o.plan = c.preempt(o.profile, e.Pod, o.why, now)
+	if g := c.gangs.of[e.UID]; g != nil {
+		o.gang = c.attemptGang(g, e, clock)
 		return e, o, time.Time{}
 	}
-	if len(e.Pod.Claims) > 0 {
-		work, refused := plugin.PlanVolumes(c.volumes, e.Pod, node.Facts)
+	o, stale := c.choose(e.Pod, nil, clock)
+	switch {
+	case o.node != "":
+		c.assume(e, o.node, now)
+	case !stale:
+		o.plan = c.preempt(o.profile, e.Pod, o.why, now)
+	}
+	return e, o, time.Time{}
+}
+
+// choose decides about a pod, among the nodes that within, when not nil,
+// admits, and promises the volumes and devices that come with the node. stale
+// says that what was found first held no more on a second look. c.mu is held.
+func (c *cluster) choose(p *plugin.Pod, within func(*plugin.Node) bool, clock func() time.Time) (o outcome, stale bool) {
+	o.profile, o.nodes = c.profiles[p.Shape.Scheduler], c.records.Len()
+	d := o.profile.decider
+	node := c.promisedNode(d, p, within)
+	switch {
+	case node != nil:
+	case within != nil:
+		node = d.decideWithin(p, within)
+	default:
+		node = d.decide(p)
+	}
+	switch {
+	case node != nil:
+	case within != nil:
+		o.why = d.explainWithin(p, within)
+		return o, false
+	default:
+		o.why = d.explain(p)
+		return o, false
+	}
+	if len(p.Claims) > 0 {
+		work, refused := plugin.PlanVolumes(c.volumes, p, node.Facts)
 		if !refused.OK() { // what the informers show has changed since
-			o.why = &diagnosis{nodes: c.records.Len(), refused: refused}
-			return e, o, time.Time{}
+			o.why = &diagnosis{nodes: o.nodes, refused: refused}
+			return o, true
 		}
 		c.volumes.promise(&work, node.Name)
 		o.volumes = work
 	}
-	if len(e.Pod.Devices) > 0 {
-		work, refused := plugin.PlanDevices(c.devices, e.Pod, node.Facts)
+	if len(p.Devices) > 0 {
+		work, refused := plugin.PlanDevices(c.devices, p, node.Facts)
 		if !refused.OK() {
 			c.volumes.release(&o.volumes)
-			o.volumes, o.why = plugin.VolumeWork{}, &diagnosis{nodes: c.records.Len(), refused: refused}
-			return e, o, time.Time{}
+			o.volumes, o.why = plugin.VolumeWork{}, &diagnosis{nodes: o.nodes, refused: refused}
+			return o, true
 		}
 		c.devices.Promise(work.Grant)
 		o.devices = work
 	}
 	o.node, o.facts = node.Name, node.Facts
-	o.scores = c.scores.keep(o.profile.decider, e.Pod, node, clock)
-	c.records.Place(e.Pod, node.Name)
+	if within == nil {
+		o.scores = c.scores.keep(d, p, node, clock)
+	}
+	return o, false
+}
+
+// promise keeps the volumes and devices of a decision from others, again. c.mu
+// is held.
+func (c *cluster) promise(o *outcome) {
+	if !o.volumes.Empty() {
+		c.volumes.promise(&o.volumes, o.node)
+	}
+	if len(o.devices.Grant) > 0 {
+		c.devices.Promise(o.devices.Grant)
+	}
+}
+
+// release gives back what was promised. c.mu is held.
+func (c *cluster) release(o *outcome) {
+	if !o.volumes.Empty() {
+		c.volumes.release(&o.volumes)
+	}
+	if len(o.devices.Grant) > 0 {
+		c.devices.Release(o.devices.Grant)
+	}
+}
+
+// assume puts a popped pod on its node before it is bound there. c.mu is held.
+func (c *cluster) assume(e *entry, node string, now time.Time) {
+	c.records.Place(e.Pod, node)
 	c.unnominate(e.UID, now)
 	c.assumed[e.UID] = true
 	c.queue.Done(e, now)
-	return e, o, time.Time{}
+	c.placeGang(e.Pod, now)
 }
 
 // isAssumed says that a pod's binding is still wanted.
@@ -277,8 +339,12 @@ func (c *cluster) undo(e *entry, now time.Time) {
 		if old := c.records.Remove(e.UID); old != nil {
 			c.tell(plugin.Event{Kind: plugin.PodDeleted, OldPod: old}, now)
 		}
+		if e.Pod.PodGroup != "" {
+			c.queue.Add(item(e.Pod, c.joinGang(e.Pod, false, now)), now)
+		}
 	}
 	c.queue.Fail(e, queue.Refusal{Error: true}, now)
+	c.regroup(e.UID, now)
 	c.signal()
 }
 
@@ -287,5 +353,6 @@ func (c *cluster) failed(e *entry, r queue.Refusal, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue.Fail(e, r, now)
+	c.regroup(e.UID, now)
 	c.signal()
 }

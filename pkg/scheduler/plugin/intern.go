@@ -77,6 +77,9 @@ func (in *Interner) Pod(pod *corev1.Pod) *Pod {
 	if pod.Status.StartTime != nil {
 		p.Started = pod.Status.StartTime.UnixNano()
 	}
+	if g := pod.Spec.SchedulingGroup; g != nil && g.PodGroupName != nil {
+		p.PodGroup = in.name(*g.PodGroupName)
+	}
 	p.Group = in.group(pod)
 	p.Shape = in.shape(pod, terms)
 	return p

@@ -38,6 +38,8 @@ type Pod struct {
 	// Devices are the pod's references to ResourceClaims; nil for most pods.
 	// Whether there are any is part of Shape.
 	Devices []DeviceRef
+	// PodGroup is spec.schedulingGroup.podGroupName, "" for most pods.
+	PodGroup string
 }
 
 // Namespace is the pod's namespace.

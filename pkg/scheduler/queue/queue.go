@@ -212,11 +212,45 @@ func (q *Queue[P, E]) Pop(now time.Time) *Entry[P] {
 	default:
 		return nil
 	}
+	q.try(e)
+	return e
+}
+
+// Take takes a certain pod to try now, as Pop would, whatever it waits for;
+// nil when it is gated, tried already or not known.
+func (q *Queue[P, E]) Take(uid types.UID) *Entry[P] {
+	e := q.entries[uid]
+	if e == nil {
+		return nil
+	}
+	switch e.state {
+	case active:
+		q.active.remove(e)
+	case backoff:
+		q.backoff.remove(e)
+	case penalised:
+		q.errors.remove(e)
+	case waiting:
+		q.unlist(e)
+		e.bucket.members.remove(e)
+		q.tidy(e.bucket)
+		e.bucket = nil
+	default:
+		return nil
+	}
+	q.try(e)
+	return e
+}
+
+// try begins an attempt of an entry that is nowhere else.
+func (q *Queue[P, E]) try(e *Entry[P]) {
 	e.state, e.began, e.changed = trying, q.first+len(q.recent), false
 	e.Attempts++
 	q.attempts++
-	return e
 }
+
+// Before is the order in which pods are tried.
+func Before[P any](a, b *Entry[P]) bool { return byImportance(a, b) }
 
 // Next is when Pop may return a pod although nothing happens; zero when never.
 func (q *Queue[P, E]) Next() time.Time {
