@@ -226,6 +226,9 @@ func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object
 	if errors.As(err, &conflict) {
 		return nil, apierrors.NewAlreadyExists(res.GroupResource(), req.Name)
 	}
+	if err == nil && res.ValidateSame != nil {
+		r.sound.note(o.UID, o.Revision)
+	}
 	return o, storageError(err, res, req.Name)
 }
 

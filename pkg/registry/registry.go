@@ -80,6 +80,7 @@ type Registry struct {
 	owners    sync.Map                    // managerKey -> *owned
 	kinds     sync.Map                    // GroupVersionKind -> *ownership.Kind, nil when there is none
 	plans     plans
+	sound     *sound
 }
 
 // New returns a Registry over cfg.
@@ -87,7 +88,7 @@ func New(cfg Config) *Registry {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
 	}
-	r := &Registry{cfg: cfg}
+	r := &Registry{cfg: cfg, sound: newSound()}
 	r.table.Store(cfg.Table)
 	return r
 }

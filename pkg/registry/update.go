@@ -290,7 +290,8 @@ func (r *Registry) hookUpdate(ctx context.Context, res *resource.Resource, obj, 
 
 func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, current *cache.Object, attrs *admission.Attributes, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
 	res, obj, old := req.Resource, attrs.Object, attrs.Old
-	if errs := validateChange(ctx, req, obj, old, opts.Verbatim); len(errs) > 0 {
+	was := res.ValidateSame != nil && r.sound.holds(current.UID, current.Revision)
+	if errs := validateChange(ctx, req, obj, old, was, opts.Verbatim); len(errs) > 0 {
 		return nil, false, Invalid(res.GVK().GroupKind(), req.Name, errs)
 	}
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
@@ -327,15 +328,23 @@ func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, cur
 	if err != nil {
 		return nil, false, err
 	}
+	if res.ValidateSame != nil && !gone && !opts.Verbatim && (req.Subresource == "" || was && req.Subresource == "status") {
+		r.sound.note(o.UID, o.Revision)
+	}
 	if h := r.hook(res).Updated; h != nil && !gone {
 		h(ctx, obj, old)
 	}
 	return o, true, nil
 }
 
-func validateChange(ctx context.Context, req Request, obj, old runtime.Object, verbatim bool) field.ErrorList {
+// validateChange returns what is wrong with obj; sound says that old was found
+// valid as a whole.
+func validateChange(ctx context.Context, req Request, obj, old runtime.Object, sound, verbatim bool) field.ErrorList {
 	if verbatim {
 		return req.Resource.CheckMetaUpdate(obj, old)
+	}
+	if sound {
+		return req.Resource.CheckUpdateOfSound(ctx, req.Subresource, obj, old)
 	}
 	return req.Resource.CheckUpdate(ctx, req.Subresource, obj, old)
 }

@@ -17,6 +17,7 @@ type hooks[T runtime.Object] struct {
 	Prepare        func(obj, old T) // old is the zero T on create
 	PrepareStatus  func(obj, old T)
 	Validate       func(obj T) field.ErrorList
+	ValidateSame   func(obj T) field.ErrorList
 	ValidateCreate func(obj T) field.ErrorList
 	ValidateUpdate func(obj, old T) field.ErrorList
 	ValidateStatus func(obj, old T) field.ErrorList
@@ -50,6 +51,9 @@ func define[T runtime.Object](r Resource, h hooks[T]) *Resource {
 	r.Warnings = twoResult(h.Warnings)
 	if h.Validate != nil {
 		r.Validate = func(obj runtime.Object) field.ErrorList { return h.Validate(obj.(T)) }
+	}
+	if h.ValidateSame != nil {
+		r.ValidateSame = func(obj runtime.Object) field.ErrorList { return h.ValidateSame(obj.(T)) }
 	}
 	if h.ValidateCreate != nil {
 		r.ValidateCreate = func(obj runtime.Object) field.ErrorList { return h.ValidateCreate(obj.(T)) }

@@ -38,6 +38,7 @@ func pods() *Resource {
 		Prepare:        preparePod,
 		PrepareStatus:  preparePodStatus,
 		Validate:       validatePod,
+		ValidateSame:   validateSamePod,
 		ValidateUpdate: validatePodUpdate,
 		ValidateStatus: validatePodStatus,
 		Warnings: func(pod, old *corev1.Pod) []string {

@@ -29,6 +29,11 @@ func validatePod(pod *corev1.Pod) field.ErrorList {
 	return append(errs, checkProfilesMatch(spec, pod.Annotations, &pod.Spec)...)
 }
 
+// validateSamePod: metadata is all that can be wrong where a valid spec stays.
+func validateSamePod(pod *corev1.Pod) field.ErrorList {
+	return checkPodAnnotations(field.NewPath("metadata", "annotations"), pod.Annotations, &pod.Spec)
+}
+
 // checkPod is what holds for every pod, new or not.
 func checkPod(pod *corev1.Pod) field.ErrorList {
 	spec := field.NewPath("spec")

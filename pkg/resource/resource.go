@@ -104,6 +104,9 @@ type Resource struct {
 	// Validate returns what is wrong with obj itself (metadata is checked by
 	// the caller).
 	Validate func(obj runtime.Object) field.ErrorList
+	// ValidateSame returns what Validate would of a stored obj whose name and spec
+	// are those of one in which it has found nothing. Nil means to ask Validate.
+	ValidateSame func(obj runtime.Object) field.ErrorList
 	// ValidateCreate returns what is wrong with a new obj only, where stored
 	// ones are left alone; Validate is called as well.
 	ValidateCreate func(obj runtime.Object) field.ErrorList

@@ -323,7 +323,20 @@ func (k *ruleKind) try(e *ruleExample) (field.ErrorList, error) {
 		return nil, fmt.Errorf("%s has no subresource %q to do the example with", k.res.Plural, op)
 	}
 	k.res.PrepareUpdate(op, obj, old)
-	return k.res.CheckUpdate(context.Background(), op, obj, old), nil
+	return k.checkUpdate(op, obj, old)
+}
+
+// checkUpdate is what the kind finds wrong with an update. Of one that was found
+// valid it says the same when that is known.
+func (k *ruleKind) checkUpdate(op string, obj, old runtime.Object) (field.ErrorList, error) {
+	errs := k.res.CheckUpdate(context.Background(), op, obj, old)
+	if k.res.Validate != nil && len(k.res.Validate(old)) == 0 {
+		known := k.res.CheckUpdateOfSound(context.Background(), op, obj, old)
+		if fmt.Sprint(known) != fmt.Sprint(errs) {
+			return nil, fmt.Errorf("an update of what is known to be valid is told %v, and %v of what is not", known, errs)
+		}
+	}
+	return errs, nil
 }
 
 // changed is obj after the patches; for a view they are made in its form.

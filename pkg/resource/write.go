@@ -126,6 +126,22 @@ func (r *Resource) CheckUpdate(ctx context.Context, subresource string, obj, old
 	return errs
 }
 
+// CheckUpdateOfSound is CheckUpdate where old is known to have been found valid as
+// a whole by CheckCreate, or by CheckUpdate of the object itself: a spec that is
+// the same need not be looked at again. obj is prepared, so that its generation
+// tells.
+func (r *Resource) CheckUpdateOfSound(ctx context.Context, subresource string, obj, old runtime.Object) field.ErrorList {
+	is, was, err := bothMeta(obj, old)
+	if err != nil || subresource != "" || r.ValidateSame == nil || !r.HasGeneration || is.GetGeneration() != was.GetGeneration() {
+		return r.CheckUpdate(ctx, subresource, obj, old)
+	}
+	errs := append(r.CheckMetaUpdate(obj, old), r.ValidateSame(obj)...)
+	if r.ValidateUpdate != nil {
+		errs = append(errs, r.ValidateUpdate(obj, old)...)
+	}
+	return errs
+}
+
 // CheckMetaUpdate is the part of CheckUpdate that is the same for all kinds.
 // It gives obj the resource version of old, on which a write's outcome hangs
 // elsewhere.
