@@ -81,6 +81,8 @@ type Manager struct {
 	cfg     Config
 	objects *objects
 	tokens  *tokens
+	// podCertificates are those that projected volumes show.
+	podCertificates *podCertificates
 
 	// local is held while a folder of LocalDir comes into use or is taken away.
 	local sync.Mutex
@@ -110,7 +112,9 @@ func New(cfg Config) *Manager {
 		cfg:     cfg,
 		objects: newObjects(cfg.Client, cfg.Log, cfg.OnChange),
 		tokens:  newTokens(cfg.Client, cfg.Clock, cfg.Log),
-		pods:    make(map[types.UID]*sync.Mutex),
+
+		podCertificates: newPodCertificates(cfg.Client, cfg.Clock, cfg.Log),
+		pods:            make(map[types.UID]*sync.Mutex),
 	}
 }
 
@@ -224,6 +228,7 @@ func (m *Manager) Unmount(ctx context.Context, podUID types.UID) error {
 	defer unlock()
 	m.objects.use(podUID, nil)
 	m.tokens.forget(podUID)
+	m.podCertificates.forget(podUID)
 	dir := m.PodDir(podUID)
 	if err := unmountBeneath(ctx, dir); err != nil {
 		return err

@@ -18,7 +18,7 @@ func projectedKind() kind {
 			// Whatever is in it today, a Secret or token may be tomorrow.
 			p.inMemory = true
 			for i := range v.Sources {
-				if err := m.addProjection(ctx, r, p, &v.Sources[i]); err != nil {
+				if err := m.addProjection(ctx, r, p, i); err != nil {
 					return Source{}, err
 				}
 			}
@@ -27,7 +27,8 @@ func projectedKind() kind {
 	}
 }
 
-func (m *Manager) addProjection(ctx context.Context, r request, p *payload, src *corev1.VolumeProjection) error {
+func (m *Manager) addProjection(ctx context.Context, r request, p *payload, index int) error {
+	src := &r.volume.Projected.Sources[index]
 	switch {
 	case src.ConfigMap != nil:
 		return m.addConfigMap(ctx, r, p, src.ConfigMap.Name, src.ConfigMap.Items, src.ConfigMap.Optional)
@@ -39,6 +40,8 @@ func (m *Manager) addProjection(ctx context.Context, r request, p *payload, src 
 		return m.addToken(ctx, r, p, src.ServiceAccountToken)
 	case src.ClusterTrustBundle != nil:
 		return m.addTrustBundle(ctx, p, src.ClusterTrustBundle)
+	case src.PodCertificate != nil:
+		return m.addPodCertificate(ctx, r, p, index, src.PodCertificate)
 	}
 	return errors.New("a projected source is of a kind that this node does not support")
 }
