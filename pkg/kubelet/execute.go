@@ -173,7 +173,8 @@ func (w *podLoop) wakeIn(d time.Duration) {
 	})
 }
 
-// prepare mounts the volumes and makes folders and cgroup.
+// prepare mounts the volumes and makes folders and cgroup; a pod with devices
+// stays there.
 func (w *podLoop) prepare(ctx context.Context, pod *corev1.Pod) func() func() {
 	facts := volume.PodFacts{PodIPs: w.podIPs(), HostIPs: w.k.cfg.NodeIPs}
 	key := lifecycle.Key{Kind: lifecycle.Prepare}
@@ -187,10 +188,11 @@ func (w *podLoop) prepare(ctx context.Context, pod *corev1.Pod) func() func() {
 				w.refreshed = w.k.cfg.Clock.Now()
 				return
 			}
-			if last, ok := w.in.Trouble[key]; !ok || last.Message != err.Error() {
-				w.event("", corev1.EventTypeWarning, "FailedMount", err.Error())
+			reason, message := prepareTrouble(err)
+			if last, ok := w.in.Trouble[key]; !ok || last.Message != message {
+				w.event("", corev1.EventTypeWarning, reason, message)
 			}
-			w.fail(key, lifecycle.Trouble{Reason: "FailedMount", Message: err.Error()})
+			w.fail(key, lifecycle.Trouble{Reason: reason, Message: message})
 		}
 	}
 }
@@ -199,6 +201,9 @@ func (w *podLoop) prepare(ctx context.Context, pod *corev1.Pod) func() func() {
 func (k *Kubelet) prepare(ctx context.Context, pod, wide *corev1.Pod, facts volume.PodFacts) (volume.Mounted, error) {
 	ctx, cancel := context.WithTimeout(ctx, mountTimeout)
 	defer cancel()
+	if err := k.needsDevices(ctx, pod); err != nil {
+		return nil, err
+	}
 	if err := k.makeFolders(pod); err != nil {
 		return nil, err
 	}
