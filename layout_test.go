@@ -103,7 +103,7 @@ var owners = []struct {
 	{"github.com/spf13/cobra", []string{"pkg/ctl", "cmd"}, "only programs have flags"},
 	{"k8s.io/apiextensions-apiserver/pkg/apiserver", []string{"pkg/registry/custom"}, "schemas and rules are compiled in one place, which nothing but the API server links"},
 	{"github.com/google/cel-go", []string{"pkg/admission/expression"}, "one place knows how expressions are compiled; schemas bring their own"},
-	{"k8s.io/dynamic-resource-allocation", []string{"pkg/scheduler/devices"}, "it links CEL; which devices suit a claim is decided in one place"},
+	{"k8s.io/dynamic-resource-allocation", []string{"pkg/scheduler/devices", "pkg/admission/deviceselector"}, "it links CEL: the allocator in one place, what it may be asked in another"},
 	{"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation", []string{"pkg/registry/custom"}, "it links CEL"},
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"coracle/pkg/admission"
 	"coracle/pkg/admission/celpolicy"
+	"coracle/pkg/admission/deviceselector"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/registry"
@@ -70,6 +71,7 @@ func (cp *ControlPlane) plugins() ([]placed, error) {
 		{Plugin: mutating},
 		{Plugin: celpolicy.NewValidating(policies)},
 		{Plugin: validating},
+		{Plugin: deviceselector.Plugin{}},
 		{Plugin: admission.CertificateRequester{}},
 		{Plugin: admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}}},
 		// Last: what it charges, nobody may refuse any more.

@@ -87,8 +87,8 @@ func checkKeyed[T any, K comparable](path *field.Path, list []T, limit int, key 
 	return errs
 }
 
-// checkDeviceSelectors checks all but the expressions' meaning: the allocator
-// compiles them.
+// checkDeviceSelectors checks all but the expressions' meaning: an admission
+// plugin compiles them.
 func checkDeviceSelectors(path *field.Path, list []resourcev1.DeviceSelector) field.ErrorList {
 	return checkList(path, list, resourcev1.DeviceSelectorsMaxSize, func(p *field.Path, s *resourcev1.DeviceSelector) field.ErrorList {
 		p = p.Child("cel")
