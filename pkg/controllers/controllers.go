@@ -27,6 +27,7 @@ import (
 	"coracle/pkg/controllers/csr"
 	"coracle/pkg/controllers/daemonset"
 	"coracle/pkg/controllers/deployment"
+	"coracle/pkg/controllers/devicetainteviction"
 	"coracle/pkg/controllers/disruption"
 	"coracle/pkg/controllers/endpointmirror"
 	"coracle/pkg/controllers/endpoints"
@@ -180,6 +181,7 @@ var list = []constructor{
 	}},
 	{name: "ephemeral-volume-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return ephemeralvolume.New(e), nil }},
 	{name: "resource-claim-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return resourceclaim.New(e) }},
+	{name: "device-taint-eviction-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return devicetainteviction.New(e) }},
 	{name: "persistent-volume-binder", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return volumebinder.New(e), nil }},
 	{name: "local-path-provisioner", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return localpath.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {

@@ -221,3 +221,48 @@ func TestResourceClaimsOfAPodAreMadeOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestTaintedDeviceEvicts: a rule ends the pods that have its devices when it says
+// NoExecute, not before.
+func TestTaintedDeviceEvicts(t *testing.T) {
+	scenario(t, func(t *testing.T, c *cluster) {
+		c.gpuTemplate("gpu")
+		onNode := func(name string) {
+			p, err := c.Client.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Name: name},
+				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}, NodeName: "node-1",
+					ResourceClaims: []corev1.PodResourceClaim{ofTemplate("gpu", "gpu")}},
+			}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.allocate(c.wantClaim(name, "gpu"), p)
+		}
+		onNode("a")
+		driver, pool := "gpu.example.com", "p"
+		rule := &resourcev1.DeviceTaintRule{ObjectMeta: metav1.ObjectMeta{Name: "rule"}, Spec: resourcev1.DeviceTaintRuleSpec{
+			DeviceSelector: &resourcev1.DeviceTaintSelector{Driver: &driver},
+			Taint:          resourcev1.DeviceTaint{Key: "broken", Effect: resourcev1.DeviceTaintEffectNoSchedule}}}
+		rules := c.Client.ResourceV1().DeviceTaintRules()
+		rule, err := rules.Create(t.Context(), rule, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if p, err := c.Client.CoreV1().Pods("default").Get(t.Context(), "a", metav1.GetOptions{}); err != nil || p.DeletionTimestamp != nil {
+			t.Fatalf("a taint that only keeps pods off ended one: %v", err)
+		}
+		rule.Spec.DeviceSelector.Pool, rule.Spec.Taint.Effect = &pool, resourcev1.DeviceTaintEffectNoExecute
+		if _, err := rules.Update(t.Context(), rule, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.wantEvent("default", "a", "DeviceTaintManagerEviction", "Marking for deletion")
+		c.eventually("the pod is gone", func() error {
+			_, err := c.Client.CoreV1().Pods("default").Get(t.Context(), "a", metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return fmt.Errorf("it is there (%v)", err)
+		})
+	})
+}

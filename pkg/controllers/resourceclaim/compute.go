@@ -28,8 +28,8 @@ func made(pod *corev1.Pod, reference string) (name string, ok bool) {
 	return "", false
 }
 
-// claimsOf are the names of the claims that a pod uses, as far as they are made.
-func claimsOf(pod *corev1.Pod) []string {
+// ClaimsOf are the names of the claims that a pod uses, as far as they are made.
+func ClaimsOf(pod *corev1.Pod) []string {
 	var names []string
 	for i := range pod.Spec.ResourceClaims {
 		ref := &pod.Spec.ResourceClaims[i]

@@ -26,11 +26,21 @@ import (
 // fieldManager owns the names of claims in the status of pods.
 const fieldManager = "ResourceClaimController"
 
-// The indexes of pods: by the claims and by the templates that they name.
+// ByClaim is the name of the index that AddClaimIndex makes; byTemplate is that
+// of pods by the templates that they name.
 const (
-	byClaim    = "resource-claim"
+	ByClaim    = "resource-claim"
 	byTemplate = "resource-claim-template"
 )
+
+// AddClaimIndex indexes pods by the claims that they use, as namespace/name.
+// Adding it twice is harmless.
+func AddClaimIndex(pods cache.SharedIndexInformer) error {
+	if _, ok := pods.GetIndexer().GetIndexers()[ByClaim]; ok {
+		return nil
+	}
+	return pods.AddIndexers(cache.Indexers{ByClaim: named(ClaimsOf)})
+}
 
 // Controller makes and frees claims. Make it with New.
 type Controller struct {
@@ -48,8 +58,11 @@ func New(env reconcile.Env) (*Controller, error) {
 		pods: env.Informers.Core().V1().Pods().Informer(), claims: resources.ResourceClaims().Informer(),
 		templates: resources.ResourceClaimTemplates().Informer(),
 	}
-	if err := c.pods.AddIndexers(cache.Indexers{byClaim: named(claimsOf), byTemplate: named(templatesOf)}); err != nil {
+	if err := AddClaimIndex(c.pods); err != nil {
 		return nil, fmt.Errorf("index pods by their claims: %w", err)
+	}
+	if err := c.pods.AddIndexers(cache.Indexers{byTemplate: named(templatesOf)}); err != nil {
+		return nil, fmt.Errorf("index pods by their templates: %w", err)
 	}
 	reconcile.AddControllerIndex(c.claims)
 	c.podLoop = env.Loop("resource-claims-of-pods", c.reconcilePod)
@@ -61,7 +74,7 @@ func New(env reconcile.Env) (*Controller, error) {
 		return reconcile.Self(pod)
 	})
 	reconcile.Watch(c.podLoop, c.claims, func(claim *resourcev1.ResourceClaim) []reconcile.Key {
-		keys := c.users(byClaim, claim)
+		keys := c.users(ByClaim, claim)
 		if ref := owner(claim); ref != nil {
 			keys = append(keys, reconcile.Key{Namespace: claim.Namespace, Name: ref.Name})
 		}
@@ -113,7 +126,7 @@ func (c *Controller) users(index string, obj metav1.Object) []reconcile.Key {
 
 // free looks at the claims of a pod that needs them no more.
 func (c *Controller) free(pod *corev1.Pod) {
-	for _, name := range claimsOf(pod) {
+	for _, name := range ClaimsOf(pod) {
 		c.claimLoop.Add(reconcile.Key{Namespace: pod.Namespace, Name: name})
 	}
 }
