@@ -116,8 +116,8 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList
 	}
 	for _, name := range names {
 		room, known := allocatable[name]
-		if !known && (name == corev1.ResourceEphemeralStorage || name == corev1.ResourceMemory) {
-			continue // could not be measured
+		if !known && (name == corev1.ResourceEphemeralStorage || name == corev1.ResourceMemory || extended(name)) {
+			continue // could not be measured, or is the scheduler's alone to count
 		}
 		want, have := wanted[name], used[name]
 		sum := have.DeepCopy()
@@ -130,6 +130,13 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList
 		}
 	}
 	return nil
+}
+
+// extended tells of a resource that somebody else than Kubernetes named. The
+// agent does not measure those: what it has not yet heard of, or what a cluster
+// has as a whole, is no reason to refuse a pod.
+func extended(name corev1.ResourceName) bool {
+	return strings.Contains(string(name), "/") && !strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
 }
 
 // addRequests adds what a pod was allocated to sums.

@@ -330,6 +330,25 @@ func TestNodeOutOfCPU(t *testing.T) {
 	})
 }
 
+// TestUnknownExtendedResource: the agent may not have heard yet of a resource
+// that somebody wrote into its Node's status.
+func TestUnknownExtendedResource(t *testing.T) {
+	onNode(t, func(t *testing.T, n *simNode) {
+		for name, dongles := range map[corev1.ResourceName]string{"example.com/dongle": "1", "hugepages-2Mi": "2Mi"} {
+			p := simplePod(strings.ToLower(string(name[:4])))
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{name: resource.MustParse(dongles)}
+			n.create(p)
+			n.after(time.Second)
+		}
+		if s := n.get("exam").Status; s.Phase != corev1.PodRunning {
+			t.Errorf("a pod with an extended resource: %+v", s)
+		}
+		if s := n.get("huge").Status; s.Reason != "OutOfhugepages-2Mi" {
+			t.Errorf("a pod with huge pages: %+v", s)
+		}
+	})
+}
+
 func TestRebootBringsPodsBack(t *testing.T) {
 	onNode(t, func(t *testing.T, n *simNode) {
 		n.create(simplePod("p"))
