@@ -26,6 +26,10 @@ type cluster struct {
 	*testcluster.Cluster
 	t    *testing.T
 	node *simulator
+	// patience is how long eventually waits; 0 for two minutes.
+	patience time.Duration
+	// stale is set when controllers are shown an old state as if it were new.
+	stale bool
 }
 
 // scenario runs body against a cluster in a synctest bubble: time passes only
@@ -113,7 +117,11 @@ func (w testWriter) Write(p []byte) (int, error) {
 func (c *cluster) eventually(what string, check func() error) {
 	c.t.Helper()
 	var err error
-	for range 1200 {
+	patience := c.patience
+	if patience == 0 {
+		patience = 2 * time.Minute
+	}
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		synctest.Wait()
 		if err = check(); err == nil {
 			return

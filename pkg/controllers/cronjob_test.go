@@ -177,29 +177,6 @@ func TestCronJobSuspendedAndByHand(t *testing.T) {
 	})
 }
 
-// TestCronJobCrashAtAnyWrite kills and restarts the controllers at one write, a
-// different one each time: no time of the schedule gets two jobs, and none is
-// left out.
-func TestCronJobCrashAtAnyWrite(t *testing.T) {
-	crashAt(t, 1, 25, 2, func(t *testing.T, c *cluster) {
-		made := c.countPods()
-		c.tasks(always(0))
-		c.makeCron(func(s *batchv1.CronJobSpec) { s.SuccessfulJobsHistoryLimit = new(int32(1)) })
-		time.Sleep(3*time.Minute + 20*time.Second)
-		c.wantCron("is up to date", func(cron *batchv1.CronJob) error {
-			names, _ := c.jobs()
-			if len(names) != 1 || len(cron.Status.Active) != 0 || cron.Status.LastScheduleTime == nil {
-				return fmt.Errorf("the jobs are %v", names)
-			}
-			return nil
-		})
-		if n := made(); n != 3 {
-			t.Errorf("%d pods were made in 3 minutes", n)
-		}
-		c.wantNoLeftovers()
-	})
-}
-
 func TestCronJobLateEcho(t *testing.T) {
 	bubble(t, func(t *testing.T, c *cluster) {
 		t.Cleanup(c.startControllers(transports{read: lateWatches(lateEcho)}))

@@ -230,22 +230,3 @@ func TestGrantedEvictionThatNeverCame(t *testing.T) {
 		}
 	})
 }
-
-// TestBudgetCrashAtAnyWrite kills and restarts the controllers while pods are
-// evicted.
-func TestBudgetCrashAtAnyWrite(t *testing.T) {
-	crashAt(t, 9, 33, 12, func(t *testing.T, c *cluster) {
-		c.makeBudget("web", "", "1")
-		c.deploy("web", "v1", 3)
-		for _, name := range c.podNames("web") {
-			c.eventually(name+" is evicted", func() error {
-				err := c.evict(name)
-				if n := c.readyPods("default")["v1"]; n < 2 {
-					t.Errorf("%d pods are ready while %s is evicted", n, name)
-				}
-				return err
-			})
-		}
-		c.wantBudget("web", 3, 2, 3, 1)
-	})
-}

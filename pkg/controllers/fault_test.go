@@ -279,25 +279,3 @@ func crashAt(t *testing.T, first, last, step int, body func(t *testing.T, c *clu
 		}
 	}
 }
-
-// TestCrashAtAnyWrite kills and restarts the controllers at one write of a
-// rollout, a different one each time: the end is always the same.
-func TestCrashAtAnyWrite(t *testing.T) {
-	crashAt(t, 1, 57, 8, func(t *testing.T, c *cluster) {
-		c.makeService("web", map[string]string{"app": "web"})
-		c.deploy("web", "v1", 3)
-		c.setImage("web", "v2")
-		c.wantComplete("web")
-		c.wantPods(map[string]int{"v2": 3})
-		c.eventually("the service has them", func() error {
-			if items, ready := c.slices("web"); len(ready) != 3 || len(items) != 1 {
-				return fmt.Errorf("%d slices with %d ready", len(items), len(ready))
-			}
-			return nil
-		})
-		c.settle()
-		if n := len(c.sets("app=web")); n != 2 {
-			t.Errorf("%d replica sets, want 2", n)
-		}
-	})
-}

@@ -454,34 +454,3 @@ func TestJobLateEcho(t *testing.T) {
 		c.wantNoFinalizers()
 	})
 }
-
-// TestJobCrashAtAnyWrite kills and restarts the controllers at one write of a
-// job's life, a different one each time.
-func TestJobCrashAtAnyWrite(t *testing.T) {
-	crashAt(t, 1, 33, 2, func(t *testing.T, c *cluster) {
-		made := c.countPods()
-		c.makeJob(newJob(jobOf(2, 3)))
-		c.wantActive(2)
-		c.patchJob(`{"spec":{"suspend":true}}`)
-		c.wantActive(0)
-		c.tasks(failOnce())
-		c.patchJob(`{"spec":{"suspend":false}}`)
-		if s := c.wantEnd(batchv1.JobComplete, batchv1.JobReasonCompletionsReached).Status; s.Succeeded != 3 || s.Failed != 1 {
-			t.Errorf("status %+v", s)
-		}
-		c.settle()
-		if n := made(); n != 6 {
-			t.Errorf("%d pods were made, want 2, and 4 after the pause", n)
-		}
-		c.wantNoFinalizers()
-		if err := c.Client.BatchV1().Jobs("default").Delete(t.Context(), "work", metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)}); err != nil {
-			t.Fatal(err)
-		}
-		c.eventually("its pods are gone", func() error {
-			if n := len(c.jobPods()); n > 0 {
-				return fmt.Errorf("%d are left", n)
-			}
-			return nil
-		})
-	})
-}

@@ -311,36 +311,3 @@ func TestLostAndFailedVolumes(t *testing.T) {
 		c.wantBound("lost", "gone")
 	})
 }
-
-// TestBindingSurvivesCrashes kills the controllers at each of the writes of
-// three bindings: no volume is given twice and no claim has two.
-func TestBindingSurvivesCrashes(t *testing.T) {
-	crashAt(t, 13, 30, 1, func(t *testing.T, c *cluster) {
-		const n = 3
-		for i := range n {
-			c.makeVolume(fmt.Sprintf("v%d", i), fmt.Sprintf("%dGi", i+1), "manual")
-			c.makeClaim(fmt.Sprintf("c%d", i), "1Gi", "manual")
-		}
-		c.eventually("all are bound", func() error {
-			for i := range n {
-				if p := c.claim(fmt.Sprintf("c%d", i)); p.Status.Phase != corev1.ClaimBound {
-					return fmt.Errorf("claim %d is %s", i, p.Status.Phase)
-				}
-			}
-			return nil
-		})
-		c.settle()
-		taken := map[string]string{}
-		for i := range n {
-			p := c.claim(fmt.Sprintf("c%d", i))
-			if other := taken[p.Spec.VolumeName]; other != "" {
-				t.Errorf("volume %s has claims %s and %s", p.Spec.VolumeName, other, p.Name)
-			}
-			taken[p.Spec.VolumeName] = p.Name
-			v := c.volume(p.Spec.VolumeName)
-			if v.Spec.ClaimRef == nil || v.Spec.ClaimRef.UID != p.UID || v.Status.Phase != corev1.VolumeBound {
-				t.Errorf("volume %s is %s for %v", v.Name, v.Status.Phase, v.Spec.ClaimRef)
-			}
-		}
-	})
-}
