@@ -275,5 +275,8 @@ func (r *Registry) completeNew(res *resource.Resource, obj runtime.Object, acc m
 		acc.SetGeneration(1)
 	}
 	res.PrepareCreate(obj)
+	if res.Stamp != nil {
+		res.Stamp(obj, nil, metav1.Time{Time: r.cfg.Clock.Now().Truncate(1e9)})
+	}
 	return nil
 }

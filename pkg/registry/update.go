@@ -200,7 +200,7 @@ func (r *Registry) wanted(ctx context.Context, req Request, current *cache.Objec
 		res.Default(obj) // what a plugin added too
 	}
 	acc.SetResourceVersion("")
-	completeUpdate(req, obj, old, acc, oldAcc, opts.Verbatim)
+	r.completeUpdate(req, obj, old, acc, oldAcc, opts.Verbatim)
 	return obj, nil
 }
 
@@ -257,7 +257,7 @@ func errPrecondition(req Request, what string, wanted, found any) error {
 
 // completeUpdate keeps what an update may not change; verbatim leaves spec and
 // status as they are given.
-func completeUpdate(req Request, obj, old runtime.Object, acc, oldAcc metav1.Object, verbatim bool) {
+func (r *Registry) completeUpdate(req Request, obj, old runtime.Object, acc, oldAcc metav1.Object, verbatim bool) {
 	acc.SetUID(oldAcc.GetUID())
 	acc.SetSelfLink("")
 	acc.SetCreationTimestamp(oldAcc.GetCreationTimestamp())
@@ -272,6 +272,9 @@ func completeUpdate(req Request, obj, old runtime.Object, acc, oldAcc metav1.Obj
 		return
 	}
 	req.Resource.PrepareUpdate(req.Subresource, obj, old)
+	if req.Resource.Stamp != nil {
+		req.Resource.Stamp(obj, old, metav1.Time{Time: r.cfg.Clock.Now().Truncate(1e9)})
+	}
 }
 
 func (r *Registry) hookUpdate(ctx context.Context, res *resource.Resource, obj, old runtime.Object, dryRun bool) (undo func(), err error) {

@@ -10,6 +10,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -37,6 +38,7 @@ func certificateSigningRequests() *Resource {
 			}
 		},
 		PrepareStatus:  prepareCSRStatus,
+		Stamp:          stampCSR,
 		Validate:       validateCSR,
 		ValidateStatus: validateCSRStatus,
 		Fields: func(csr *certificatesv1.CertificateSigningRequest) map[string]string {
@@ -44,6 +46,29 @@ func certificateSigningRequests() *Resource {
 		},
 		Row: csrRow,
 	})
+}
+
+// stampCSR fills in the times that the writer of a condition left out.
+func stampCSR(csr, old *certificatesv1.CertificateSigningRequest, now metav1.Time) {
+	if old == nil {
+		return
+	}
+	for i := range csr.Status.Conditions {
+		c := &csr.Status.Conditions[i]
+		if c.LastUpdateTime.IsZero() {
+			c.LastUpdateTime = now
+		}
+		if !c.LastTransitionTime.IsZero() {
+			continue
+		}
+		c.LastTransitionTime = now
+		for _, was := range old.Status.Conditions {
+			if was.Type == c.Type && was.Status == c.Status && !was.LastTransitionTime.IsZero() {
+				c.LastTransitionTime = was.LastTransitionTime
+				break
+			}
+		}
+	}
 }
 
 // StampRequester writes who asks into a new CertificateSigningRequest, whatever

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -16,6 +17,7 @@ type hooks[T runtime.Object] struct {
 	Default        func(obj T)
 	Prepare        func(obj, old T) // old is the zero T on create
 	PrepareStatus  func(obj, old T)
+	Stamp          func(obj, old T, now metav1.Time) // old is the zero T on create
 	Validate       func(obj T) field.ErrorList
 	ValidateSame   func(obj T) field.ErrorList
 	ValidateCreate func(obj T) field.ErrorList
@@ -51,6 +53,12 @@ func define[T runtime.Object](r Resource, h hooks[T]) *Resource {
 	r.Warnings = twoResult(h.Warnings)
 	if h.Validate != nil {
 		r.Validate = func(obj runtime.Object) field.ErrorList { return h.Validate(obj.(T)) }
+	}
+	if h.Stamp != nil {
+		r.Stamp = func(obj, old runtime.Object, now metav1.Time) {
+			was, _ := old.(T)
+			h.Stamp(obj.(T), was, now)
+		}
 	}
 	if h.ValidateSame != nil {
 		r.ValidateSame = func(obj runtime.Object) field.ErrorList { return h.ValidateSame(obj.(T)) }

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -45,14 +46,27 @@ func persistentVolumes() *Resource {
 		},
 		Prepare: func(v, old *corev1.PersistentVolume) {
 			if old == nil {
-				// The phase's time is the binder's to set, at the first change.
 				v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending}
 			}
 		},
+		Stamp:          stampVolume,
 		Validate:       validateVolume,
 		ValidateUpdate: validateVolumeUpdate,
 		Row:            volumeRow,
 	})
+}
+
+// stampVolume notes when the phase changed, unless the writer did.
+func stampVolume(v, old *corev1.PersistentVolume, now metav1.Time) {
+	s := &v.Status
+	switch {
+	case old == nil:
+		s.LastPhaseTransitionTime = &now
+	case old.Status.Phase == s.Phase && s.LastPhaseTransitionTime == nil:
+		s.LastPhaseTransitionTime = old.Status.LastPhaseTransitionTime.DeepCopy()
+	case old.Status.Phase != s.Phase && (s.LastPhaseTransitionTime == nil || s.LastPhaseTransitionTime.Equal(old.Status.LastPhaseTransitionTime)):
+		s.LastPhaseTransitionTime = &now
+	}
 }
 
 func validateVolume(v *corev1.PersistentVolume) field.ErrorList {

@@ -101,6 +101,10 @@ type Resource struct {
 	Prepare func(obj, old runtime.Object)
 	// PrepareStatus is Prepare for an update of /status.
 	PrepareStatus func(obj, old runtime.Object)
+	// Stamp sets the times in the status that the server keeps, after each
+	// create (old is nil) and update was prepared. It changes nothing where
+	// nothing but times would change.
+	Stamp func(obj, old runtime.Object, now metav1.Time)
 	// Validate returns what is wrong with obj itself (metadata is checked by
 	// the caller).
 	Validate func(obj runtime.Object) field.ErrorList
