@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -36,9 +37,11 @@ type EventSink interface {
 type Recorder struct {
 	client kubernetes.Interface
 	source string
-	clock  clock.PassiveClock
-	log    *slog.Logger
-	queue  chan *corev1.Event
+	// instance tells this process from others of the same source.
+	instance string
+	clock    clock.PassiveClock
+	log      *slog.Logger
+	queue    chan *corev1.Event
 	// sequence keeps the names of events of one instant apart.
 	sequence atomic.Int64
 	known    *lru.Cache // eventKey -> *corev1.Event as last written; Run's own
@@ -50,6 +53,8 @@ const (
 	eventTimeout = 10 * time.Second
 	// eventMessage is the longest message that the API accepts.
 	eventMessage = 1024
+	// maxHost leaves room for a source in the 128 bytes of a reporting instance.
+	maxHost = 64
 )
 
 // eventKey is what makes two events the same.
@@ -68,7 +73,7 @@ func NewRecorder(client kubernetes.Interface, source string, c clock.PassiveCloc
 		log = slog.New(slog.DiscardHandler)
 	}
 	r := &Recorder{
-		client: client, source: source, clock: c, log: log,
+		client: client, source: source, instance: source + "-" + host(), clock: c, log: log,
 		queue: make(chan *corev1.Event, eventQueue),
 		known: lru.New(eventMemory),
 	}
@@ -79,14 +84,61 @@ func NewRecorder(client kubernetes.Interface, source string, c clock.PassiveCloc
 	return r
 }
 
+// host is the machine's name, as far as an Event has room for it.
+func host() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name[:min(len(name), maxHost)]
+}
+
 // Eventf implements EventSink.
 func (r *Recorder) Eventf(obj runtime.Object, eventType, reason, format string, args ...any) {
+	e, now := r.event(obj, eventType, reason, format, args)
+	if e == nil {
+		return
+	}
+	e.Source = corev1.EventSource{Component: r.source}
+	e.FirstTimestamp, e.LastTimestamp, e.Count = metav1.NewTime(now), metav1.NewTime(now), 1
+	r.put(e)
+}
+
+// Deed is something that the source did or tried, in the form of
+// events.k8s.io/v1.
+type Deed struct {
+	// Type is Normal or Warning, Action what was done or tried.
+	Type, Reason, Action string
+	// Related is a second object that it is about; may be nil.
+	Related runtime.Object
+}
+
+// Record records a deed that obj is about. It never blocks. One that repeats
+// becomes a series.
+func (r *Recorder) Record(obj runtime.Object, d Deed, format string, args ...any) {
+	e, now := r.event(obj, d.Type, d.Reason, format, args)
+	if e == nil {
+		return
+	}
+	e.EventTime, e.Action, e.ReportingInstance = metav1.NewMicroTime(now), d.Action, r.instance
+	if d.Related != nil {
+		related, err := reference.GetReference(scheme.Scheme, d.Related)
+		if err != nil {
+			r.log.Error("event related to an object of unknown kind", "reason", d.Reason, "err", err)
+		}
+		e.Related = related
+	}
+	r.put(e)
+}
+
+// event is what both forms have in common; nil when obj is of no known kind.
+func (r *Recorder) event(obj runtime.Object, eventType, reason, format string, args []any) (*corev1.Event, time.Time) {
+	now := r.clock.Now()
 	ref, err := reference.GetReference(scheme.Scheme, obj)
 	if err != nil {
 		r.log.Error("event about an object of unknown kind", "reason", reason, "err", err)
-		return
+		return nil, now
 	}
-	now := metav1.Time{Time: r.clock.Now()}
 	message := fmt.Sprintf(format, args...)
 	e := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
@@ -95,16 +147,19 @@ func (r *Recorder) Eventf(obj runtime.Object, eventType, reason, format string, 
 		},
 		InvolvedObject: *ref,
 		Type:           eventType, Reason: reason, Message: strings.ToValidUTF8(message[:min(len(message), eventMessage)], ""),
-		Source: corev1.EventSource{Component: r.source}, ReportingController: r.source,
-		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		ReportingController: r.source,
 	}
 	if e.Namespace == "" {
 		e.Namespace = metav1.NamespaceDefault
 	}
+	return e, now
+}
+
+func (r *Recorder) put(e *corev1.Event) {
 	select {
 	case r.queue <- e:
 	default:
-		r.log.Debug("event dropped: the queue is full", "reason", reason)
+		r.log.Debug("event dropped: the queue is full", "reason", e.Reason)
 	}
 }
 
@@ -129,7 +184,11 @@ func (r *Recorder) write(ctx context.Context, e *corev1.Event) error {
 	events := r.client.CoreV1().Events(e.Namespace)
 	if have, ok := r.known.Get(key); ok {
 		first := have.(*corev1.Event)
-		patch, err := json.Marshal(map[string]any{"count": first.Count + 1, "lastTimestamp": e.LastTimestamp})
+		again := map[string]any{"count": first.Count + 1, "lastTimestamp": e.LastTimestamp}
+		if !e.EventTime.IsZero() {
+			again = map[string]any{"series": corev1.EventSeries{Count: seen(first) + 1, LastObservedTime: e.EventTime}}
+		}
+		patch, err := json.Marshal(again)
 		if err != nil {
 			return err
 		}
@@ -148,6 +207,14 @@ func (r *Recorder) write(ctx context.Context, e *corev1.Event) error {
 	}
 	r.known.Add(key, got)
 	return nil
+}
+
+// seen is how often the deed of an event happened.
+func seen(e *corev1.Event) int32 {
+	if e.Series == nil {
+		return 1
+	}
+	return e.Series.Count
 }
 
 // noEvents is the EventSink that forgets.

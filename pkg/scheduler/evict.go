@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/pkg/reconcile"
 	"coracle/pkg/scheduler/plugin"
 )
 
@@ -60,7 +61,8 @@ func (s *Scheduler) evict(ctx context.Context, by, victim *plugin.Pod, node stri
 	if err != nil {
 		return fmt.Errorf("delete %s to make room: %w", victim.Key(), err)
 	}
-	s.events[by.Shape.Scheduler].Eventf(reference(victim), corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", by.UID, node)
+	deed := reconcile.Deed{Type: corev1.EventTypeNormal, Reason: "Preempted", Action: "Preempting", Related: reference(by)}
+	s.events[by.Shape.Scheduler].Record(reference(victim), deed, "Preempted by pod %s on node %s", by.UID, node)
 	return nil
 }
 

@@ -84,16 +84,17 @@ func TestPreemptsTheFewestAndLeastImportant(t *testing.T) {
 
 func awaitEvent(t *testing.T, c kubernetes.Interface, pod, reason, message string) {
 	t.Helper()
+	action := map[string]string{"Preempted": "Preempting", "FailedScheduling": "Scheduling", "Scheduled": "Binding"}[reason]
 	var seen []string
 	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
-		list, err := c.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
+		list, err := c.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "source=default-scheduler,involvedObject.name=" + pod})
 		if err != nil {
 			return false, err
 		}
 		seen = nil
 		for _, e := range list.Items {
 			seen = append(seen, e.Reason+": "+e.Message)
-			if e.Reason == reason && e.Message == message && e.Source.Component == "default-scheduler" {
+			if e.Reason == reason && e.Message == message && e.ReportingController == "default-scheduler" && e.Action == action && (reason != "Preempted" || e.Related != nil && e.Related.Kind == "Pod") {
 				return true, nil
 			}
 		}

@@ -5,6 +5,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/pkg/reconcile"
 )
 
 // maxNote is the longest message that an Event takes.
@@ -23,7 +25,8 @@ func (s *Scheduler) reportAs(ctx context.Context, e *entry, reason, message stri
 	if len(note) > maxNote {
 		note = note[:maxNote-len(" ...")] + " ..."
 	}
-	s.events[p.Shape.Scheduler].Eventf(reference(p), corev1.EventTypeWarning, "FailedScheduling", "%s", note)
+	deed := reconcile.Deed{Type: corev1.EventTypeWarning, Reason: "FailedScheduling", Action: "Scheduling"}
+	s.events[p.Shape.Scheduler].Record(reference(p), deed, "%s", note)
 	status := map[string]any{}
 	pod, err := s.pods.Pods(p.Namespace()).Get(p.Name)
 	if err != nil || pod.UID != p.UID {

@@ -330,7 +330,8 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, o *outcome) {
 		s.cluster.undo(e, s.cfg.Clock.Now())
 		return
 	}
-	s.events[p.Shape.Scheduler].Eventf(reference(p), corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s to %s", p.Key(), node)
+	deed := reconcile.Deed{Type: corev1.EventTypeNormal, Reason: "Scheduled", Action: "Binding"}
+	s.events[p.Shape.Scheduler].Record(reference(p), deed, "Successfully assigned %s to %s", p.Key(), node)
 }
 
 // reference is a pod to hang an Event on.
