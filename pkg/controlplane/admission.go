@@ -63,6 +63,7 @@ func (cp *ControlPlane) plugins() ([]placed, error) {
 		{Plugin: admission.DenyServiceExternalIPs{}, off: cp.cfg.AllowExternalIPs},
 		{Plugin: admission.PodTopologyLabels{Objects: objects}},
 		{Plugin: admission.PodResizeValidator{Objects: objects}},
+		{Plugin: admission.DeviceTaintTimes{Now: cp.cfg.Clock.Now}},
 		{Plugin: admission.NewEventRateLimit(cp.cfg.Clock.Now), off: true},
 		// What others than the server decide goes here: policies and webhooks,
 		// first those that change objects. After them come the server's own
