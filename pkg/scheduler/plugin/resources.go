@@ -76,11 +76,6 @@ func (r *Resources) Less(o, p *Resources) bool {
 	return false
 }
 
-// none says that nothing is asked for.
-func (r *Resources) none() bool {
-	return r.MilliCPU == 0 && r.Memory == 0 && r.Ephemeral == 0 && len(r.Others) == 0
-}
-
 func sortedNames(m map[corev1.ResourceName]int64) []corev1.ResourceName {
 	names := make([]corev1.ResourceName, 0, len(m))
 	for name := range m {
