@@ -21,6 +21,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -40,6 +41,7 @@ func standInAPIServer(args []string) error {
 	advertise := flags.String("advertise-address", "", "")
 	port := flags.Int("secure-port", 0, "")
 	flags.String("service-cluster-ip-range", "", "")
+	flags.String("load-balancer-range", "", "")
 	flags.String("cluster-cidr", "", "")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -128,6 +130,11 @@ func (a *standInAPI) answer(r *http.Request) (any, error) {
 		}
 	}
 	switch {
+	case strings.HasSuffix(r.URL.Path, "/storageclasses"):
+		if who := r.TLS.PeerCertificates[0].Subject.CommonName; who != "admin" {
+			return nil, fmt.Errorf("%s may not offer storage", who)
+		}
+		return storagev1.StorageClass{TypeMeta: metav1.TypeMeta{Kind: "StorageClass", APIVersion: "storage.k8s.io/v1"}}, nil
 	case r.Method == http.MethodPost:
 		var node corev1.Node
 		if err := json.NewDecoder(r.Body).Decode(&node); err != nil {
