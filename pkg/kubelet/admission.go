@@ -13,6 +13,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"coracle/pkg/kubelet/lifecycle"
+	"coracle/pkg/kubelet/node"
 )
 
 // labelsTimeout bounds the look at the node's labels for a pod that wants some.
@@ -116,7 +117,7 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList
 	}
 	for _, name := range names {
 		room, known := allocatable[name]
-		if !known && (name == corev1.ResourceEphemeralStorage || name == corev1.ResourceMemory || extended(name)) {
+		if !known && (name == corev1.ResourceEphemeralStorage || name == corev1.ResourceMemory || node.Extended(name)) {
 			continue // could not be measured, or is the scheduler's alone to count
 		}
 		want, have := wanted[name], used[name]
@@ -130,13 +131,6 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList
 		}
 	}
 	return nil
-}
-
-// extended tells of a resource that somebody else than Kubernetes named. The
-// agent does not measure those: what it has not yet heard of, or what a cluster
-// has as a whole, is no reason to refuse a pod.
-func extended(name corev1.ResourceName) bool {
-	return strings.Contains(string(name), "/") && !strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
 }
 
 // addRequests adds what a pod was allocated to sums.

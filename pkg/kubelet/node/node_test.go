@@ -178,6 +178,31 @@ func TestAVerdictOfOthersIsCorrected(t *testing.T) {
 	})
 }
 
+// TestExtendedResourcesStay: whoever counts a resource writes it into the
+// capacity; the agent offers it to pods and does not take it away again.
+func TestExtendedResourcesStay(t *testing.T) {
+	inBubble(t, func(*fake.Clientset) {}, func(t *testing.T, client *fake.Clientset, _ *Manager, _ *atomic.Bool) {
+		synctest.Wait()
+		node := get(t, client).DeepCopy()
+		node.Status.Capacity["example.com/dongle"] = resource.MustParse("5")
+		node.Status.Capacity["kubernetes.io/other"] = resource.MustParse("5")
+		if _, err := client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		s := get(t, client).Status
+		for what, list := range map[string]corev1.ResourceList{"capacity": s.Capacity, "allocatable": s.Allocatable} {
+			if q := list["example.com/dongle"]; q.Value() != 5 {
+				t.Errorf("%s %v", what, list)
+			}
+			if _, ok := list["kubernetes.io/other"]; ok {
+				t.Errorf("%s has what is the agent's to measure: %v", what, list)
+			}
+		}
+	})
+}
+
 func TestUntilTick(t *testing.T) {
 	for _, s := range []int64{0, 1, 5, 7, 9} {
 		at := time.Unix(1000+s, 0)

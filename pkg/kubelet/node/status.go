@@ -2,6 +2,7 @@ package node
 
 import (
 	"net"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -13,8 +14,16 @@ const maxImages = 50
 
 func quantity(n int64) *resource.Quantity { return resource.NewQuantity(n, resource.DecimalSI) }
 
+// Extended tells of a resource that somebody else than Kubernetes named. The
+// agent does not measure those: who writes them into a Node's status counts
+// them, and what the agent has not yet heard of, or what a cluster has as a
+// whole, is no reason to refuse a pod.
+func Extended(name corev1.ResourceName) bool {
+	return strings.Contains(string(name), "/") && !strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
+}
+
 // status builds the Node's status. What others have written into old, such as
-// the network's condition, is kept.
+// the network's condition and extended resources, is kept.
 func (m *Manager) status(old *corev1.NodeStatus) corev1.NodeStatus {
 	var s corev1.NodeStatus
 	if old != nil {
@@ -23,7 +32,13 @@ func (m *Manager) status(old *corev1.NodeStatus) corev1.NodeStatus {
 	m.mu.Lock()
 	h := m.health
 	m.mu.Unlock()
+	extended := s.Capacity
 	s.Capacity, s.Allocatable = m.Capacity(), m.Allocatable()
+	for name, q := range extended {
+		if _, own := s.Capacity[name]; !own && Extended(name) {
+			s.Capacity[name], s.Allocatable[name] = q, q
+		}
+	}
 	s.Addresses = m.addresses()
 	if m.cfg.Port > 0 {
 		s.DaemonEndpoints.KubeletEndpoint.Port = m.cfg.Port
