@@ -147,8 +147,9 @@ func TestLoop(t *testing.T) {
 // TestLoopRepairs shows that an address becomes unclaimable when a node
 // with it appears, and that the table repairs itself after a foreign hand.
 func TestLoopRepairs(t *testing.T) {
-	l := newLab(t, 1)
+	l := newLab(t, 2)
 	l.serve(0, 8080)
+	l.serve(1, 8080)
 	svc := testService("web", "10.96.1.1")
 	svc.Spec.Type = corev1.ServiceTypeLoadBalancer
 	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.5"}}
