@@ -14,6 +14,7 @@ import (
 	"coracle/pkg/apiserver"
 	"coracle/pkg/apiserver/aggregate"
 	"coracle/pkg/apiserver/nodeproxy"
+	"coracle/pkg/apiserver/openapi"
 	"coracle/pkg/auth"
 	"coracle/pkg/placement"
 	"coracle/pkg/registry"
@@ -44,6 +45,12 @@ func (cp *ControlPlane) newAggregator(proxy *nodeproxy.Proxy) (*aggregate.Aggreg
 			Backend: placement.Handler(cp.placements), Resources: placement.Discovery(),
 			GroupPriority: placementPriority, VersionPriority: placementPriority,
 		}}
+		section := "apis/" + placement.GroupVersion().String()
+		described, err := openapi.Fixed(section, placement.OpenAPI())
+		if err != nil {
+			return nil, err
+		}
+		cfg.BesideOpenAPI = map[string]openapi.Remote{section: described}
 	}
 	if id := cp.cfg.Identity; id != nil && id.FrontProxy != nil {
 		cfg.Certificate = id.FrontProxy.Client.GetClientCertificate

@@ -40,7 +40,7 @@ import (
 )
 
 // Config is what an Aggregator is made of. All fields but Certificate,
-// Beside and Log are required.
+// Beside, BesideOpenAPI and Log are required.
 type Config struct {
 	// Dial connects to a port of a Service.
 	Dial func(ctx context.Context, namespace, service string, port int32) (net.Conn, error)
@@ -57,7 +57,10 @@ type Config struct {
 	// is no hop and nothing that could be away, so that an APIService of the same
 	// name changes nothing. May be nil.
 	Beside map[schema.GroupVersion]apiserver.AggregatedVersion
-	Clock  clock.WithTicker
+	// BesideOpenAPI are the descriptions of those, by section as in
+	// openapi.Remotes. May be nil.
+	BesideOpenAPI map[string]openapi.Remote
+	Clock         clock.WithTicker
 	// Rand makes the name by which a request that comes back is known.
 	Rand io.Reader
 	Log  *slog.Logger
@@ -90,7 +93,7 @@ func New(cfg Config) (*Aggregator, error) {
 	}
 	a := &Aggregator{cfg: cfg, via: "coracle-" + hex.EncodeToString(id), count: newCounter(), records: map[string]*record{}}
 	a.state.Store(&apiserver.Aggregated{Versions: maps.Clone(cfg.Beside)})
-	a.openapi.Store(&openapi.Remotes{})
+	a.openapi.Store(&openapi.Remotes{Sections: cfg.BesideOpenAPI})
 	return a, nil
 }
 
@@ -229,6 +232,7 @@ func (a *Aggregator) publish() {
 		versions[r.gv()] = v
 	}
 	maps.Copy(versions, a.cfg.Beside)
+	maps.Copy(remotes.Sections, a.cfg.BesideOpenAPI)
 	if now := a.state.Load(); !sameVersions(now.Versions, versions) {
 		a.state.Store(&apiserver.Aggregated{Versions: versions})
 	}

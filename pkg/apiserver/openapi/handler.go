@@ -73,7 +73,8 @@ func New(tables func() *resource.Table, info version.Info) *Handler {
 	}
 }
 
-// Remotes are the documents that other servers have. They do not change.
+// Remotes are the documents that other servers have, or other parts of this
+// one. They do not change.
 type Remotes struct {
 	// Sections are those of version 3, by name: apis/GROUP/VERSION.
 	Sections map[string]Remote

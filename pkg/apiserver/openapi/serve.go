@@ -34,7 +34,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case path == "/openapi/v2":
-		h.serveDocument(w, r, "", v2ProtoType)
+		h.serve(w, r, "", v2ProtoType)
 	case path == "/openapi/v3":
 		b, err := h.list()
 		if err != nil {
@@ -43,20 +43,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		send(w, r, b, "application/json")
 	case isV3 && h.has(section):
-		h.serveDocument(w, r, section, v3ProtoType)
+		h.serve(w, r, section, v3ProtoType)
 	default:
 		http.NotFound(w, r)
 	}
 }
 
-func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, section, protoType string) {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, section, protoType string) {
+	serveDocument(w, r, section, protoType, func(asProto bool) (*body, error) { return h.body(section, asProto) })
+}
+
+// serveDocument answers with the form of a document that the client accepts.
+func serveDocument(w http.ResponseWriter, r *http.Request, section, protoType string, form func(asProto bool) (*body, error)) {
 	contentType, ok := negotiate(r, protoType)
 	if !ok {
 		w.Header().Set("Vary", "Accept")
 		http.Error(w, "the API's description comes as application/json or "+protoType, http.StatusNotAcceptable)
 		return
 	}
-	b, err := h.body(section, contentType == protoType)
+	b, err := form(contentType == protoType)
 	if err != nil {
 		fail(w, err)
 		return
