@@ -169,6 +169,25 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// TestPercentile: one slow request of a hundred is left out, two are not.
+func TestPercentile(t *testing.T) {
+	took := make([]time.Duration, 100)
+	for i := range took {
+		took[i] = time.Millisecond
+	}
+	took[7] = time.Second
+	if got := percentile99(took); got != 1 {
+		t.Errorf("with one slow request %v ms", got)
+	}
+	took[8] = time.Second
+	if got := percentile99(took); got != 1000 {
+		t.Errorf("with two slow requests %v ms", got)
+	}
+	if got := percentile99(nil); got != 0 {
+		t.Errorf("of none %v ms", got)
+	}
+}
+
 // TestRows: each row's name is known to the flag, and nothing else.
 func TestRows(t *testing.T) {
 	all := options{}

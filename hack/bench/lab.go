@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -207,8 +208,8 @@ func (l *lab) oursArgs() []string {
 }
 
 // ours starts the project's server over an etcd.
-func (l *lab) ours(etcd *program) (*program, error) {
-	return l.start("apiserver", filepath.Join(l.bin, "apiserver"), append(l.oursArgs(), "--etcd-servers", "http://"+etcd.address)...)
+func (l *lab) ours(etcd *program, args ...string) (*program, error) {
+	return l.start("apiserver", filepath.Join(l.bin, "apiserver"), slices.Concat(l.oursArgs(), []string{"--etcd-servers", "http://" + etcd.address}, args)...)
 }
 
 // embedded starts the project's server with its own etcd in dir.

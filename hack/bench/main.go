@@ -134,6 +134,16 @@ func (l *lab) measure(ctx context.Context, r *report) error {
 			return err
 		}
 	}
+	if l.wants(rowSafety) {
+		if err := l.safety(ctx, r); err != nil {
+			return err
+		}
+	}
+	if l.wants(rowFlood) {
+		if err := l.flood(ctx, r); err != nil {
+			return err
+		}
+	}
 	if l.wants(rowStart) {
 		p, err := l.starts(ctx)
 		if err != nil {

@@ -39,7 +39,7 @@ func (p *phase) crud(ctx context.Context, round int) error {
 		{rowListProto, "", o.lists, 1, func(w *workload, _ int) *request { return w.list(protoType) }},
 	}
 	for _, step := range steps {
-		if !o.wants(step.row, step.also, rowMemory) { // memory is looked at after all of them
+		if !p.wants(step.row, step.also, rowMemory) { // memory is looked at after all of them
 			continue
 		}
 		for _, ln := range p.lanes {
@@ -78,6 +78,9 @@ func (p *phase) tellFloor(ours *lane) {
 
 // ceiling measures the transactions of the creates without a server.
 func (p *phase) ceiling(ctx context.Context, round int) error {
+	if p.bare == nil {
+		return nil
+	}
 	client, err := p.bare.etcdClient()
 	if err != nil {
 		return err

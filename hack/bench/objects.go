@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"strings"
 )
@@ -74,6 +75,18 @@ func configMaps() *kind {
 				`"data":{"size":"7","color":"green","mode":"fast","retries":"3","note":%q}}`, name, filler(fill))
 		},
 		patch: func(n int) string { return fmt.Sprintf(`{"data":{"size":"%d"}}`, n) },
+	}
+}
+
+func secrets() *kind {
+	return &kind{
+		name: "Secrets", path: "/api/v1/namespaces/default/secrets",
+		object: func(name string, fill int) string {
+			return fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q,"namespace":"default",`+
+				`"labels":{"app":"bench","tier":"backend"},"annotations":{"bench.coracle.dev/owner":"nobody"}},`+
+				`"data":{"user":"YmVuY2g=","password":%q}}`, name, base64.StdEncoding.EncodeToString([]byte(filler(fill))))
+		},
+		patch: func(n int) string { return fmt.Sprintf(`{"stringData":{"user":"user-%d"}}`, n) },
 	}
 }
 
@@ -170,11 +183,18 @@ func roleForBench() []*request {
 	const rbac = "/apis/rbac.authorization.k8s.io/v1/"
 	return []*request{
 		post(rbac+"clusterroles", `{"metadata":{"name":"bench"},"rules":[`+
-			`{"apiGroups":[""],"resources":["configmaps","pods"],"verbs":["*"]},`+
+			`{"apiGroups":[""],"resources":["configmaps","pods","secrets"],"verbs":["*"]},`+
 			`{"apiGroups":["`+crdGroup+`"],"resources":["widgets"],"verbs":["*"]}]}`),
 		post(rbac+"clusterrolebindings", `{"metadata":{"name":"bench"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"bench"},`+
 			`"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"bench"}]}`),
 	}
+}
+
+// roleForOther gives a second user the same role.
+func roleForOther() *request {
+	return &request{method: "POST", path: "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", contentType: jsonType, accept: jsonType,
+		body: []byte(`{"metadata":{"name":"other"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"bench"},` +
+			`"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"` + otherUser + `"}]}`)}
 }
 
 // versionOf reads the resourceVersion of one object.

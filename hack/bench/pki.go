@@ -24,7 +24,16 @@ type identities struct {
 	pool  *x509.CertPool
 	bench tls.Certificate // user bench, whom RBAC lets in
 	admin tls.Certificate // group system:masters, who lets bench in
+	// Who must not notice a flood of bench's: another user, a node, and the
+	// controllers.
+	other, node, manager tls.Certificate
 }
+
+// Names of who is there beside a flood.
+const (
+	otherUser = "other"
+	floodNode = "node-of-the-flood"
+)
 
 // newIdentities writes a fresh authority and a serving certificate below dir.
 func newIdentities(dir string) (*identities, error) {
@@ -52,6 +61,9 @@ func newIdentities(dir string) (*identities, error) {
 	}{
 		{&id.bench, pkix.Name{CommonName: "bench", Organization: []string{"bench"}}},
 		{&id.admin, pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}},
+		{&id.other, pkix.Name{CommonName: otherUser}},
+		{&id.node, pkix.Name{CommonName: "system:node:" + floodNode, Organization: []string{"system:nodes"}}},
+		{&id.manager, pkix.Name{CommonName: "system:kube-controller-manager"}},
 	} {
 		cert, key, err := issue(&x509.Certificate{Subject: user.name, KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, ca, caKey)

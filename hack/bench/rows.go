@@ -21,11 +21,13 @@ const (
 	rowMemory      = "memory"
 	rowBigLists    = "ten-lists"
 	rowStart       = "start"
+	rowSafety      = "safety"
+	rowFlood       = "flood"
 )
 
 func rowNames() []string {
 	return []string{rowCreate, rowGet, rowList, rowListProto, rowPatch, rowDelete, rowWatch, rowWatchPaced,
-		rowDeadWatcher, rowMemory, rowBigLists, rowStart}
+		rowDeadWatcher, rowMemory, rowBigLists, rowStart, rowSafety, rowFlood}
 }
 
 // wants says whether any of the rows is asked for.
@@ -39,7 +41,8 @@ type phase struct {
 	*lab
 	title string
 	lanes []*lane
-	bare  *program // an etcd for transactions without a server
+	bare  *program // an etcd for transactions without a server; nil where they are not measured
+	all   bool     // its rows are measured whatever -only says
 	// patched counts the patches, so that none repeats another.
 	patched int
 	// samples are the measurements, by row and lane, one of each round.
@@ -47,6 +50,9 @@ type phase struct {
 	// figures are further ones in the row's unit, by row and lane.
 	figures map[string]map[string][]float64
 }
+
+// wants says whether any of the rows is asked for of this phase.
+func (p *phase) wants(rows ...string) bool { return p.all || p.lab.wants(rows...) }
 
 func (p *phase) add(row, lane string, s sample) {
 	if p.samples[row] == nil {
@@ -129,15 +135,20 @@ func (l *lab) calibrate(ctx context.Context, ln *lane, stored int) error {
 
 // oursLane starts the project's server over an etcd of its own.
 func (l *lab) oursLane(ctx context.Context, k *kind) (*lane, error) {
+	return l.oursWith(ctx, laneOurs, k)
+}
+
+// oursWith is oursLane with further flags, under another name.
+func (l *lab) oursWith(ctx context.Context, name string, k *kind, args ...string) (*lane, error) {
 	etcd, err := l.etcd(ctx)
 	if err != nil {
 		return nil, err
 	}
-	prog, err := l.ours(etcd)
+	prog, err := l.ours(etcd, args...)
 	if err != nil {
 		return nil, err
 	}
-	ln := &lane{name: laneOurs, prog: prog, etcd: etcd, kind: k, sizes: sizes{}}
+	ln := &lane{name: name, prog: prog, etcd: etcd, kind: k, sizes: sizes{}}
 	return ln, l.admit(ctx, ln)
 }
 
