@@ -263,7 +263,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		cfg.OpenAPI = described
 	}
 	serverConfig := apiserver.Config{
-		Registry: cp.registry, Authorizer: cp.authz, Rules: cp.authz, Log: cfg.Log,
+		Registry: cp.registry, Authorizer: whileStarting{cp}, Rules: cp.authz, Log: cfg.Log,
 		OpenAPI: cfg.OpenAPI, Version: Version(), Aggregated: cp.aggregator.State,
 		Checks: cp.checks(), Components: cp.components(), Collectors: append(append(cp.metrics.collectors(), cp.aggregator), auditMetrics(cfg.Audit)...),
 		Profiling: cfg.Profiling, Audit: cfg.Audit, MaxReading: cfg.MaxRequests, MaxMutating: cfg.MaxMutatingRequests,
@@ -405,11 +405,15 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
+// waits are closed as what requests need is there.
+func (cp *ControlPlane) waits() []chan struct{} {
+	return append([]chan struct{}{cp.ready, cp.customsSynced}, cp.synced...)
+}
+
 // WaitReady blocks until the default objects are there and RBAC has read them,
 // or ctx ends.
 func (cp *ControlPlane) WaitReady(ctx context.Context) error {
-	waits := append([]chan struct{}{cp.ready, cp.customsSynced}, cp.synced...)
-	for _, ch := range waits {
+	for _, ch := range cp.waits() {
 		select {
 		case <-ch:
 		case <-ctx.Done():
