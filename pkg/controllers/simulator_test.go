@@ -56,12 +56,14 @@ func simulate(t *testing.T, client kubernetes.Interface, names ...string) *simul
 	go func() {
 		defer close(done)
 		for i := 0; ctx.Err() == nil; i++ {
-			err := s.pods(ctx)
-			if err == nil && i%20 == 0 {
-				err = s.beat(ctx)
+			errs := []error{s.pods(ctx)}
+			if i%20 == 0 {
+				errs = append(errs, s.beat(ctx)) // whatever became of the pods
 			}
-			if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-				t.Errorf("simulator: %v", err)
+			for _, err := range errs {
+				if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+					t.Errorf("simulator: %v", err)
+				}
 			}
 			time.Sleep(500 * time.Millisecond)
 		}
@@ -71,37 +73,46 @@ func simulate(t *testing.T, client kubernetes.Interface, names ...string) *simul
 	return s
 }
 
-// beat renews the leases of living nodes, and posts Ready where it is not.
+// beat is the heartbeat of the living nodes.
 func (s *simulator) beat(ctx context.Context) error {
+	var failed error
 	for _, name := range s.names {
-		if s.isDead(name) {
-			continue
-		}
-		lease, err := s.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
-		if _, err := s.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Update(ctx, lease, metav1.UpdateOptions{}); err != nil {
-			return err
-		}
-		node, err := s.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now()}
-		if n := len(node.Status.Conditions); n > 0 && node.Status.Conditions[0].Status == corev1.ConditionTrue {
-			continue
-		}
-		node.Status.Conditions = []corev1.NodeCondition{ready}
-		if _, err := s.client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
-			return err
+		if !s.isDead(name) {
+			failed = worse(failed, s.beatOf(ctx, name))
 		}
 	}
-	return nil
+	return failed
+}
+
+// worse is err, unless it is of a kind that the next turn mends.
+func worse(before, err error) error {
+	if before != nil && (err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err)) {
+		return before
+	}
+	return err
+}
+
+// beatOf renews the lease of a node, and posts Ready where it is not.
+func (s *simulator) beatOf(ctx context.Context, name string) error {
+	lease, err := s.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+	if _, err := s.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Update(ctx, lease, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	node, err := s.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now()}
+	if n := len(node.Status.Conditions); n > 0 && node.Status.Conditions[0].Status == corev1.ConditionTrue {
+		return nil
+	}
+	node.Status.Conditions = []corev1.NodeCondition{ready}
+	_, err = s.client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{})
+	return err
 }
 
 func (s *simulator) isDead(node string) bool {
@@ -116,12 +127,11 @@ func (s *simulator) pods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var failed error
 	for i := range pods.Items {
-		if err := s.step(ctx, &pods.Items[i]); err != nil {
-			return err
-		}
+		failed = worse(failed, s.step(ctx, &pods.Items[i]))
 	}
-	return nil
+	return failed
 }
 
 func (s *simulator) step(ctx context.Context, pod *corev1.Pod) error {
@@ -130,6 +140,8 @@ func (s *simulator) step(ctx context.Context, pod *corev1.Pod) error {
 	s.mu.Unlock()
 	client := s.client.CoreV1().Pods(pod.Namespace)
 	switch {
+	case pod.Spec.NodeName == "" && len(pod.Spec.SchedulingGates) > 0:
+		return nil // nobody may bind it
 	case pod.Spec.NodeName == "":
 		s.turn++
 		node := s.names[s.turn%len(s.names)]
