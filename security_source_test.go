@@ -115,12 +115,13 @@ func TestListeners(t *testing.T) {
 		return slices.Contains([]string{"Listen", "ListenPacket", "ListenTCP", "ListenUDP", "ListenUnix", "ListenAndServe", "ListenAndServeTLS"}, last) && method != "" ||
 			name == ".Listen"
 	}, map[string]string{
-		"pkg/controlplane/serve.go":    "the API: TLS, authenticated and authorized (TestAnonymous)",
-		"pkg/kubelet/server/server.go": "the agent: TLS, authenticated and authorized but for /healthz (TestEveryRouteIsGuarded)",
-		"pkg/proxy/health.go":          "whether a Service has endpoints here, for load balancers, as its spec asks for; it says no more (TestHealthServer)",
-		"pkg/network/relay.go":         "host ports that a pod has asked for, passed on to the pod (TestHostPortTraffic)",
-		"pkg/dns/server.go":            "the cluster's DNS, on its own address (TestServerFollowsTheCluster)",
-		"pkg/cluster/preflight.go":     "closed at once: whether a port is free",
+		"pkg/controlplane/serve.go":     "the API: TLS, authenticated and authorized (TestAnonymous)",
+		"pkg/kubelet/server/server.go":  "the agent: TLS, authenticated and authorized but for /healthz (TestEveryRouteIsGuarded)",
+		"pkg/kubelet/csifake/driver.go": "a driver for tests, which no program links: unix sockets in folders of the test",
+		"pkg/proxy/health.go":           "whether a Service has endpoints here, for load balancers, as its spec asks for; it says no more (TestHealthServer)",
+		"pkg/network/relay.go":          "host ports that a pod has asked for, passed on to the pod (TestHostPortTraffic)",
+		"pkg/dns/server.go":             "the cluster's DNS, on its own address (TestServerFollowsTheCluster)",
+		"pkg/cluster/preflight.go":      "closed at once: whether a port is free",
 	})
 }
 
