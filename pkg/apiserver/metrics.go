@@ -22,15 +22,8 @@ import (
 type serverMetrics struct {
 	handler http.Handler
 
-	requests     *prometheus.CounterVec
-	duration     *prometheus.HistogramVec
-	sli          *prometheus.HistogramVec
-	sizes        *prometheus.HistogramVec
-	longrunning  *prometheus.GaugeVec
 	terminations *prometheus.CounterVec
 	deprecated   *prometheus.GaugeVec
-	watchEvents  *prometheus.CounterVec
-	watchSizes   *prometheus.HistogramVec
 	access       *accessMetrics
 
 	series  metrics.Handles[seriesKey, series]
@@ -38,31 +31,15 @@ type serverMetrics struct {
 }
 
 func newMetrics(cfg *Config, f *inflight) (*serverMetrics, error) {
-	request := []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}
-	with := func(first string, more ...string) []string {
-		out := append([]string{request[0]}, first)
-		out = append(out, request[1:]...)
-		return append(out, more...)
-	}
-	kind := []string{"group", "version", "resource"}
 	m := &serverMetrics{
-		requests: counterVec("apiserver_request_total", "Requests by verb, resource and answer.", with("dry_run", "code")),
-		duration: histogramVec("apiserver_request_duration_seconds", "Time that requests took, streams left out.",
-			[]float64{.005, .025, .05, .1, .2, .4, .6, .8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}, with("dry_run")),
-		sli: histogramVec("apiserver_request_sli_duration_seconds", "Time that requests took, streams and dry runs left out.",
-			[]float64{.05, .1, .2, .4, .6, .8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}, request),
-		sizes:        histogramVec("apiserver_response_sizes", "Bytes that reads were answered with.", prometheus.ExponentialBuckets(1000, 10, 7), request),
-		longrunning:  gaugeVec("apiserver_longrunning_requests", "Watches and other streams that are open.", request),
-		terminations: counterVec("apiserver_request_terminations_total", "Requests refused because the server was busy.", append(request, "code")),
+		terminations: counterVec("apiserver_request_terminations_total", "Requests refused because the server was busy.", append(requestLabels[:len(requestLabels):len(requestLabels)], "code")),
 		deprecated: gaugeVec("apiserver_requested_deprecated_apis", "Deprecated APIs that were used.",
-			append(append([]string(nil), kind...), "subresource", "removed_release")),
-		watchEvents: counterVec("apiserver_watch_events_total", "Events sent to watchers.", kind),
-		watchSizes:  histogramVec("apiserver_watch_events_sizes", "Bytes of events sent to watchers.", prometheus.ExponentialBuckets(1024, 2, 8), kind),
-		access:      newAccessMetrics(),
+			append(kindLabels[:len(kindLabels):len(kindLabels)], "subresource", "removed_release")),
+		access: newAccessMetrics(),
 	}
 	gatherer := prometheus.NewRegistry()
 	all := append([]prometheus.Collector{
-		m.requests, m.duration, m.sli, m.sizes, m.longrunning, m.terminations, m.deprecated, m.watchEvents, m.watchSizes,
+		newSeriesCollector(m), m.terminations, m.deprecated,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		storedObjects{cfg.Registry}, inflightGauge("readOnly", &f.reading), inflightGauge("mutating", &f.mutating), buildInfo(cfg.Version),
 	}, m.access.collectors()...)

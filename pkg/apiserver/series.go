@@ -2,13 +2,14 @@ package apiserver
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"coracle/pkg/metrics"
 )
 
 // reportedVerb is a verb as metrics name it: those of HTTP, with LIST, WATCH,
@@ -81,15 +82,17 @@ type seriesKey struct {
 	dry                                          bool
 }
 
-// series are the metrics of one kind of request, resolved once: counting a
-// request allocates nothing.
+// series are the counts of one kind of request, found once: counting a request
+// allocates nothing. Labels are made when the counts are shown, for there may be
+// many kinds of requests, a few for each custom resource.
 type series struct {
 	metrics  *serverMetrics
 	key      seriesKey
-	duration prometheus.Observer
-	sli      prometheus.Observer // nil for dry runs
-	sizes    prometheus.Observer // nil for all but reads
+	duration *metrics.Histogram // seconds
+	sizes    *metrics.Histogram // bytes; nil for all but reads
 	codes    codeCounters
+	open     atomic.Int64 // streams
+	streamed atomic.Bool  // there was one
 }
 
 // codeCounters are the counters of the answers that came, few and found by
@@ -100,34 +103,42 @@ type codeCounters struct {
 }
 
 type codeCounter struct {
-	code    int
-	counter prometheus.Counter
+	code  int
+	count *atomic.Int64
 }
 
-// inc counts an answer; make is called at the first of its code.
-func (c *codeCounters) inc(code int, make func(code int) prometheus.Counter) {
+// all are the counters so far.
+func (c *codeCounters) all() []codeCounter {
 	if seen := c.seen.Load(); seen != nil {
-		for i := range *seen {
-			if (*seen)[i].code == code {
-				(*seen)[i].counter.Inc()
-				return
-			}
+		return *seen
+	}
+	return nil
+}
+
+func (c *codeCounters) find(code int) *atomic.Int64 {
+	for _, s := range c.all() {
+		if s.code == code {
+			return s.count
 		}
+	}
+	return nil
+}
+
+// inc counts an answer.
+func (c *codeCounters) inc(code int) {
+	if count := c.find(code); count != nil {
+		count.Add(1)
+		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	counter := make(code)
-	counter.Inc()
-	next := []codeCounter{{code, counter}}
-	if seen := c.seen.Load(); seen != nil {
-		for _, s := range *seen {
-			if s.code == code {
-				return // another request was first, with the same counter
-			}
-			next = append(next, s)
-		}
+	count := c.find(code) // another request may have been first
+	if count == nil {
+		count = &atomic.Int64{}
+		next := append(slices.Clone(c.all()), codeCounter{code, count})
+		c.seen.Store(&next)
 	}
-	c.seen.Store(&next)
+	count.Add(1)
 }
 
 // seriesOf finds the series of a request.
@@ -160,17 +171,9 @@ func healthPath(path string) string {
 }
 
 func (m *serverMetrics) newSeries(k seriesKey) *series {
-	verb, dry := verbNames[k.verb], ""
-	if k.dry {
-		dry = "All"
-	}
-	s := &series{metrics: m, key: k}
-	s.duration = m.duration.WithLabelValues(verb, dry, k.group, k.version, k.resource, k.subresource, k.scope, component)
-	if !k.dry {
-		s.sli = m.sli.WithLabelValues(verb, k.group, k.version, k.resource, k.subresource, k.scope, component)
-	}
+	s := &series{metrics: m, key: k, duration: metrics.NewHistogram(durationBounds)}
 	if k.verb == verbGet || k.verb == verbList {
-		s.sizes = m.sizes.WithLabelValues(verb, k.group, k.version, k.resource, k.subresource, k.scope, component)
+		s.sizes = metrics.NewHistogram(answerBounds)
 	}
 	return s
 }
@@ -183,29 +186,17 @@ func (s *series) done(code, size int, took time.Duration, stream bool) {
 	if code == 0 {
 		code = http.StatusOK // what net/http writes when a handler wrote nothing
 	}
-	s.codes.inc(code, s.counter)
+	s.codes.inc(code)
 	if stream {
 		return
 	}
-	seconds := took.Seconds()
-	s.duration.Observe(seconds)
-	if s.sli != nil {
-		s.sli.Observe(seconds)
-	}
+	s.duration.Observe(took.Seconds())
 	if s.sizes != nil {
 		s.sizes.Observe(float64(size))
 	}
 }
 
-func (s *series) counter(code int) prometheus.Counter {
-	k, dry := &s.key, ""
-	if k.dry {
-		dry = "All"
-	}
-	return s.metrics.requests.WithLabelValues(verbNames[k.verb], dry, k.group, k.version, k.resource, k.subresource, k.scope, component, strconv.Itoa(code))
-}
-
-// labels are those that gauges and counters of single requests share.
+// labels are those that all its metrics share.
 func (s *series) labels() []string {
 	k := &s.key
 	return []string{verbNames[k.verb], k.group, k.version, k.resource, k.subresource, k.scope, component}
@@ -213,9 +204,9 @@ func (s *series) labels() []string {
 
 // stream counts a stream while it lasts.
 func (s *series) stream() (end func()) {
-	g := s.metrics.longrunning.WithLabelValues(s.labels()...)
-	g.Inc()
-	return g.Dec
+	s.streamed.Store(true)
+	s.open.Add(1)
+	return func() { s.open.Add(-1) }
 }
 
 // refused counts a request that found no place.
@@ -223,10 +214,10 @@ func (s *series) refused(code int) {
 	s.metrics.terminations.WithLabelValues(append(s.labels(), strconv.Itoa(code))...).Inc()
 }
 
-// watchSeries are the metrics of the events of one kind.
+// watchSeries are the sizes of the events of one kind.
 type watchSeries struct {
-	events prometheus.Counter
-	sizes  prometheus.Observer
+	key   watchKey
+	sizes *metrics.Histogram // bytes
 }
 
 // watchKey names a kind by its group, version and resource.
@@ -235,12 +226,9 @@ type watchKey struct{ group, version, resource string }
 func (m *serverMetrics) watched(sv served) *watchSeries {
 	gvk := sv.gvk()
 	return m.watches.Get(watchKey{gvk.Group, gvk.Version, sv.res.Plural}, func(k watchKey) *watchSeries {
-		return &watchSeries{m.watchEvents.WithLabelValues(k.group, k.version, k.resource), m.watchSizes.WithLabelValues(k.group, k.version, k.resource)}
+		return &watchSeries{k, metrics.NewHistogram(eventBounds)}
 	})
 }
 
 // sent counts an event of so many bytes.
-func (w *watchSeries) sent(size int) {
-	w.events.Inc()
-	w.sizes.Observe(float64(size))
-}
+func (w *watchSeries) sent(size int) { w.sizes.Observe(float64(size)) }

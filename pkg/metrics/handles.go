@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"iter"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,15 @@ import (
 type Handles[K comparable, V any] struct {
 	mu  sync.Mutex               // serializes additions
 	all atomic.Pointer[map[K]*V] // replaced, never changed
+}
+
+// All are the values made so far, in no order.
+func (h *Handles[K, V]) All() iter.Seq[*V] {
+	all := h.all.Load()
+	if all == nil {
+		return func(func(*V) bool) {}
+	}
+	return maps.Values(*all)
 }
 
 // Get returns what make returned for key the first time. make is called once
