@@ -169,6 +169,14 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// TestSafetyLine: rounds are compared with themselves, not with one another.
+func TestSafetyLine(t *testing.T) {
+	l := safetyLine("get", "us", map[string][]float64{laneOurs: {11, 110, 50}, laneBare: {10, 100, 10}}, same)
+	if l.Values[laneOurs] != 1.1 || l.Name != "get: 50 to 10 us" || l.verdict() != "met" {
+		t.Errorf("%+v", l)
+	}
+}
+
 // TestPercentile: one slow request of a hundred is left out, two are not.
 func TestPercentile(t *testing.T) {
 	took := make([]time.Duration, 100)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -96,7 +97,7 @@ func (p *phase) ceiling(ctx context.Context, round int) error {
 // profiled measures, and writes a CPU profile of the project's server when
 // that was asked for.
 func (p *phase) profiled(ln *lane, row string, measure func() (sample, error)) (sample, error) {
-	if p.profiles == "" || ln.name != laneOurs {
+	if p.profiles == "" || ln.name != laneOurs && ln.name != laneBare {
 		return measure()
 	}
 	admin, err := dial(ln.prog.address, p.id.client(p.id.admin))
@@ -121,6 +122,10 @@ func (p *phase) profiled(ln *lane, row string, measure func() (sample, error)) (
 	if r.status != 200 {
 		return s, fmt.Errorf("the profile was answered %d: %.300s", r.status, r.body)
 	}
-	file := filepath.Join(p.profiles, p.title[:1]+"-"+row+".pprof")
+	phase := p.title[:1]
+	if p.all {
+		phase = strings.ReplaceAll(p.title, ", ", "-") + "-" + ln.name
+	}
+	file := filepath.Join(p.profiles, phase+"-"+row+".pprof")
 	return s, os.WriteFile(file, r.body, 0o644)
 }

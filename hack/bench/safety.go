@@ -102,18 +102,27 @@ func (l *lab) safetyPhase(ctx context.Context, k *kind, stored int) (*phase, err
 
 // safetyLines adds what was measured of one kind.
 func (p *phase) safetyLines(s *section) {
-	add := func(name, unit string, values map[string]float64) {
-		s.Lines = append(s.Lines, line{
-			Name: fmt.Sprintf("%s, %s: %s to %s %s", p.lanes[0].kind.name, name, figure(values[laneOurs]), figure(values[laneBare]), unit),
-			Unit: "times", AtMost: safetyGoal,
-			Values: map[string]float64{laneOurs: values[laneOurs] / values[laneBare]},
-		})
-	}
 	for _, g := range requestGoals {
 		if samples, ok := p.samples[g.row]; ok {
-			add(g.name, "us", medians(samples, sample.perOp))
+			s.Lines = append(s.Lines, safetyLine(p.lanes[0].kind.name+", "+g.name, "us", samples, sample.perOp))
 		}
 	}
-	add("watch with its patches", "us", medians(p.figures[rowWatch], same))
-	add("anonymous memory", "MiB", medians(p.figures[rowMemory], same))
+	s.Lines = append(s.Lines,
+		safetyLine(p.lanes[0].kind.name+", watch with its patches", "us", p.figures[rowWatch], same),
+		safetyLine(p.lanes[0].kind.name+", anonymous memory", "MiB", p.figures[rowMemory], same))
+}
+
+// safetyLine sets what was measured with against what was measured without in
+// the same round, one right after the other: what else the machine does changes
+// from round to round.
+func safetyLine[T any](name, unit string, of map[string][]T, value func(T) float64) line {
+	var ratios []float64
+	for i := range min(len(of[laneOurs]), len(of[laneBare])) {
+		ratios = append(ratios, value(of[laneOurs][i])/value(of[laneBare][i]))
+	}
+	m := medians(of, value)
+	return line{
+		Name: fmt.Sprintf("%s: %s to %s %s", name, figure(m[laneOurs]), figure(m[laneBare]), unit),
+		Unit: "times", AtMost: safetyGoal, Values: map[string]float64{laneOurs: median(ratios)},
+	}
 }
