@@ -24,7 +24,7 @@ import (
 // cluster is a control plane with all controllers and a simulated node.
 type cluster struct {
 	*testcluster.Cluster
-	t    *testing.T
+	t    testing.TB
 	node *simulator
 	// patience is how long eventually waits; 0 for two minutes.
 	patience time.Duration
@@ -106,7 +106,7 @@ func logLevel() slog.Level {
 	return l
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(string(p))

@@ -29,6 +29,8 @@ type script struct {
 	steps []func(c *cluster)
 	// pods is how many pods there may ever be in default; 0 to not count.
 	pods int
+	// start runs what the script is about; nil for all controllers.
+	start func(c *cluster, via transports) (stop func())
 }
 
 const (
@@ -49,40 +51,66 @@ func TestFaults(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			writes := 0
 			if !t.Run("undisturbed", func(t *testing.T) {
-				bubble(t, func(t *testing.T, c *cluster) {
-					k := newCrasher(0, false)
-					t.Cleanup(c.startControllers(transports{write: k.wrap}))
-					writes = s.run(c, k, s.pods)
-				})
+				bubble(t, func(t *testing.T, c *cluster) { writes = s.runUndisturbed(c) })
 			}) {
 				return
 			}
 			if writes == 0 {
 				t.Fatal("nothing was written: the script tests no controller")
 			}
-			t.Run("late echo", func(t *testing.T) {
-				bubble(t, func(t *testing.T, c *cluster) {
-					k := newCrasher(0, false)
-					t.Cleanup(c.startControllers(transports{write: k.wrap, read: lateWatches(time.Second)}))
-					s.run(c, k, s.pods)
+			for _, f := range s.faults(writes) {
+				t.Run(f.String(), func(t *testing.T) {
+					bubble(t, func(t *testing.T, c *cluster) { f.run(c) })
 				})
-			})
-			t.Run("hidden objects", func(t *testing.T) {
-				bubble(t, func(t *testing.T, c *cluster) { s.runBlind(c) })
-			})
-			for i, at := range points(writes) {
-				for _, after := range []bool{false, true} {
-					if !everyPoint() && after != (i%2 == 0) {
-						continue
-					}
-					t.Run(fmt.Sprintf("crash at write %d, done %v", at, after), func(t *testing.T) { s.runCrash(t, at, after, false) })
-				}
-				if everyPoint() || i == crashPoints/2 {
-					t.Run(fmt.Sprintf("stale restart after write %d", at), func(t *testing.T) { s.runCrash(t, at, true, true) })
-				}
 			}
 		})
 	}
+}
+
+// fault is one way to disturb a script.
+type fault struct {
+	class string // what kind of fault it is
+	point string // where it is put; empty if there is but one
+	run   func(c *cluster)
+}
+
+func (f fault) String() string { return strings.TrimSpace(f.class + " " + f.point) }
+
+// The classes of faults.
+const (
+	lateEchoes    = "late echo"
+	lateOwners    = "late echo of all but pods"
+	hiddenObjects = "hidden objects"
+	crashes       = "crash"
+	staleRestarts = "stale restart"
+)
+
+// faults are the disturbances of a script that writes so often when nothing
+// disturbs it.
+func (s *script) faults(writes int) []fault {
+	late := func(which func(string) bool) func(*cluster) {
+		return func(c *cluster) {
+			k := newCrasher(0, false)
+			c.t.Cleanup(s.begin(c, transports{write: k.wrap, read: lateSome(time.Second, which)}))
+			s.run(c, k, s.pods)
+		}
+	}
+	out := []fault{
+		{class: lateEchoes, run: late(func(string) bool { return true })},
+		{class: lateOwners, run: late(func(resource string) bool { return resource != "pods" })},
+		{class: hiddenObjects, run: s.runBlind},
+	}
+	for i, at := range points(writes) {
+		for _, after := range []bool{false, true} {
+			if everyPoint() || after == (i%2 == 0) {
+				out = append(out, fault{crashes, fmt.Sprintf("at write %d, done %v", at, after), func(c *cluster) { s.runCrash(c, at, after, false) }})
+			}
+		}
+		if everyPoint() || i == crashPoints/2 {
+			out = append(out, fault{staleRestarts, fmt.Sprintf("after write %d", at), func(c *cluster) { s.runCrash(c, at, true, true) }})
+		}
+	}
+	return out
 }
 
 func everyPoint() bool { return os.Getenv("CONTROLLERS_FAULTS") == "all" }
@@ -125,6 +153,21 @@ func (c *crasher) written() int {
 	return c.count
 }
 
+// begin starts the controllers that the script is about.
+func (s *script) begin(c *cluster, via transports) (stop func()) {
+	if s.start != nil {
+		return s.start(c, via)
+	}
+	return c.startControllers(via)
+}
+
+// runUndisturbed returns how many writes there are.
+func (s *script) runUndisturbed(c *cluster) int {
+	k := newCrasher(0, false)
+	c.t.Cleanup(s.begin(c, transports{write: k.wrap}))
+	return s.run(c, k, s.pods)
+}
+
 // run runs the steps against controllers that write through k, checks what
 // must hold at the end of every script, and returns the number of writes.
 func (s *script) run(c *cluster, k *crasher, pods int) int {
@@ -157,7 +200,7 @@ func (s *script) run(c *cluster, k *crasher, pods int) int {
 // made and deleted meanwhile.
 func (s *script) runBlind(c *cluster) {
 	k, b := newCrasher(0, false), newBlinder()
-	c.t.Cleanup(c.startControllers(transports{write: k.wrap, read: b.wrap}))
+	c.t.Cleanup(s.begin(c, transports{write: k.wrap, read: b.wrap}))
 	blind := *s
 	blind.steps = nil
 	for _, step := range s.steps {
@@ -190,44 +233,42 @@ func (c *cluster) makeGhosts() {
 
 // runCrash kills the controllers at one write and starts others; if stale, the
 // others see for a while the state that was there some seconds before.
-func (s *script) runCrash(t *testing.T, at int, after, stale bool) {
-	bubble(t, func(t *testing.T, c *cluster) {
-		crashed, over, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
-		k, rec := newCrasher(at, after), newRecording()
-		k.crash = sync.OnceFunc(func() { close(crashed) })
-		first, second := transports{write: k.wrap}, transports{}
-		if stale {
-			first.read, second.read = rec.record, rec.replay
-		}
-		stop := c.startControllers(first)
-		go func() {
-			defer close(ended)
-			select {
-			case <-crashed:
-				stop()
-				rec.cut = time.Now().Add(-staleness)
-				stop = c.startControllers(second)
-			case <-over:
-			}
-			<-over
-			stop()
-		}()
-		t.Cleanup(func() { close(over); <-ended })
-		pods := s.pods
-		if stale {
-			pods = 0 // one who sees no pods makes some; what counts is the end
-		}
-		c.stale = stale
-		s.run(c, k, pods)
+func (s *script) runCrash(c *cluster, at int, after, stale bool) {
+	crashed, over, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	k, rec := newCrasher(at, after), newRecording()
+	k.crash = sync.OnceFunc(func() { close(crashed) })
+	first, second := transports{write: k.wrap}, transports{}
+	if stale {
+		first.read, second.read = rec.record, rec.replay
+	}
+	stop := s.begin(c, first)
+	go func() {
+		defer close(ended)
 		select {
 		case <-crashed:
-		default:
-			// The number of writes varies a little with the order of events.
-			if at == 1 {
-				t.Error("nothing was written")
-			}
+			stop()
+			rec.cut = time.Now().Add(-staleness)
+			stop = s.begin(c, second)
+		case <-over:
 		}
-	})
+		<-over
+		stop()
+	}()
+	c.t.Cleanup(func() { close(over); <-ended })
+	pods := s.pods
+	if stale {
+		pods = 0 // one who sees no pods makes some; what counts is the end
+	}
+	c.stale = stale
+	s.run(c, k, pods)
+	select {
+	case <-crashed:
+	default:
+		// The number of writes varies a little with the order of events.
+		if at == 1 {
+			c.t.Error("nothing was written")
+		}
+	}
 }
 
 // blinder cuts watches off while it is closed; who watched must list again.

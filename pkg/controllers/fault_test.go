@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"strings"
 	"sync"
 	"testing"
@@ -197,10 +198,15 @@ func (c *crasher) wrap(next http.RoundTripper) http.RoundTripper {
 
 // lateOnly delays the watch of one resource, while all others are prompt.
 func lateOnly(resource string) func(http.RoundTripper) http.RoundTripper {
+	return lateSome(lateEcho, func(r string) bool { return r == resource })
+}
+
+// lateSome delays the watches of some resources.
+func lateSome(d time.Duration, which func(resource string) bool) func(http.RoundTripper) http.RoundTripper {
 	return func(next http.RoundTripper) http.RoundTripper {
-		late := lateWatches(lateEcho)(next)
+		late := lateWatches(d)(next)
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
-			if strings.HasSuffix(r.URL.Path, "/"+resource) {
+			if which(path.Base(r.URL.Path)) {
 				return late.RoundTrip(r)
 			}
 			return next.RoundTrip(r)
