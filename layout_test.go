@@ -59,6 +59,7 @@ var layers = map[string][]string{
 	"pkg/placement":     {},
 	"pkg/volumebinding": {},
 	"pkg/localpath":     {},
+	"pkg/attachment":    {},
 	// The server side, each on what is below it.
 	"pkg/storage":   {},
 	"pkg/auth":      {"pkg/pki"},
@@ -68,9 +69,9 @@ var layers = map[string][]string{
 	"pkg/apiserver": {"pkg/resource", "pkg/auth", "pkg/audit", "pkg/admission", "pkg/registry", "pkg/storage", "pkg/metrics"},
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
-	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota", "pkg/volumebinding", "pkg/localpath"},
+	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota", "pkg/volumebinding", "pkg/localpath", "pkg/attachment"},
 	"pkg/scheduler":   {"pkg/reconcile", "pkg/placement", "pkg/volumebinding"},
-	"pkg/kubelet":     {"pkg/localpath", "pkg/pki"},
+	"pkg/kubelet":     {"pkg/localpath", "pkg/attachment", "pkg/pki"},
 	"pkg/proxy":       {"pkg/network"},
 	"pkg/dns":         {},
 	// Local clusters and the user's tool.

@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/controllers/aggregation"
+	"coracle/pkg/controllers/attachdetach"
 	"coracle/pkg/controllers/bootstrap"
 	"coracle/pkg/controllers/cronjob"
 	"coracle/pkg/controllers/csr"
@@ -183,6 +184,7 @@ var list = []constructor{
 	{name: "resource-claim-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return resourceclaim.New(e) }},
 	{name: "device-taint-eviction-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return devicetainteviction.New(e) }},
 	{name: "persistent-volume-binder", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return volumebinder.New(e), nil }},
+	{name: "attachdetach-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return attachdetach.New(e), nil }},
 	{name: "local-path-provisioner", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return localpath.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
 		return storageprotection.NewClaims(e), nil

@@ -288,6 +288,7 @@ func scriptsOfOthers() []script {
 			},
 		},
 		{name: "PersistentVolume binder", steps: []func(*cluster){bindVolumes}},
+		attachScript(),
 		{
 			name: "ephemeral volume", pods: 1,
 			steps: []func(*cluster){
