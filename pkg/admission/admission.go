@@ -48,6 +48,9 @@ type Attributes struct {
 	Object runtime.Object
 	// Old is the stored object on Update and Delete; shared, never changed.
 	Old runtime.Object
+	// Template is that of Object while a create is validated, nil when none is
+	// known: what a validator finds out from the spec alone it can note there.
+	Template *resource.Template
 	// Options are the request's own: *metav1.CreateOptions and so on.
 	Options runtime.Object
 	User    *auth.User

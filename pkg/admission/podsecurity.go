@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -100,7 +101,7 @@ func (p *PodSecurity) Validate(ctx context.Context, a *Attributes) error {
 	if slices.Contains(p.privileged, namespace) {
 		standards = p.unlabelled
 	}
-	answer := standards.Validate(ctx, asked)
+	answer := p.answer(ctx, standards, a, asked)
 	for _, text := range answer.Warnings {
 		a.Warn(text)
 	}
@@ -111,6 +112,51 @@ func (p *PodSecurity) Validate(ctx context.Context, a *Attributes) error {
 		return nil
 	}
 	return refusalOf(a.Resource.GroupResource(), a.Name, answer)
+}
+
+// verdict is the key under which a template has the answer for all its pods.
+type verdict struct {
+	standards *podsecurity.Admission
+	policy    podsecurityapi.Policy // of the namespace
+}
+
+// answer asks the library, or takes what it said of another pod of the template.
+// Only that a pod is let in is said of the spec alone, where annotations have
+// nothing to say: a refusal names the pod.
+func (p *PodSecurity) answer(ctx context.Context, standards *podsecurity.Admission, a *Attributes, asked podsecurityapi.Attributes) *admissionv1.AdmissionResponse {
+	pod, isPod := a.Object.(*corev1.Pod)
+	if a.Template == nil || a.Operation != Create || a.Subresource != "" || !isPod || speaksOfProfiles(pod.Annotations) {
+		return standards.Validate(ctx, asked)
+	}
+	namespace, err := standards.NamespaceGetter.GetNamespace(ctx, a.Namespace)
+	if err != nil {
+		return standards.Validate(ctx, asked)
+	}
+	policy, errs := standards.PolicyToEvaluate(namespace.Labels)
+	if len(errs) > 0 || policy.FullyPrivileged() {
+		return standards.Validate(ctx, asked)
+	}
+	key := verdict{standards, policy}
+	if known, ok := a.Template.Fact(key); ok {
+		return known.(*admissionv1.AdmissionResponse)
+	}
+	// By this policy, and not by what the namespace's may have become by now.
+	answer := standards.EvaluatePod(ctx, policy, nil, &pod.ObjectMeta, &pod.Spec, asked, true)
+	if answer.Allowed {
+		a.Template.Note(key, answer)
+	}
+	return answer
+}
+
+// speaksOfProfiles says that a pod's annotations may have what belongs into its
+// security context.
+func speaksOfProfiles(annotations map[string]string) bool {
+	for key := range annotations {
+		if strings.Contains(key, "seccomp") || strings.Contains(key, "apparmor") {
+			return true
+		}
+	}
+	return false
 }
 
 // refusalOf is the answer's own status, as far as it has one.

@@ -11,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"coracle/pkg/resource"
 )
 
 func podSecurity(t *testing.T, objects Objects, levels PodSecurityLevels) *PodSecurity {
@@ -68,7 +70,18 @@ func TestPodSecurity(t *testing.T) {
 			var warned, noted []string
 			a.Warn = func(s string) { warned = append(warned, s) }
 			a.Annotate = func(k, v string) { noted = append(noted, k+"="+v) }
-			refused(t, pass(t, podSecurity(t, stored{namespaceGVR: {tt.ns}}, tt.levels), a), tt.refusal)
+			p := podSecurity(t, stored{namespaceGVR: {tt.ns}}, tt.levels)
+			refused(t, pass(t, p, a), tt.refusal)
+			// The same is said of a pod whose template is known, again and again.
+			a.Template = &resource.Template{Object: tt.obj}
+			for range 3 {
+				first, also := strings.Join(warned, "|"), strings.Join(noted, "|")
+				warned, noted = nil, nil
+				refused(t, pass(t, p, a), tt.refusal)
+				if second, too := strings.Join(warned, "|"), strings.Join(noted, "|"); first != second || also != too {
+					t.Errorf("a pod of a template is warned %q and noted %q, another %q and %q", second, too, first, also)
+				}
+			}
 			if text := strings.Join(warned, "|"); (text == "") != (tt.warns == "") || !strings.Contains(text, tt.warns) {
 				t.Errorf("warnings %q, want %q", text, tt.warns)
 			}
@@ -79,6 +92,38 @@ func TestPodSecurity(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPodSecurityOfTemplates: what was said of a template holds where it was said
+// and for pods whose annotations say nothing.
+func TestPodSecurityOfTemplates(t *testing.T) {
+	pod := podOf(container("c", nil, nil))
+	pod.Spec.HostNetwork = true
+	template := &resource.Template{Object: pod}
+	ns := labelled("enforce", "privileged")
+	p := podSecurity(t, stored{namespaceGVR: {ns}}, PodSecurityLevels{Warn: "baseline"})
+	ask := func(pod *corev1.Pod) error {
+		a := request(t, Create, podGVR, "", pod, nil)
+		a.Warn, a.Annotate, a.Template = func(string) {}, func(string, string) {}, template
+		return pass(t, p, a)
+	}
+	for range 2 {
+		if err := ask(pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ns.Labels = labelled("enforce", "baseline").Labels
+	refused(t, ask(pod), "host namespaces (hostNetwork=true)")
+	pod.Spec.HostNetwork = false
+	template = &resource.Template{Object: pod}
+	for range 2 {
+		if err := ask(pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	noted := pod.DeepCopy()
+	noted.Annotations = map[string]string{"container.apparmor.security.beta.kubernetes.io/c": "unconfined"}
+	refused(t, ask(noted), "forbidden AppArmor profile")
 }
 
 // TestPodSecurityOfNamespaces: labels must mean something, and who makes them

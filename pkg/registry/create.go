@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"coracle/pkg/admission"
 	"coracle/pkg/resource"
@@ -191,7 +192,8 @@ func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object
 	if res.Custom != nil && res.Custom.Terminating {
 		return nil, apierrors.NewForbidden(res.GroupResource(), req.Name, errors.New("create not allowed while custom resource definition is terminating"))
 	}
-	if errs := res.CheckCreate(ctx, obj); len(errs) > 0 {
+	attrs.Template = r.templates.find(res, obj)
+	if errs := r.checkNew(ctx, res, obj, attrs.Template); len(errs) > 0 {
 		return nil, Invalid(res.GVK().GroupKind(), req.Name, errs)
 	}
 	attrs.Object = obj
@@ -230,6 +232,19 @@ func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object
 		r.sound.note(o.UID, o.Revision)
 	}
 	return o, storageError(err, res, req.Name)
+}
+
+// checkNew returns what is wrong with a new object, of whose template, where it is
+// of one, another has been found good.
+func (r *Registry) checkNew(ctx context.Context, res *resource.Resource, obj runtime.Object, template *resource.Template) field.ErrorList {
+	if template != nil {
+		return res.CheckCreateAlike(obj)
+	}
+	errs := res.CheckCreate(ctx, obj)
+	if len(errs) == 0 {
+		r.templates.note(res, obj)
+	}
+	return errs
 }
 
 // unstored returns the object that a dry run would have stored.

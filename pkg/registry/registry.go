@@ -81,6 +81,7 @@ type Registry struct {
 	kinds     sync.Map                    // GroupVersionKind -> *ownership.Kind, nil when there is none
 	plans     plans
 	sound     *sound
+	templates *templates
 }
 
 // New returns a Registry over cfg.
@@ -88,7 +89,7 @@ func New(cfg Config) *Registry {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
 	}
-	r := &Registry{cfg: cfg, sound: newSound()}
+	r := &Registry{cfg: cfg, sound: newSound(), templates: newTemplates()}
 	r.table.Store(cfg.Table)
 	return r
 }

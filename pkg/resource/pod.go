@@ -20,6 +20,7 @@ func pods() *Resource {
 		HasGeneration:       true,
 		UnconditionalUpdate: true,
 		Subresources:        podSubresources(),
+		Templates:           templatesOfPods(),
 		ReturnDeleted:       true,
 		New:                 func() runtime.Object { return &corev1.Pod{} },
 		NewList:             func() runtime.Object { return &corev1.PodList{} },

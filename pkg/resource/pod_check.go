@@ -101,7 +101,7 @@ func validatePodUpdate(pod, old *corev1.Pod) field.ErrorList {
 	errs = append(errs, checkDeadlineUpdate(path.Child("activeDeadlineSeconds"), pod.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds)...)
 	errs = append(errs, checkGateRemoval(path.Child("schedulingGates"), pod.Spec.SchedulingGates, old.Spec.SchedulingGates)...)
 	errs = append(errs, checkTolerationUpdate(path.Child("tolerations"), pod.Spec.Tolerations, old.Spec.Tolerations)...)
-	if same(&pod.Spec, &old.Spec) {
+	if samePodSpec(&pod.Spec, &old.Spec) {
 		return errs
 	}
 	rest := pod.Spec.DeepCopy()
@@ -119,7 +119,7 @@ func validatePodUpdate(pod, old *corev1.Pod) field.ErrorList {
 		rest.TerminationGracePeriodSeconds = was
 	}
 	errs = append(errs, takeGatedChanges(path, rest, &old.Spec)...)
-	if !same(rest, &old.Spec) {
+	if !samePodSpec(rest, &old.Spec) {
 		errs = append(errs, field.Forbidden(path, fmt.Sprintf("pod updates may not change fields other than %s\n%v",
 			updatableInPod, diff.Diff(old.Spec, *rest))))
 	}

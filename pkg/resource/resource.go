@@ -111,6 +111,10 @@ type Resource struct {
 	// ValidateSame returns what Validate would of a stored obj whose name and spec
 	// are those of one in which it has found nothing. Nil means to ask Validate.
 	ValidateSame func(obj runtime.Object) field.ErrorList
+	// Templates tells objects of one template, so that they are validated once;
+	// nil for kinds whose objects differ. Such a kind has Validate and neither
+	// ValidateCreate nor Check.
+	Templates *Templates
 	// ValidateCreate returns what is wrong with a new obj only, where stored
 	// ones are left alone; Validate is called as well.
 	ValidateCreate func(obj runtime.Object) field.ErrorList

@@ -3,6 +3,7 @@ package resource
 import (
 	"reflect"
 	"testing"
+	"unsafe"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -133,6 +134,12 @@ func BenchmarkSame(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			same(&pod.Spec, &other.Spec)
+		}
+	})
+	b.Run("Compiled", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			podSpecsAlike()(unsafe.Pointer(&pod.Spec), unsafe.Pointer(&other.Spec))
 		}
 	})
 	b.Run("Library", func(b *testing.B) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,6 +56,9 @@ func (r *Resource) PrepareUpdate(subresource string, obj, old runtime.Object) {
 }
 
 func sameSpec(a, b runtime.Object) bool {
+	if pod, ok := a.(*corev1.Pod); ok {
+		return samePodSpec(&pod.Spec, &b.(*corev1.Pod).Spec)
+	}
 	x, y := structField(a, "Spec"), structField(b, "Spec")
 	return !x.IsValid() || sameValue(x, y)
 }
@@ -97,6 +101,18 @@ func (r *Resource) CheckCreate(ctx context.Context, obj runtime.Object) field.Er
 		errs = append(errs, r.ValidateCreate(obj)...)
 	}
 	return errs
+}
+
+// CheckCreateAlike is CheckCreate for an object that is of the template of one
+// with which nothing was wrong.
+func (r *Resource) CheckCreateAlike(obj runtime.Object) field.ErrorList {
+	path := field.NewPath("metadata")
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return field.ErrorList{field.InternalError(path, err)}
+	}
+	errs := validation.ValidateObjectMetaAccessor(briefly(acc), r.Namespaced, r.nameRule(), path)
+	return append(errs, r.Templates.Validate(obj)...)
 }
 
 // CheckUpdate returns all that is wrong with a prepared update of old through
