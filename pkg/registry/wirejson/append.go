@@ -3,6 +3,7 @@ package wirejson
 import (
 	"bytes"
 	"math"
+	"math/bits"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -19,9 +20,10 @@ func (p *Plan) Append(dst, wire []byte) ([]byte, error) {
 }
 
 // span is where a field was found: from its first tag to the end of its last
-// value.
+// value, of which there are count. value is where the first one begins, behind
+// its tag and its length.
 type span struct {
-	from, to, count int32
+	from, value, to, count int32
 }
 
 // usualFields is how many fields a message may have for its spans to need no
@@ -57,26 +59,24 @@ func (p *Plan) members(dst, wire []byte, any bool) ([]byte, bool, error) {
 
 // write is members with room for what is found.
 func (p *Plan) write(dst, wire []byte, any bool, found []span) ([]byte, bool, error) {
-	if err := p.find(found, wire); err != nil {
+	present, err := p.find(found, wire)
+	if err != nil {
 		return dst, any, err
 	}
-	for i := range p.fields {
+	// Of the many fields that a type has most are absent and leave no trace.
+	for left := present | p.always; left != 0; left &= left - 1 {
+		i := bits.TrailingZeros64(left)
 		f, s := &p.fields[i], &found[i]
-		if s.count == 0 && f.absent != nil {
-			if len(*f.absent) > 0 {
-				dst = append(comma(dst, any), *f.absent...)
-				any = true
-			}
-			continue
-		}
-		var err error
-		if f.shape == inline {
+		switch {
+		case f.shape == inline:
 			it, itemErr := f.one(wire, s)
 			if itemErr != nil {
 				return dst, any, itemErr
 			}
 			dst, any, err = f.value.message.members(dst, it.body, any)
-		} else {
+		case s.count == 0:
+			dst, any = append(comma(dst, any), f.absent...), true
+		default:
 			dst, any, err = f.append(dst, wire, s, any)
 		}
 		if err != nil {
@@ -93,42 +93,49 @@ func comma(dst []byte, any bool) []byte {
 	return dst
 }
 
-// find notes where the fields of a message are. Fields of no plan are skipped,
-// as the library does.
-func (p *Plan) find(found []span, wire []byte) error {
+// find notes where the fields of a message are, and returns which there are: a
+// bit for each. Fields of no plan are skipped, as the library does.
+func (p *Plan) find(found []span, wire []byte) (present uint64, err error) {
 	for pos := 0; pos < len(wire); {
 		num, typ, n := tag(wire[pos:])
 		if n < 0 {
-			return ErrUnusual
+			return 0, ErrUnusual
 		}
-		end := pos + n
-		if typ == protowire.BytesType && end < len(wire) && wire[end] < 0x80 {
-			end += 1 + int(wire[end])
+		value := pos + n
+		end := value
+		if typ == protowire.BytesType && value < len(wire) && wire[value] < 0x80 {
+			value++
+			end = value + int(wire[value-1])
 		} else {
-			size := protowire.ConsumeFieldValue(num, typ, wire[end:])
+			size := protowire.ConsumeFieldValue(num, typ, wire[value:])
 			if size < 0 {
-				return ErrUnusual
+				return 0, ErrUnusual
 			}
 			end += size
+			if typ == protowire.BytesType {
+				_, n := protowire.ConsumeVarint(wire[value:])
+				value += n
+			}
 		}
 		if end > len(wire) {
-			return ErrUnusual
+			return 0, ErrUnusual
 		}
 		if int(num) < len(p.byNumber) && p.byNumber[num] > 0 {
 			i := p.byNumber[num] - 1
 			if typ != p.fields[i].wire() {
-				return ErrUnusual
+				return 0, ErrUnusual
 			}
 			s := &found[i]
 			if s.count == 0 {
-				s.from = int32(pos)
+				s.from, s.value = int32(pos), int32(value)
+				present |= 1 << i
 			}
 			s.to = int32(end)
 			s.count++
 		}
 		pos = end
 	}
-	return nil
+	return present, nil
 }
 
 // tag is protowire.ConsumeTag, quick for the usual ones of one byte.
@@ -159,6 +166,9 @@ func (f *field) one(wire []byte, s *span) (item, error) {
 	case 0:
 		return item{}, nil
 	case 1:
+		if f.wire() == protowire.BytesType {
+			return item{body: wire[s.value:s.to]}, nil
+		}
 		it, _, err := f.next(wire[s.from:s.to])
 		return it, err
 	}
@@ -364,14 +374,13 @@ func (p *Plan) zero(_ uint64, wire []byte) bool {
 	if len(p.fields) > usualFields {
 		found = make([]span, len(p.fields))
 	}
-	if p.find(found, wire) != nil {
+	present, err := p.find(found, wire)
+	if err != nil {
 		return false
 	}
-	for i := range p.fields {
+	for ; present != 0; present &= present - 1 {
+		i := bits.TrailingZeros64(present)
 		f, s := &p.fields[i], &found[i]
-		if s.count == 0 {
-			continue
-		}
 		if f.shape != plain && f.shape != inline {
 			return false
 		}

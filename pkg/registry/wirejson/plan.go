@@ -23,6 +23,10 @@ type Plan struct {
 	fields []field
 	// byNumber maps a field number to an index in fields plus one.
 	byNumber []int16
+	// always has a bit for each field of which something is written when the
+	// message does not have it, and for each that is inline.
+	always   uint64
+	prepared bool // always and the fields' absent are set
 }
 
 // shape says how often a field occurs and how absence shows.
@@ -44,9 +48,8 @@ type field struct {
 	value     value
 	omitEmpty bool
 	omitZero  bool
-	// absent is what stands for the field when the message does not have it; nil
-	// for inline fields.
-	absent *[]byte
+	// absent is what stands for the field when the message does not have it.
+	absent []byte
 }
 
 // value is the encoding of one value of a field.
@@ -83,18 +86,30 @@ func Compile(t reflect.Type) (*Plan, error) {
 	return p, nil
 }
 
-// prepare notes how absent fields are written.
+// prepare notes how absent fields are written, first those of the structs that
+// the type contains.
 func (p *Plan) prepare() error {
+	if p.prepared {
+		return nil
+	}
+	p.prepared = true
 	for i := range p.fields {
 		f := &p.fields[i]
-		if f.shape == inline || f.absent != nil {
-			continue
+		if within := f.value.message; within != nil && (f.shape == plain || f.shape == inline) {
+			if err := within.prepare(); err != nil {
+				return err
+			}
 		}
-		text, _, err := f.appendAbsent(nil, false)
-		if err != nil {
-			return err
+		if f.shape != inline {
+			text, _, err := f.appendAbsent(nil, false)
+			if err != nil {
+				return err
+			}
+			f.absent = text
 		}
-		f.absent = &text
+		if f.shape == inline || len(f.absent) > 0 {
+			p.always |= 1 << i
+		}
 	}
 	return nil
 }
@@ -126,6 +141,9 @@ func (c compiler) plan(t reflect.Type) (*Plan, error) {
 		}
 		p.byNumber[made.number] = int16(len(p.fields))
 	}
+	if len(p.fields) > maxFields {
+		return nil, fmt.Errorf("%s has more than %d fields", t, maxFields)
+	}
 	return p, nil
 }
 
@@ -139,7 +157,10 @@ func fields(t reflect.Type) func(func(reflect.StructField) bool) {
 	}
 }
 
-const maxNumber = 1000
+const (
+	maxNumber = 1000
+	maxFields = 64 // which of them are there is one word
+)
 
 func (c compiler) field(f reflect.StructField) (made field, skip bool, err error) {
 	name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
