@@ -16,29 +16,26 @@ import (
 type protoMessage interface {
 	Marshal() ([]byte, error)
 	Unmarshal([]byte) error
+	// Size is how long the message is, MarshalToSizedBuffer writes it at the end of
+	// a buffer.
+	Size() int
+	MarshalToSizedBuffer(buf []byte) (int, error)
 }
 
 // Encode returns the stored form of obj: protobuf in the k8s\0 envelope, or
 // JSON for the kinds that are stored as such, without a resourceVersion, which
 // the store's revision gives.
 func Encode(res *resource.Resource, obj runtime.Object) ([]byte, error) {
-	raw, err := withoutVersion(obj, func() ([]byte, error) {
+	value, err := withoutVersion(obj, func() ([]byte, error) {
 		if res.StoredJSON {
 			return encodeJSON(res, obj)
 		}
-		msg, ok := obj.(protoMessage)
-		if !ok {
-			return nil, fmt.Errorf("type %T has no protobuf encoding", obj)
-		}
-		return msg.Marshal()
+		return Envelope(res.GVK(), obj)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", res.Kind, err)
 	}
-	if res.StoredJSON {
-		return raw, nil
-	}
-	return sealEnvelope(res.GVK().GroupVersion().String(), res.Kind, raw), nil
+	return value, nil
 }
 
 // Decode returns a fresh object from a stored or served value. The caller may
@@ -197,17 +194,25 @@ func ProtoValue(res *resource.Resource, o *cache.Object) ([]byte, error) {
 	return Envelope(res.GVK(), obj)
 }
 
-// Envelope encodes an object that is not stored as protobuf in its envelope.
+// Envelope encodes an object as protobuf in its envelope.
 func Envelope(gvk schema.GroupVersionKind, obj runtime.Object) ([]byte, error) {
 	msg, ok := obj.(protoMessage)
 	if !ok {
 		return nil, fmt.Errorf("type %T has no protobuf encoding", obj)
 	}
-	raw, err := msg.Marshal()
+	version, size := gvk.GroupVersion().String(), msg.Size()
+	out := make([]byte, 0, sealSize(version, gvk.Kind, size))
+	out = appendSealHead(out, version, gvk.Kind, size)
+	at := len(out)
+	out = out[:at+size]
+	n, err := msg.MarshalToSizedBuffer(out[at:])
+	if err == nil && n != size {
+		err = fmt.Errorf("%d bytes were written of a message of %d", n, size)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", gvk.Kind, err)
 	}
-	return Seal(gvk, raw), nil
+	return append(out, envelopeTail...), nil
 }
 
 // Seal puts encoded bytes of a kind into the protobuf envelope.

@@ -239,39 +239,48 @@ func (r *Registry) ownCustom(req Request, c *resource.Custom, live, obj *unstruc
 	return m.UpdateNoErrors(live.DeepCopy(), obj, manager)
 }
 
-// successor encodes obj as what follows current, which old is decoded from.
-// When obj differs from it in the times of its managedFields entries alone, it
-// is given the old ones, so that a write that changes nothing stays one. next is
-// nil for a custom resource that has changed for sure.
-func successor(res *resource.Resource, key string, obj, old runtime.Object, current *cache.Object) (value []byte, next *cache.Object, err error) {
+// successor encodes obj as what follows current, which old is decoded from, and
+// says whether it is the same. When obj differs from it in the times of its
+// managedFields entries alone, it is given the old ones, so that a write that
+// changes nothing stays one.
+func successor(res *resource.Resource, key string, obj, old runtime.Object, current *cache.Object) (value []byte, same bool, err error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok && storedAs(res, current.Value) && changedContent(u.Object, old.(*unstructured.Unstructured).Object) {
 		value, err = Encode(res, obj)
-		return value, nil, err
+		return value, false, err
 	}
 	encode := func() error {
 		if value, err = Encode(res, obj); err == nil {
-			next, err = indexAs(res, key, value, current.Revision, true)
+			same, err = unchanged(res, key, value, current)
 		}
 		return err
 	}
 	acc, err := meta.Accessor(obj)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
 	oldAcc, err := meta.Accessor(old)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
 	entries, before := acc.GetManagedFields(), oldAcc.GetManagedFields()
 	if onlyTimesDiffer(entries, before) {
 		acc.SetManagedFields(before)
-		if err = encode(); err != nil || bytes.Equal(next.Value, current.Value) {
-			return value, next, err
+		if err = encode(); err != nil || same {
+			return value, same, err
 		}
 		acc.SetManagedFields(entries)
 	}
 	err = encode()
-	return value, next, err
+	return value, same, err
+}
+
+// unchanged says that storing value would leave current as it is.
+func unchanged(res *resource.Resource, key string, value []byte, current *cache.Object) (bool, error) {
+	if !res.StoredJSON {
+		return sameButVersion(value, current.Value)
+	}
+	next, err := indexAs(res, key, value, current.Revision, true)
+	return err == nil && bytes.Equal(next.Value, current.Value), err
 }
 
 // changedContent says that two custom resources differ in more than what the

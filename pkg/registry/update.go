@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -305,17 +304,18 @@ func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, cur
 			opts.warn(w)
 		}
 	}
-	value, next, err := successor(res, key, obj, old, current)
+	value, same, err := successor(res, key, obj, old, current)
 	if err != nil {
 		return nil, false, apierrors.NewInternalError(err)
 	}
-	if next != nil && bytes.Equal(next.Value, current.Value) {
+	if same {
 		return current, false, nil
 	}
 	gone := mayGo(res, obj)
 	switch {
 	case opts.DryRun:
-		if next, err = indexAs(res, key, value, current.Revision, true); err != nil {
+		next, err := indexAs(res, key, value, current.Revision, true)
+		if err != nil {
 			return nil, false, apierrors.NewInternalError(err)
 		}
 		next.Key, next.Revision = key, current.Revision

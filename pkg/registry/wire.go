@@ -87,21 +87,29 @@ type rawMeta struct {
 	rest               int // where the object's other fields begin
 }
 
-// scanMeta reads the metadata of an encoded object without decoding it.
-func scanMeta(raw []byte) (rawMeta, error) {
-	var m rawMeta
+// findMeta finds the metadata of an encoded object, its first field.
+func findMeta(raw []byte) (m rawMeta, meta []byte, err error) {
 	num, typ, n := protowire.ConsumeTag(raw)
 	if n < 0 || num != objectMeta || typ != protowire.BytesType {
-		return m, fmt.Errorf("the object does not begin with its metadata: %w", errWire)
+		return m, nil, fmt.Errorf("the object does not begin with its metadata: %w", errWire)
 	}
 	meta, size := protowire.ConsumeBytes(raw[n:])
 	if size < 0 {
-		return m, fmt.Errorf("the object's metadata is cut off: %w", errWire)
+		return m, nil, fmt.Errorf("the object's metadata is cut off: %w", errWire)
 	}
 	m.rest = n + size
 	m.metaEnd = m.rest
 	m.metaStart = m.rest - len(meta)
-	err := eachField(meta, func(num protowire.Number, start, end int, body []byte) error {
+	return m, meta, nil
+}
+
+// scanMeta reads the metadata of an encoded object without decoding it.
+func scanMeta(raw []byte) (rawMeta, error) {
+	m, meta, err := findMeta(raw)
+	if err != nil {
+		return m, err
+	}
+	err = eachField(meta, func(num protowire.Number, start, end int, body []byte) error {
 		switch num {
 		case metaName:
 			m.name = string(body)
@@ -109,8 +117,6 @@ func scanMeta(raw []byte) (rawMeta, error) {
 			m.namespace = string(body)
 		case metaUID:
 			m.uid = string(body)
-		case metaResourceVersion:
-			m.rvStart, m.rvEnd = start, end
 		case metaDeletion:
 			m.deleting = true
 		case metaLabels:
@@ -123,15 +129,63 @@ func scanMeta(raw []byte) (rawMeta, error) {
 			}
 			m.labels[key] = value
 		}
-		if m.rvEnd == 0 && num < metaResourceVersion {
-			m.rvStart = end // where the field belongs when it is absent
-		}
+		m.place(num, start, end)
 		return nil
 	})
 	if m.rvEnd == 0 {
 		m.rvEnd = m.rvStart
 	}
 	return m, err
+}
+
+// placeOf is scanMeta for the places alone.
+func placeOf(raw []byte) (rawMeta, error) {
+	m, meta, err := findMeta(raw)
+	if err != nil {
+		return m, err
+	}
+	err = eachField(meta, func(num protowire.Number, start, end int, _ []byte) error {
+		m.place(num, start, end)
+		return nil
+	})
+	if m.rvEnd == 0 {
+		m.rvEnd = m.rvStart
+	}
+	return m, err
+}
+
+// place takes note of where the resourceVersion is, or belongs when it is absent.
+func (m *rawMeta) place(num protowire.Number, start, end int) {
+	switch {
+	case num == metaResourceVersion:
+		m.rvStart, m.rvEnd = start, end
+	case m.rvEnd == 0 && num < metaResourceVersion:
+		m.rvStart = end
+	}
+}
+
+// sameButVersion says that two values in their envelopes are the same but for the
+// resourceVersion.
+func sameButVersion(a, b []byte) (bool, error) {
+	var parts [2][3][]byte
+	var kinds [2]envelope
+	for i, value := range [][]byte{a, b} {
+		env, err := openEnvelope(value)
+		if err != nil {
+			return false, err
+		}
+		m, err := placeOf(env.raw)
+		if err != nil {
+			return false, err
+		}
+		meta := env.raw[m.metaStart:m.metaEnd]
+		kinds[i], parts[i] = env, [3][]byte{meta[:m.rvStart], meta[m.rvEnd:], env.raw[m.rest:]}
+	}
+	same := kinds[0].apiVersion == kinds[1].apiVersion && kinds[0].kind == kinds[1].kind
+	for i := range parts[0] {
+		same = same && bytes.Equal(parts[0][i], parts[1][i])
+	}
+	return same, nil
 }
 
 // sealRevision returns an opened value, in its envelope again, with

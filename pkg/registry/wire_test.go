@@ -139,3 +139,54 @@ func TestKeysStayUnderTheirPrefix(t *testing.T) {
 		}
 	}
 }
+
+// TestSameButVersion: two values are the same exactly when they are after both
+// were given one resourceVersion.
+func TestSameButVersion(t *testing.T) {
+	pod := func(change func(*corev1.Pod)) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "b", UID: "c", Labels: map[string]string{"x": "y"}},
+			Spec: corev1.PodSpec{NodeName: "n"}}
+		change(p)
+		return p
+	}
+	pods := []*corev1.Pod{
+		pod(func(*corev1.Pod) {}), pod(func(p *corev1.Pod) { p.ResourceVersion = "123" }), pod(func(p *corev1.Pod) { p.Name = "z" }),
+		pod(func(p *corev1.Pod) { p.Generation = 3 }), pod(func(p *corev1.Pod) { p.Spec.NodeName = "m" }), pod(func(p *corev1.Pod) { p.UID, p.Namespace, p.Name = "", "", "" }),
+		pod(func(p *corev1.Pod) { p.ResourceVersion, p.Labels = "9", nil }), pod(func(p *corev1.Pod) { p.Status.Phase = "x" }),
+	}
+	gvk := corev1.SchemeGroupVersion.WithKind("Pod")
+	sealed := func(p *corev1.Pod) (value, at7 []byte) {
+		value, err := Envelope(gvk, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env, err := openEnvelope(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := scanMeta(env.raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if place, err := placeOf(env.raw); err != nil || place.rvStart != m.rvStart || place.rvEnd != m.rvEnd || place.rest != m.rest {
+			t.Fatalf("the places of %v are %+v, %v, and %+v", p, place, err, m)
+		}
+		return value, sealRevision(env, m, 7)
+	}
+	for i, a := range pods {
+		for j, b := range pods {
+			av, a7 := sealed(a)
+			bv, b7 := sealed(b)
+			same, err := sameButVersion(av, bv)
+			if err != nil || same != bytes.Equal(a7, b7) {
+				t.Errorf("%d and %d: %v, %v", i, j, same, err)
+			}
+		}
+	}
+	value, _ := sealed(pods[0])
+	for _, bad := range [][]byte{nil, value[:3], value[:20], value[:len(value)/2]} {
+		if same, err := sameButVersion(value, bad); err == nil && same {
+			t.Errorf("%q is the same", bad)
+		}
+	}
+}
