@@ -130,7 +130,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 			return fmt.Errorf("--load-balancer-range %q is not a CIDR: %w", o.balancers, err)
 		}
 	}
-	if err := o.oidc.apply(&s.Config); err != nil {
+	if err := o.oidc.apply(s); err != nil {
 		return err
 	}
 	if err := o.limits(); err != nil {

@@ -31,24 +31,16 @@ func (o *oidcFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&c.Groups.Prefix, "oidc-groups-prefix", "", "what is put before the names of groups")
 	f.StringSliceVar(&c.Algorithms, "oidc-signing-algs", []string{"RS256"}, "algorithms that tokens may be signed with")
 	f.StringToStringVar(&c.Required, "oidc-required-claim", nil, "claim=value that tokens must have; may be repeated")
-	f.StringVar(&o.file, "authentication-config", "", "file with an AuthenticationConfiguration of apiserver.config.k8s.io/v1, in place of the --oidc flags")
+	f.StringVar(&o.file, "authentication-config", "", "file with an AuthenticationConfiguration of apiserver.config.k8s.io/v1, in place of the --oidc flags; a changed one is put into force with no restart")
 }
 
 // apply sets whose tokens are believed.
-func (o *oidcFlags) apply(c *controlplane.Config) error {
+func (o *oidcFlags) apply(s *controlplane.ServeOptions) error {
 	if o.file != "" {
 		if o.config.IssuerURL != "" || o.clientID != "" {
 			return errors.New("--authentication-config and the --oidc flags exclude each other: put the issuer into the file")
 		}
-		data, err := os.ReadFile(o.file)
-		if err != nil {
-			return fmt.Errorf("read --authentication-config: %w", err)
-		}
-		f, err := oidc.ParseFile(data)
-		if err != nil {
-			return fmt.Errorf("read --authentication-config %s: %w", o.file, err)
-		}
-		c.OIDC, c.Anonymous = f.Issuers, f.Anonymous
+		s.AuthenticationFile = o.file
 		return nil
 	}
 	if o.config.IssuerURL == "" && o.clientID == "" {
@@ -72,6 +64,6 @@ func (o *oidcFlags) apply(c *controlplane.Config) error {
 			return fmt.Errorf("read --oidc-ca-file: %w", err)
 		}
 	}
-	c.OIDC = []oidc.Config{issuer}
+	s.OIDC = []oidc.Config{issuer}
 	return nil
 }

@@ -147,6 +147,8 @@ type ControlPlane struct {
 	// schemas are those of all served kinds, without references.
 	schemas func(schema.GroupVersionKind) (*spec.Schema, error)
 	tokens  *tokens // checks and issues bearer tokens; nil without an identity
+	// authentication follows --authentication-config.
+	authentication atomic.Pointer[authentication]
 	// clientCA are the authorities that servers behind this one are told.
 	clientCA atomic.Pointer[[]byte]
 	// proxy reaches nodes, pods and Services; aggregator passes group versions on

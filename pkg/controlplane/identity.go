@@ -67,7 +67,7 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 		return nil
 	}
 	cp.clientCA.Store(&id.ClientCA)
-	authn := auth.Config{Anonymous: cp.cfg.Anonymous}
+	authn := auth.Config{Anonymous: cp.mayBeNobody}
 	if id.Clients != nil {
 		authn.Certificates = &auth.ClientCertificates{Roots: id.Clients.Pool, Clock: cp.cfg.Clock}
 	}

@@ -67,6 +67,9 @@ type ServeOptions struct {
 	ServiceAccountJWKSURI string
 	// MaxTokenLife bounds the life of service account tokens; zero means a day.
 	MaxTokenLife time.Duration
+	// AuthenticationFile is an AuthenticationConfiguration, in place of OIDC and
+	// Anonymous.
+	AuthenticationFile string
 	// ReloadEvery is the time between two looks at the files named here, which
 	// may change while the server runs; default 10 s.
 	ReloadEvery time.Duration
@@ -223,6 +226,9 @@ func (o *ServeOptions) prepare(addr net.Addr) (*Files, *tls.Config, error) {
 	}
 	o.Advertise = advertise
 	if files.serving, err = o.serving(files); err != nil {
+		return nil, nil, err
+	}
+	if err := o.authenticationFile(files); err != nil {
 		return nil, nil, err
 	}
 	if o.Identity, err = o.identity(files); err != nil {

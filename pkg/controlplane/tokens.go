@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"coracle/pkg/apiserver"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/bootstraptoken"
-	"coracle/pkg/auth/oidc"
 	"coracle/pkg/auth/token"
 	"coracle/pkg/registry"
 )
@@ -60,17 +58,11 @@ func (cp *ControlPlane) identifyTokens(id *Identity, server *apiserver.Config, a
 		t.Tokens = append(t.Tokens, auth.AudienceAgnostic{Own: t.audiences,
 			Tokens: &auth.BootstrapTokens{Secret: cp.bootstrapSecret, Clock: cp.cfg.Clock}})
 	}
-	for _, c := range cp.cfg.OIDC {
-		issuer, err := oidc.New(c, cp.cfg.Clock)
-		if err != nil {
-			return err
-		}
-		if c.IssuerURL == id.Issuer {
-			return fmt.Errorf("%s is the issuer of service account tokens: an OpenID Connect issuer must be another", id.Issuer)
-		}
-		t.Tokens = append(t.Tokens, auth.AudienceAgnostic{Own: t.audiences, Tokens: issuer})
+	if err := cp.setAuthentication(cp.cfg.OIDC, nil); err != nil {
+		return err
 	}
-	if len(t.Tokens) > 0 {
+	t.Tokens = append(t.Tokens, trustedTokens{cp})
+	if id.TokenKey != nil || cp.cfg.BootstrapTokens || len(cp.cfg.OIDC) > 0 {
 		authn.Tokens, authn.Audiences = t.Tokens, t.audiences
 	}
 	return nil

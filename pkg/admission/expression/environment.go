@@ -54,6 +54,8 @@ const (
 type Compiler struct {
 	mu   sync.Mutex
 	envs map[environmentKey]*cel.Env // guarded by mu
+	// identities are those of expressions about who sent a request.
+	identities map[string]*cel.Env // guarded by mu; by the variable's name
 
 	// lazies are those that hold compiled expressions at the moment, at most
 	// limit of them.

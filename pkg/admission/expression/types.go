@@ -24,10 +24,7 @@ func requestType() *apiservercel.DeclType {
 	text := apiservercel.StringType
 	kind := apiservercel.NewObjectType("kubernetes.GroupVersionKind", fields{}.add(text, true, "group", "version", "kind"))
 	resource := apiservercel.NewObjectType("kubernetes.GroupVersionResource", fields{}.add(text, true, "group", "version", "resource"))
-	user := apiservercel.NewObjectType("kubernetes.UserInfo", fields{}.
-		add(text, false, "username", "uid").
-		add(listOf(text), false, "groups").
-		add(mapOf(listOf(text)), false, "extra"))
+	user := userType()
 	return apiservercel.NewObjectType("kubernetes.AdmissionRequest", fields{}.
 		add(kind, true, "kind", "requestKind").
 		add(resource, true, "resource", "requestResource").
@@ -36,6 +33,15 @@ func requestType() *apiservercel.DeclType {
 		add(user, true, "userInfo").
 		add(apiservercel.BoolType, false, "dryRun").
 		add(apiservercel.DynType, false, "options"))
+}
+
+// userType declares who sent a request.
+func userType() *apiservercel.DeclType {
+	text := apiservercel.StringType
+	return apiservercel.NewObjectType("kubernetes.UserInfo", fields{}.
+		add(text, false, "username", "uid").
+		add(listOf(text), false, "groups").
+		add(mapOf(listOf(text)), false, "extra"))
 }
 
 // namespaceType declares `namespaceObject`: a Namespace without what only

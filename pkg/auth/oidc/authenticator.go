@@ -42,22 +42,28 @@ var ErrInvalid = errors.New("the OpenID Connect token is not valid")
 // Authenticator checks the tokens of one issuer. It is safe for concurrent use.
 type Authenticator struct {
 	config Config
-	keys   *keyring
-	clock  clock.PassiveClock
+	programs
+	keys  *keyring
+	clock clock.PassiveClock
 }
 
 var _ auth.TokenAuthenticator = (*Authenticator)(nil)
 
-// New checks the configuration. Nothing is asked of the issuer yet.
-func New(c Config, clk clock.PassiveClock) (*Authenticator, error) {
+// New checks the configuration. Nothing is asked of the issuer yet. compile is
+// needed where there are expressions.
+func New(c Config, clk clock.PassiveClock, compile Compile) (*Authenticator, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
+	}
+	compiled, err := newPrograms(&c, compile)
+	if err != nil {
+		return nil, fmt.Errorf("the issuer %s: %w", c.IssuerURL, err)
 	}
 	keys, err := newKeyring(c, clk)
 	if err != nil {
 		return nil, err
 	}
-	return &Authenticator{config: c, keys: keys, clock: clk}, nil
+	return &Authenticator{config: c, programs: compiled, keys: keys, clock: clk}, nil
 }
 
 // AuthenticateToken implements auth.TokenAuthenticator. Tokens of other issuers
@@ -74,7 +80,7 @@ func (a *Authenticator) AuthenticateToken(ctx context.Context, token string, _ [
 	if err := a.current(all); err != nil {
 		return nil, false, err
 	}
-	u, err := a.user(all)
+	u, err := a.identity(ctx, all)
 	if err != nil {
 		return nil, false, err
 	}
@@ -141,42 +147,104 @@ func (a *Authenticator) current(c claims) error {
 	return nil
 }
 
-// user makes the identity.
-func (a *Authenticator) user(c claims) (*auth.User, error) {
-	name, ok := c.text(a.config.Username.Claim)
-	if !ok || name == "" {
-		return nil, fmt.Errorf("%w: its claim %q names no user", ErrInvalid, a.config.Username.Claim)
-	}
-	if a.config.Username.Claim == "email" {
-		// Who may write any address into a token is nobody by it.
-		if verified, there := c["email_verified"]; there && string(verified) != "true" {
-			return nil, fmt.Errorf("%w: its email address is not verified", ErrInvalid)
+// identity checks the claims by the rules, makes the user, and checks that.
+func (a *Authenticator) identity(ctx context.Context, c claims) (u *auth.User, err error) {
+	var values map[string]any // of expressions
+	if a.config.compiles() {
+		if values, err = c.values(); err != nil {
+			return nil, err
 		}
 	}
-	u := &auth.User{Name: a.config.Username.Prefix + name}
+	if err := hold(ctx, a.config.ClaimRules, a.programs.claims, values); err != nil {
+		return nil, err
+	}
+	u = &auth.User{}
+	if u.Name, err = a.name(ctx, c, values); err != nil {
+		return nil, err
+	}
 	if strings.HasPrefix(u.Name, reserved) {
 		return nil, fmt.Errorf("%w: names that begin with %s are the cluster's own: set a prefix for users", ErrInvalid, reserved)
 	}
-	if claim := a.config.UIDClaim; claim != "" {
-		if u.UID, ok = c.text(claim); !ok {
-			return nil, fmt.Errorf("%w: its claim %q is no text", ErrInvalid, claim)
+	if u.UID, err = a.id(ctx, c, values); err != nil {
+		return nil, err
+	}
+	if u.Groups, err = a.groupsOf(ctx, c, values); err != nil {
+		return nil, err
+	}
+	for i, e := range a.extra {
+		key := a.config.Extra[i].Key
+		list, err := textsOf(ctx, e, "extra attributes "+key, values)
+		if err != nil {
+			return nil, err
+		}
+		if len(list) > 0 {
+			if u.Extra == nil {
+				u.Extra = map[string][]string{}
+			}
+			u.Extra[key] = list
 		}
 	}
-	var err error
-	u.Groups, err = a.groups(c)
+	if len(a.programs.user) > 0 {
+		err = hold(ctx, a.config.UserRules, a.programs.user, userValues(u))
+	}
 	return u, err
 }
 
-func (a *Authenticator) groups(c claims) ([]string, error) {
+// name is the user's.
+func (a *Authenticator) name(ctx context.Context, c claims, values map[string]any) (string, error) {
+	if a.username != nil {
+		name, err := textOf(ctx, a.username, "user name", values)
+		if err == nil && name == "" {
+			err = fmt.Errorf("%w: its user name is empty", ErrInvalid)
+		}
+		return name, err
+	}
+	claim := a.config.Username.Claim
+	name, ok := c.text(claim)
+	if !ok || name == "" {
+		return "", fmt.Errorf("%w: its claim %q names no user", ErrInvalid, claim)
+	}
+	if claim == "email" {
+		// Who may write any address into a token is nobody by it.
+		if verified, there := c["email_verified"]; there && string(verified) != "true" {
+			return "", fmt.Errorf("%w: its email address is not verified", ErrInvalid)
+		}
+	}
+	return a.config.Username.Prefix + name, nil
+}
+
+// id is the user's UID, empty for none.
+func (a *Authenticator) id(ctx context.Context, c claims, values map[string]any) (string, error) {
+	if a.uid != nil {
+		return textOf(ctx, a.uid, "UID", values)
+	}
+	claim := a.config.UID.Claim
+	if claim == "" {
+		return "", nil
+	}
+	id, ok := c.text(claim)
+	if !ok {
+		return "", fmt.Errorf("%w: its claim %q is no text", ErrInvalid, claim)
+	}
+	return id, nil
+}
+
+func (a *Authenticator) groupsOf(ctx context.Context, c claims, values map[string]any) (names []string, err error) {
 	claim := a.config.Groups.Claim
-	if raw, there := c[claim]; claim == "" || !there || string(raw) == "null" {
-		return nil, nil
+	if a.groups != nil {
+		if names, err = textsOf(ctx, a.groups, "groups", values); err != nil {
+			return nil, err
+		}
+	} else if raw, there := c[claim]; claim != "" && there && string(raw) != "null" {
+		var ok bool
+		if names, ok = c.texts(claim); !ok {
+			return nil, fmt.Errorf("%w: its claim %q is no list of group names", ErrInvalid, claim)
+		}
 	}
-	names, ok := c.texts(claim)
-	if !ok || len(names) > maxGroups {
-		return nil, fmt.Errorf("%w: its claim %q is no list of group names", ErrInvalid, claim)
+	if len(names) > maxGroups {
+		return nil, fmt.Errorf("%w: its user is in more than %d groups", ErrInvalid, maxGroups)
 	}
-	groups := make([]string, 0, len(names))
+	var groups []string
 	for _, name := range names {
 		g := a.config.Groups.Prefix + name
 		if strings.HasPrefix(g, reserved) {

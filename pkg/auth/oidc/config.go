@@ -22,18 +22,20 @@ type Config struct {
 	Audiences []string
 	// Algorithms are those that tokens may be signed with; empty means RS256.
 	Algorithms []string
-	// Username and Groups say which claims name the user and its groups, and
-	// what is put before them. Username's claim is required, Groups' empty for
-	// none.
-	Username, Groups Mapping
-	// UIDClaim is the claim of the user's UID, empty for none.
-	UIDClaim string
+	// Username, Groups and UID say what names the user, its groups and its UID.
+	// Username's is required, the others are empty for none; UID has no prefix.
+	Username, Groups, UID Mapping
+	// Extra are further attributes of the user.
+	Extra []Extra
 	// Required are claims that must have these values.
 	Required map[string]string
+	// ClaimRules must hold of the claims, UserRules of the user made of them.
+	ClaimRules, UserRules []Rule
 }
 
-// Mapping is a claim and the prefix of what it gives.
-type Mapping struct{ Claim, Prefix string }
+// Mapping is a claim and the prefix of what it gives, or a CEL expression of
+// the claims.
+type Mapping struct{ Claim, Prefix, Expression string }
 
 // signingAlgorithms are those that tokens may ever be signed with: with "none" or
 // one of a shared secret, whoever knows the public key would make tokens.
@@ -56,10 +58,18 @@ func (c *Config) validate() error {
 	switch {
 	case len(c.Audiences) == 0 || slices.Contains(c.Audiences, ""):
 		return fmt.Errorf("the issuer %s needs an audience, which its tokens must be for", c.IssuerURL)
-	case c.Username.Claim == "":
+	case c.Username.Claim == "" && c.Username.Expression == "":
 		return fmt.Errorf("the issuer %s needs a claim that names the user", c.IssuerURL)
 	case c.Groups.Claim == "" && c.Groups.Prefix != "":
 		return fmt.Errorf("the issuer %s has a prefix for groups and no claim that names them", c.IssuerURL)
+	}
+	for name, m := range map[string]Mapping{"username": c.Username, "groups": c.Groups, "uid": c.UID} {
+		if m.Expression != "" && (m.Claim != "" || m.Prefix != "") {
+			return fmt.Errorf("claimMappings.%s of the issuer %s has an expression: leave out claim and prefix", name, c.IssuerURL)
+		}
+	}
+	if err := checkExtra(c.Extra); err != nil {
+		return err
 	}
 	for _, a := range c.Algorithms {
 		if !slices.Contains(signingAlgorithms, jose.SignatureAlgorithm(a)) {

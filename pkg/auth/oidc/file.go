@@ -72,9 +72,6 @@ type mappingForm struct {
 	Expression string  `json:"expression"`
 }
 
-// errExpressions: a rule that is not understood must not be passed over.
-var errExpressions = errors.New("CEL expressions are not offered in authentication: use claim, prefix and requiredValue")
-
 // ParseFile reads an AuthenticationConfiguration, strictly: what is not
 // understood is an error.
 func ParseFile(data []byte) (*File, error) {
@@ -141,14 +138,15 @@ func (f *jwtForm) config() (Config, error) {
 	i, m := &f.Issuer, &f.ClaimMappings
 	c := Config{
 		IssuerURL: i.URL, DiscoveryURL: i.DiscoveryURL, CA: []byte(i.CertificateAuthority), Audiences: i.Audiences,
-		UIDClaim: m.UID.Claim, Required: map[string]string{},
+		UID: Mapping{Claim: m.UID.Claim, Expression: m.UID.Expression}, Required: map[string]string{},
+	}
+	for _, x := range m.Extra {
+		c.Extra = append(c.Extra, Extra{Key: x.Key, Expression: x.ValueExpression})
 	}
 	for _, a := range signingAlgorithms {
 		c.Algorithms = append(c.Algorithms, string(a))
 	}
 	switch {
-	case m.Username.Expression != "" || m.Groups.Expression != "" || m.UID.Expression != "" || len(m.Extra) > 0 || len(f.UserValidationRules) > 0:
-		return c, errExpressions
 	case i.AudienceMatchPolicy != "" && i.AudienceMatchPolicy != "MatchAny":
 		return c, fmt.Errorf("issuer.audienceMatchPolicy %q is not known: use MatchAny", i.AudienceMatchPolicy)
 	case len(i.Audiences) > 1 && i.AudienceMatchPolicy == "":
@@ -163,23 +161,49 @@ func (f *jwtForm) config() (Config, error) {
 	if c.Groups, err = m.Groups.mapping("groups"); err != nil {
 		return c, err
 	}
+	return c, f.rules(&c)
+}
+
+// rules adds what must hold of claims and user.
+func (f *jwtForm) rules(c *Config) error {
+	twice := map[string]bool{}
 	for n, r := range f.ClaimValidationRules {
+		_, required := c.Required[r.Claim]
 		switch {
-		case r.Expression != "" || r.Message != "":
-			return c, errExpressions
-		case r.Claim == "":
-			return c, fmt.Errorf("claimValidationRules[%d] needs a claim", n)
+		case r.Claim == "" && r.Expression == "":
+			return fmt.Errorf("claimValidationRules[%d] needs a claim or an expression", n)
+		case r.Claim != "" && r.Expression != "":
+			return fmt.Errorf("claimValidationRules[%d] has a claim and an expression: make two rules", n)
+		case r.Claim != "" && r.Message != "":
+			return fmt.Errorf("claimValidationRules[%d].message is for expressions", n)
+		case r.Claim == "" && r.RequiredValue != "":
+			return fmt.Errorf("claimValidationRules[%d].requiredValue is for claims", n)
+		case required || twice[r.Expression]:
+			return fmt.Errorf("claimValidationRules[%d]: %q is there twice", n, r.Claim+r.Expression)
+		case r.Claim != "":
+			c.Required[r.Claim] = r.RequiredValue
+			continue
 		}
-		if _, twice := c.Required[r.Claim]; twice {
-			return c, fmt.Errorf("claimValidationRules[%d]: the claim %q is there twice", n, r.Claim)
-		}
-		c.Required[r.Claim] = r.RequiredValue
+		twice[r.Expression] = true
+		c.ClaimRules = append(c.ClaimRules, Rule{Expression: r.Expression, Message: r.Message})
 	}
-	return c, nil
+	clear(twice)
+	for n, r := range f.UserValidationRules {
+		if r.Expression == "" || twice[r.Expression] {
+			return fmt.Errorf("userValidationRules[%d] needs an expression of its own", n)
+		}
+		twice[r.Expression] = true
+		c.UserRules = append(c.UserRules, Rule{Expression: r.Expression, Message: r.Message})
+	}
+	return nil
 }
 
 func (m *mappingForm) mapping(name string) (Mapping, error) {
 	switch {
+	case m.Expression != "" && (m.Claim != "" || m.Prefix != nil):
+		return Mapping{}, fmt.Errorf("claimMappings.%s has an expression: leave out claim and prefix", name)
+	case m.Expression != "":
+		return Mapping{Expression: m.Expression}, nil
 	case m.Claim == "" && m.Prefix == nil:
 		return Mapping{}, nil
 	case m.Claim == "":

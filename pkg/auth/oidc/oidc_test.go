@@ -58,7 +58,7 @@ func (i *issuer) config() Config {
 	return Config{
 		IssuerURL: i.URL, Audiences: []string{"kubernetes"}, Algorithms: []string{"RS256", "ES256"},
 		CA:       pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.Certificate().Raw}),
-		Username: Mapping{"sub", "oidc:"}, Groups: Mapping{"groups", "oidc:"},
+		Username: Mapping{Claim: "sub", Prefix: "oidc:"}, Groups: Mapping{Claim: "groups", Prefix: "oidc:"},
 	}
 }
 
@@ -68,7 +68,7 @@ func (i *issuer) authenticator(t *testing.T, change ...func(*Config)) *Authentic
 	for _, f := range change {
 		f(&c)
 	}
-	a, err := New(c, i.clock)
+	a, err := New(c, i.clock, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestClaims(t *testing.T) {
 		{name: "one group as a text", claims: map[string]any{"groups": "devs"}, want: &auth.User{Name: "oidc:jane", Groups: []string{"oidc:devs"}}},
 		{name: "no groups", claims: map[string]any{"groups": nil}, want: &auth.User{Name: "oidc:jane"}},
 		{name: "audience among others", claims: map[string]any{"aud": []string{"x", "kubernetes"}, "groups": nil}, want: &auth.User{Name: "oidc:jane"}},
-		{name: "uid", claims: map[string]any{"groups": nil, "oid": "7"}, change: func(c *Config) { c.UIDClaim = "oid" }, want: &auth.User{Name: "oidc:jane", UID: "7"}},
+		{name: "uid", claims: map[string]any{"groups": nil, "oid": "7"}, change: func(c *Config) { c.UID.Claim = "oid" }, want: &auth.User{Name: "oidc:jane", UID: "7"}},
 		{name: "required claim", claims: map[string]any{"groups": nil, "hd": "example.com"}, change: func(c *Config) { c.Required = map[string]string{"hd": "example.com"} }, want: &auth.User{Name: "oidc:jane"}},
 		{name: "required claim missing", change: func(c *Config) { c.Required = map[string]string{"hd": "example.com"} }},
 		{name: "required claim in a list", claims: map[string]any{"hd": []string{"example.com"}}, change: func(c *Config) { c.Required = map[string]string{"hd": "example.com"} }},
@@ -328,7 +328,7 @@ func TestParseFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Issuers) != 1 || f.Issuers[0].Username != (Mapping{"sub", "x:"}) || f.Issuers[0].Required["hd"] != "e" || !f.Anonymous("/livez") || f.Anonymous("/api") {
+	if len(f.Issuers) != 1 || f.Issuers[0].Username != (Mapping{Claim: "sub", Prefix: "x:"}) || f.Issuers[0].Required["hd"] != "e" || !f.Anonymous("/livez") || f.Anonymous("/api") {
 		t.Errorf("%+v", f)
 	}
 	if f, err = ParseFile([]byte(head + "anonymous: {enabled: false}\n")); err != nil || f.Anonymous("/livez") {
@@ -338,9 +338,17 @@ func TestParseFile(t *testing.T) {
 		"": "has the version",
 		"apiVersion: apiserver.config.k8s.io/v1\nkind: X\n":                                 "of the kind",
 		head + "unknown: 1\n":                                                               "unknown",
-		jwt + "  userValidationRules: [{expression: \"true\"}]\n":                           "CEL expressions",
-		jwt + "  claimValidationRules: [{expression: \"true\"}]\n":                          "CEL expressions",
-		jwt + "    extra: [{key: k, valueExpression: v}]\n":                                 "CEL expressions",
+		jwt + "  userValidationRules: [{message: m}]\n":                                     "needs an expression",
+		jwt + "  claimValidationRules: [{claim: a, expression: \"true\"}]\n":                "make two rules",
+		jwt + "  claimValidationRules: [{claim: a, message: m}]\n":                          "is for expressions",
+		jwt + "  claimValidationRules: [{expression: a, requiredValue: m}]\n":               "is for claims",
+		jwt + "  claimValidationRules: [{expression: a}, {expression: a}]\n":                "there twice",
+		jwt + "    extra: [{key: k, valueExpression: v}]\n":                                 "claimMappings.extra[0].key",
+		jwt + "    extra: [{key: k8s.io/k, valueExpression: v}]\n":                          "reserved",
+		jwt + "    extra: [{key: example.com/K, valueExpression: v}]\n":                     "lowercase",
+		jwt + "    extra: [{key: example.com/k}]\n":                                         "valueExpression is missing",
+		jwt + "    groups: {claim: g, expression: e}\n":                                     "leave out claim",
+		jwt + "    uid: {claim: g, expression: e}\n":                                        "leave out claim",
 		jwt + "    groups: {claim: g}\n":                                                    "prefix must be set",
 		strings.Replace(jwt, "https", "http", 1):                                            "must begin with https://",
 		strings.Replace(jwt, "[a]", "[]", 1):                                                "needs an audience",
@@ -361,7 +369,7 @@ func FuzzParseFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if file, err := ParseFile(data); err == nil {
 			for _, c := range file.Issuers {
-				if c.Username.Claim == "" || len(c.Audiences) == 0 {
+				if c.Username.Claim == "" && c.Username.Expression == "" || len(c.Audiences) == 0 {
 					t.Errorf("%+v passes", c)
 				}
 			}
@@ -377,7 +385,7 @@ func FuzzClaims(f *testing.F) {
 		if err != nil || a.current(c) != nil {
 			return
 		}
-		if u, err := a.user(c); err == nil && (u.Name == "" || strings.HasPrefix(u.Name, "system:")) {
+		if u, err := a.identity(t.Context(), c); err == nil && (u.Name == "" || strings.HasPrefix(u.Name, "system:")) {
 			t.Errorf("%q is let in as %q", data, u.Name)
 		}
 	})
