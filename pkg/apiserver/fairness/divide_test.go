@@ -118,13 +118,13 @@ func TestWork(t *testing.T) {
 	if got := listWork(1000, 3).Seats; got != 3 {
 		t.Errorf("in a small level: %d seats", got)
 	}
-	if w := writeWork(9, 10); w.Seats != 1 || w.After != 0 {
+	if w := writeWork(99, 10); w.Seats != 1 || w.After != 0 {
 		t.Errorf("few watchers: %+v", w)
 	}
-	if w := writeWork(95, 10); w.Seats != 10 || w.After != perWatchers {
+	if w := writeWork(950, 10); w.Seats != 10 || w.After != perWatchers {
 		t.Errorf("many watchers: %+v", w)
 	}
-	if w := writeWork(1000, 10); w.Seats != 10 || w.After != 10*perWatchers {
+	if w := writeWork(10_000, 10); w.Seats != 10 || w.After != 10*perWatchers {
 		t.Errorf("very many watchers: %+v", w)
 	}
 	for _, c := range []struct{ nominal, hand, want int }{{245, 6, 10}, {20, 6, 3}, {1, 8, 1}, {100, 0, 10}} {
