@@ -80,6 +80,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.TLSKeyFile, "tls-private-key-file", "", "key of the serving certificate")
 	f.StringSliceVar(&s.ExtraSANs, "tls-san", nil, "further names and addresses for the serving certificate that the server issues itself")
 	f.StringVar(&s.ClientCAFile, "client-ca-file", "", "authorities of client certificates, beside the server's own")
+	f.StringVar(&s.RevokedFile, "revoked-certificates-file", "", "list of client certificates that are refused, by fingerprint or serial number; empty is DIR/pki/"+pki.RevokedFile)
 	f.StringVar(&s.RequestHeaderCAFile, "requestheader-client-ca-file", "", "authorities of front proxies, whose X-Remote- headers are believed; empty makes one in DIR")
 	f.StringSliceVar(&s.RequestHeaderAllowedNames, "requestheader-allowed-names", nil, "common names of front proxies; empty means all that --requestheader-client-ca-file vouches for")
 	f.StringVar(&s.ProxyClientCertFile, "proxy-client-cert-file", "", "certificate that proves to aggregated API servers that requests come from this server")

@@ -2,7 +2,9 @@ package auth
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 )
@@ -135,6 +137,18 @@ func WithoutGroup(a Authenticator, group string) Authenticator {
 		without := *u
 		without.Groups = slices.DeleteFunc(slices.Clone(u.Groups), func(g string) bool { return g == group })
 		return &without, true, nil
+	})
+}
+
+// WithoutCertificates refuses each request over a connection on which a
+// certificate was shown that revoked says is to be refused, whatever else the
+// request shows. It is asked on each request, so that open connections end too.
+func WithoutCertificates(a Authenticator, revoked func(*x509.Certificate) bool) Authenticator {
+	return AuthenticatorFunc(func(ctx context.Context, r *http.Request) (*User, bool, error) {
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && revoked(r.TLS.PeerCertificates[0]) {
+			return nil, false, fmt.Errorf("the client certificate with serial number %x is on the list of refused ones", r.TLS.PeerCertificates[0].SerialNumber)
+		}
+		return a.Authenticate(ctx, r)
 	})
 }
 

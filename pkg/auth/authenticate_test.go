@@ -166,12 +166,12 @@ func TestClientCertificateUser(t *testing.T) {
 	pool := ca.Pool()
 	revoked := map[string]bool{}
 	c := &ClientCertificates{
-		Roots:   func() *x509.CertPool { return pool },
-		Revoked: func(cert *x509.Certificate) bool { return revoked[cert.SerialNumber.String()] },
-		Clock:   clock,
+		Roots: func() *x509.CertPool { return pool },
+		Clock: clock,
 	}
+	a := WithoutCertificates(c, func(cert *x509.Certificate) bool { return revoked[cert.SerialNumber.String()] })
 	cert := clientCert(t, ca, "ann", "dev")
-	get := func() (*User, bool, error) { return c.Authenticate(t.Context(), request("/", cert)) }
+	get := func() (*User, bool, error) { return a.Authenticate(t.Context(), request("/", cert)) }
 
 	u, ok, err := get()
 	if !ok || err != nil || len(u.Extra[ExtraCredentialID]) != 1 || !strings.HasPrefix(u.Extra[ExtraCredentialID][0], "X509SHA256=") {
@@ -191,7 +191,11 @@ func TestClientCertificateUser(t *testing.T) {
 	clock.SetTime(start)
 	revoked[cert.SerialNumber.String()] = true
 	if _, ok, err := get(); ok || err == nil {
-		t.Error("a revoked certificate is good")
+		t.Error("a refused certificate is good")
+	}
+	proxy := WithoutCertificates(&FrontProxy{Roots: ca.Pool, Clock: clock}, func(*x509.Certificate) bool { return true })
+	if _, ok, err := proxy.Authenticate(t.Context(), request("/", cert, "X-Remote-User: kim")); ok || err == nil {
+		t.Error("a refused certificate is good for a front proxy")
 	}
 	delete(revoked, cert.SerialNumber.String())
 	if _, ok, _ := get(); !ok {

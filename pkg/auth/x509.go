@@ -30,9 +30,6 @@ type ClientCertificates struct {
 	// called for each request; a new pool drops all that was verified with the
 	// old one. Nil means that nobody is believed.
 	Roots func() *x509.CertPool
-	// Revoked says whether a certificate is on the deny list; nil means none
-	// is. It is asked on each request.
-	Revoked func(*x509.Certificate) bool
 	// Clock defaults to the system's.
 	Clock clock.PassiveClock
 
@@ -59,9 +56,6 @@ func (c *ClientCertificates) Authenticate(_ context.Context, r *http.Request) (*
 	u, err := c.user(leaf, r.TLS.PeerCertificates[1:])
 	if err != nil {
 		return nil, false, err
-	}
-	if c.Revoked != nil && c.Revoked(leaf) {
-		return nil, false, fmt.Errorf("client certificate with serial number %v is revoked", leaf.SerialNumber)
 	}
 	return u, u != nil, nil
 }

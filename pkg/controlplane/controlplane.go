@@ -42,6 +42,7 @@ import (
 	"coracle/pkg/auth/policy"
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/callout"
+	"coracle/pkg/pki"
 	"coracle/pkg/placement"
 	"coracle/pkg/registry"
 	"coracle/pkg/registry/allocator"
@@ -147,6 +148,8 @@ type ControlPlane struct {
 	// schemas are those of all served kinds, without references.
 	schemas func(schema.GroupVersionKind) (*spec.Schema, error)
 	tokens  *tokens // checks and issues bearer tokens; nil without an identity
+	// revoked are the client certificates that are refused; nil are none.
+	revoked atomic.Pointer[pki.Revoked]
 	// authentication follows --authentication-config.
 	authentication atomic.Pointer[authentication]
 	// clientCA are the authorities that servers behind this one are told.

@@ -24,7 +24,7 @@ import (
 )
 
 // schemaMemory bounds what compiled schemas take, those that are used most.
-const schemaMemory = 12 << 20
+const schemaMemory = 8 << 20
 
 // definitions follows CustomResourceDefinitions and serves what they declare:
 // it decides on their names and conditions, puts their resources into the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"time"
@@ -27,6 +28,8 @@ type Identity struct {
 	Clients *pki.LivePool
 	// ClientCA is their PEM bundle, which servers behind this one are told.
 	ClientCA []byte
+	// Revoked are client certificates that are refused; nil are none.
+	Revoked *pki.Revoked
 	// FrontProxy is how this server vouches for users; nil knows no front proxies
 	// and shows none to the servers behind it.
 	FrontProxy *FrontProxy
@@ -67,6 +70,7 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 		return nil
 	}
 	cp.clientCA.Store(&id.ClientCA)
+	cp.revoked.Store(id.Revoked)
 	authn := auth.Config{Anonymous: cp.mayBeNobody}
 	if id.Clients != nil {
 		authn.Certificates = &auth.ClientCertificates{Roots: id.Clients.Pool, Clock: cp.cfg.Clock}
@@ -83,7 +87,10 @@ func (cp *ControlPlane) identify(server *apiserver.Config) error {
 	if err := cp.identifyTokens(id, server, &authn); err != nil {
 		return err
 	}
-	server.Authenticator = auth.New(authn)
+	server.Authenticator = auth.WithoutCertificates(auth.New(authn), func(c *x509.Certificate) bool {
+		list := cp.revoked.Load()
+		return list != nil && list.Has(c)
+	})
 	if cp.cfg.strict.noMasters {
 		server.Authenticator = auth.WithoutGroup(server.Authenticator, auth.GroupMasters)
 	}

@@ -3,7 +3,10 @@ package controlplane
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -39,6 +42,9 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 				}
 				return cp.setClientCA(ctx, bundle)
 			}})
+	}
+	if id.Revoked, err = o.revoked(files); err != nil {
+		return nil, err
 	}
 	if id.FrontProxy, err = o.frontProxy(files); err != nil {
 		return nil, err
@@ -88,6 +94,40 @@ func (o *ServeOptions) clientAuthorities(files *Files) ([]byte, error) {
 		return nil, fmt.Errorf("read --client-ca-file: %w", err)
 	}
 	return append(bundle, data...), nil
+}
+
+// revoked are the client certificates that are refused, by a list that is
+// followed. Its own folder has one from the start, empty, which says how it is
+// written.
+func (o *ServeOptions) revoked(files *Files) (*pki.Revoked, error) {
+	path := o.RevokedFile
+	if path == "" && files.CA != nil {
+		path = filepath.Join(files.PKI, pki.RevokedFile)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			if err := pki.WriteFile(path, []byte(pki.RevokedHead), 0o600); err != nil {
+				return nil, fmt.Errorf("make the list of refused certificates: %w", err)
+			}
+		}
+	}
+	if path == "" {
+		return nil, nil
+	}
+	read := func() (*pki.Revoked, error) {
+		data, err := readKeyFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read the list of refused certificates: %w", err)
+		}
+		return pki.ParseRevoked(data)
+	}
+	files.reloads = append(files.reloads, &reload{what: "the list of refused certificates", files: []string{path},
+		apply: func(_ context.Context, cp *ControlPlane) error {
+			list, err := read()
+			if err == nil {
+				cp.revoked.Store(list)
+			}
+			return err
+		}})
+	return read()
 }
 
 // loadPair puts the certificate of two files into force.

@@ -47,6 +47,9 @@ type ServeOptions struct {
 	ExtraSANs []string
 	// ClientCAFile holds the authorities of client certificates.
 	ClientCAFile string
+	// RevokedFile lists client certificates that are refused; empty means the list
+	// in DataDir.
+	RevokedFile string
 	// RequestHeaderCAFile holds the authorities of front proxies, of which
 	// RequestHeaderAllowedNames are believed; ProxyClientCertFile and its key are
 	// the server's own certificate of theirs.
