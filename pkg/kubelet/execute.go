@@ -20,6 +20,8 @@ const (
 	firstRetry   = 500 * time.Millisecond
 	maxRetry     = 10 * time.Second
 	mountTimeout = 2 * time.Minute
+	// retryClean is the time between two tries to remove what former pods left.
+	retryClean = 10 * time.Second
 	// deletedTimeout is how long the end of a pod waits for the watch to tell of
 	// its deletion.
 	deletedTimeout = 30 * time.Second
@@ -185,11 +187,17 @@ func (w *podLoop) prepare(ctx context.Context, pod *corev1.Pod) func() func() {
 			if err == nil {
 				w.succeeded(key)
 				w.mounted, w.in.Prepared, w.in.TornDown, w.in.Cgroup = mounted, true, false, wide
-				w.refreshed = w.k.cfg.Clock.Now()
+				w.refreshed, w.attachSince, w.attachTold = w.k.cfg.Clock.Now(), time.Time{}, false
 				return
 			}
 			reason, message := prepareTrouble(err)
-			if last, ok := w.in.Trouble[key]; !ok || last.Message != message {
+			last, again := w.in.Trouble[key]
+			switch {
+			case volume.OnlyWaits(err):
+				if w.impatient(w.k.cfg.Clock.Now()) {
+					w.event("", corev1.EventTypeWarning, reason, "Unable to attach or mount volumes: timed out waiting for the condition: "+message)
+				}
+			case !again || last.Message != message:
 				w.event("", corev1.EventTypeWarning, reason, message)
 			}
 			w.fail(key, lifecycle.Trouble{Reason: reason, Message: message})

@@ -27,7 +27,6 @@ import (
 	"coracle/pkg/kubelet/probe"
 	"coracle/pkg/kubelet/server"
 	"coracle/pkg/kubelet/status"
-	"coracle/pkg/kubelet/volume"
 	"coracle/pkg/localpath"
 )
 
@@ -39,8 +38,10 @@ type Kubelet struct {
 	dialled *cri.Client // to close at the end; nil when the runtime was given
 
 	volumes  volumes
+	inUse    func() ([]corev1.UniqueVolumeName, bool) // volumes that must not be detached; nil on a simulated node
 	cgroups  cgroups
-	locals   *locals // nil on a simulated node
+	locals   *locals  // nil on a simulated node
+	drivers  *drivers // nil on a simulated node
 	images   *image.Manager
 	probes   *probe.Manager
 	status   *status.Writer
@@ -118,15 +119,9 @@ func New(cfg Config) (*Kubelet, error) {
 	}
 	k.volumes, k.cgroups = noVolumes{cfg.Client}, noCgroups{}
 	if !cfg.Simulated {
-		volumes := volume.New(volume.Config{
-			RootDir: cfg.RootDir, Client: cfg.Client, Clock: cfg.Clock, Log: cfg.Log,
-			NodeAllocatable: k.allocatable, OnChange: k.volumeChanged, RecursiveReadOnly: k.recursiveReadOnly,
-		})
-		locals, err := newLocals(k, volumes, factory)
-		if err != nil {
+		if err := k.composeVolumes(factory); err != nil {
 			return nil, fmt.Errorf("kubelet: watch the node: %w", err)
 		}
-		k.volumes, k.locals = volumes, locals
 	}
 	k.images = image.New(image.Config{
 		Runtime: k.runtime, Secret: k.volumes.Secret, Parallel: cfg.MaxParallelPulls, Closed: cfg.Closed, Clock: cfg.Clock, Log: cfg.Log,
@@ -159,7 +154,8 @@ func (k *Kubelet) composeMachine() error {
 		Annotations: annotations,
 		Name:        cfg.NodeName, IPs: cfg.NodeIPs, Client: cfg.Client, Capacity: cfg.Capacity, Reserved: cfg.Reserved, MaxPods: cfg.MaxPods,
 		RootDir: cfg.RootDir, Labels: cfg.Labels, Taints: cfg.Taints, Port: port, Version: Version,
-		Check: k.check, Simulated: cfg.Simulated, Clock: cfg.Clock, Log: cfg.Log,
+		VolumesInUse: k.inUse,
+		Check:        k.check, Simulated: cfg.Simulated, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	checkpointDir := ""
 	if !cfg.Simulated {
@@ -212,6 +208,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	if k.locals != nil {
 		part("local volumes", k.locals.run)
+	}
+	if k.drivers != nil {
+		part("plugins", k.drivers.plugins.Run)
+		part("csi drivers", k.drivers.csi.Run)
 	}
 	if k.measure != nil {
 		part("resources", k.guard)

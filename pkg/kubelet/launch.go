@@ -151,13 +151,17 @@ func (l *launch) config(ctx context.Context, img *runtimeapi.Image) (*runtimeapi
 	if err != nil {
 		return nil, err
 	}
+	devices, err := l.k.volumes.ContainerDevices(l.spec, l.mounted)
+	if err != nil {
+		return nil, err
+	}
 	own, err := l.k.ownMounts(l.pod, l.spec, l.podIPs, l.action.Attempt)
 	if err != nil {
 		return nil, err
 	}
 	return criconfig.Container(criconfig.ContainerInput{
 		Pod: l.pod, Spec: l.spec, Attempt: l.action.Attempt, Delay: l.action.Delay, Sandbox: l.action.SandboxID,
-		Image: img, Env: env, Mounts: append(mounts, own...), TargetID: l.target, SeccompRoot: l.k.seccompRoot(), Node: l.k.facts,
+		Image: img, Env: env, Mounts: append(mounts, own...), Devices: devices, TargetID: l.target, SeccompRoot: l.k.seccompRoot(), Node: l.k.facts,
 	})
 }
 

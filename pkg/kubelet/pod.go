@@ -48,8 +48,12 @@ type podLoop struct {
 	replaced   map[string]bool // ids that were stopped to be given other resources
 	refreshed  time.Time       // when volume content was last brought up to date
 	refreshing bool
-	forgotten  bool
-	ops        sync.WaitGroup
+	// attachSince is since when the pod waits for nothing but the attachment of
+	// volumes, attachTold that its owner was told.
+	attachSince time.Time
+	attachTold  bool
+	forgotten   bool
+	ops         sync.WaitGroup
 }
 
 // podView is a snapshot of a pod for readers. It is never changed.

@@ -20,6 +20,7 @@ type volumes interface {
 	Unmount(ctx context.Context, uid types.UID) error
 	Orphans(keep func(types.UID) bool) ([]types.UID, error)
 	ContainerMounts(pod *corev1.Pod, c *corev1.Container, env []*runtimeapi.KeyValue, mounted volume.Mounted) ([]*runtimeapi.Mount, error)
+	ContainerDevices(c *corev1.Container, mounted volume.Mounted) ([]*runtimeapi.Device, error)
 	EnvFile(mounted volume.Mounted, name, path string) ([]byte, error)
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
@@ -62,6 +63,10 @@ func (noVolumes) EnvFile(volume.Mounted, string, string) ([]byte, error) {
 }
 
 func (noVolumes) ContainerMounts(*corev1.Pod, *corev1.Container, []*runtimeapi.KeyValue, volume.Mounted) ([]*runtimeapi.Mount, error) {
+	return nil, nil
+}
+
+func (noVolumes) ContainerDevices(*corev1.Container, volume.Mounted) ([]*runtimeapi.Device, error) {
 	return nil, nil
 }
 

@@ -309,14 +309,26 @@ func (k *Kubelet) runRemembered() {
 }
 
 // cleanFolders takes down what earlier agents have left of pods that are gone.
+// The driver of a volume may not be there yet, so what fails is tried again.
 func (k *Kubelet) cleanFolders() {
+	for k.life.Err() == nil && !k.cleanOnce() {
+		k.pause(k.life, retryClean)
+	}
+}
+
+// cleanOnce reports whether nothing is left to be done.
+func (k *Kubelet) cleanOnce() bool {
+	clean := true
 	orphans, err := k.volumes.Orphans(func(uid types.UID) bool { return k.loop(uid) != nil })
 	if err != nil {
 		k.log.Warn("folders of former pods not found", "error", err)
+		clean = false
 	}
 	for _, uid := range orphans {
 		if err := k.teardown(k.life, uid); err != nil {
-			k.log.Warn("what a former pod left is not removed", "uid", uid, "error", err)
+			k.log.Warn("what a former pod left is not removed, will try again", "uid", uid, "error", err)
+			clean = false
 		}
 	}
+	return clean
 }

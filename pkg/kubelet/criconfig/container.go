@@ -26,6 +26,7 @@ type ContainerInput struct {
 	Image       *runtimeapi.Image // as the runtime has it; its user is checked against runAsNonRoot
 	Env         []*runtimeapi.KeyValue
 	Mounts      []*runtimeapi.Mount
+	Devices     []*runtimeapi.Device
 	TargetID    string // for an ephemeral container: the container whose processes it sees
 	SeccompRoot string // folder of localhost seccomp profiles
 
@@ -68,6 +69,7 @@ func Container(in ContainerInput) (*runtimeapi.ContainerConfig, error) {
 		WorkingDir:  spec.WorkingDir,
 		Envs:        in.Env,
 		Mounts:      in.Mounts,
+		Devices:     in.Devices,
 		Labels:      containerLabels(in.Pod, spec),
 		Annotations: containerAnnotations(in),
 		LogPath:     LogName(spec.Name, in.Attempt),

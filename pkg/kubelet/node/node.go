@@ -64,6 +64,9 @@ type Config struct {
 	Taints             []corev1.Taint
 	Port               int32  // of the agent's HTTPS server
 	Version            string // of the agent, "v1.37.0"
+	// VolumesInUse are the volumes that must not be detached from the node; not
+	// known leaves what the Node says. Nil if the agent has no part in it.
+	VolumesInUse func() (names []corev1.UniqueVolumeName, known bool)
 	// Check tells the node's health. It must end within its context.
 	Check func(ctx context.Context) Health
 	// Simulated leaves out what is read from the machine.

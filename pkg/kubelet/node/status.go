@@ -39,6 +39,11 @@ func (m *Manager) status(old *corev1.NodeStatus) corev1.NodeStatus {
 			s.Capacity[name], s.Allocatable[name] = q, q
 		}
 	}
+	if m.cfg.VolumesInUse != nil {
+		if names, known := m.cfg.VolumesInUse(); known {
+			s.VolumesInUse = names
+		}
+	}
 	s.Addresses = m.addresses()
 	if m.cfg.Port > 0 {
 		s.DaemonEndpoints.KubeletEndpoint.Port = m.cfg.Port

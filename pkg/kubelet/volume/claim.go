@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -60,25 +59,23 @@ func (m *Manager) mountClaim(ctx context.Context, r request, claim *corev1.Persi
 	if claim.Status.Phase != corev1.ClaimBound || claim.Spec.VolumeName == "" {
 		return Source{}, fmt.Errorf("persistentvolumeclaim %q is not bound to a volume yet", claim.Name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	pv, err := m.cfg.Client.CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
+	pv, err := m.volume(ctx, claim.Spec.VolumeName)
 	if err != nil {
-		return m.recall(r, fmt.Errorf("persistentvolume %q: %w", claim.Spec.VolumeName, answered(err)))
+		return m.recall(r, err)
 	}
 	// The volume has the last word: a claim alone must not open another's data.
 	if ref := pv.Spec.ClaimRef; ref == nil || ref.UID != claim.UID {
 		return Source{}, fmt.Errorf("persistentvolume %q is not bound to claim %q", pv.Name, claim.Name)
 	}
-	if mode := pv.Spec.VolumeMode; mode != nil && *mode == corev1.PersistentVolumeBlock {
-		return Source{}, fmt.Errorf("persistentvolume %q is a raw block volume, which this node does not support", pv.Name)
+	if isBlock(pv) && pv.Spec.CSI == nil {
+		return Source{}, fmt.Errorf("persistentvolume %q is a raw block volume, which this node supports of CSI drivers only", pv.Name)
 	}
 	if localpath.Made(pv) {
 		if err := m.takeLocal(r, pv, readOnly); err != nil {
 			return Source{}, fmt.Errorf("local volume %q: %w", pv.Name, err)
 		}
 	}
-	src, err := m.persistent(r, pv)
+	src, err := m.persistent(ctx, r, pv, readOnly)
 	if err != nil {
 		return Source{}, err
 	}
@@ -97,17 +94,7 @@ func (m *Manager) remember(r request, src Source) error {
 	if err != nil {
 		return err
 	}
-	file := m.claimFile(r)
-	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, data) {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
-		return err
-	}
-	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
+	return replaceFile(m.claimFile(r), data)
 }
 
 // recall gives what was remembered if the cause is that the API server cannot
@@ -124,13 +111,42 @@ func (m *Manager) recall(r request, cause error) (Source, error) {
 	if err := json.Unmarshal(data, &src); err != nil || src.HostPath == "" {
 		return Source{}, cause
 	}
+	if m.isCSIPath(src.HostPath) {
+		// A driver's mounts do not outlive the machine, as folders do.
+		if mounted, err := isMount(src.HostPath); err != nil || !mounted {
+			return Source{}, cause
+		}
+	}
 	m.cfg.Log.Warn("a claimed volume is used as before, since the API server cannot be reached",
 		"pod", r.pod.Name, "namespace", r.pod.Namespace, "volume", r.volume.Name, "err", cause)
 	return src, nil
 }
 
-func (m *Manager) persistent(r request, pv *corev1.PersistentVolume) (Source, error) {
+func isBlock(pv *corev1.PersistentVolume) bool {
+	return pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock
+}
+
+func (m *Manager) volume(ctx context.Context, name string) (*corev1.PersistentVolume, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	pv, err := m.cfg.Client.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("persistentvolume %q: %w", name, answered(err))
+	}
+	return pv, nil
+}
+
+func (m *Manager) persistent(ctx context.Context, r request, pv *corev1.PersistentVolume, readOnly bool) (Source, error) {
 	switch {
+	case pv.Spec.CSI != nil:
+		v := m.persistentCSI(r, pv, readOnly)
+		src, err := m.mountCSI(ctx, r, v)
+		if err == nil {
+			if err := m.expandCSI(ctx, r.pod, &v); err != nil {
+				m.cfg.Log.Warn("a volume has not grown yet, will try again", "pod", r.pod.Name, "namespace", r.pod.Namespace, "volume", pv.Name, "err", err)
+			}
+		}
+		return src, err
 	case pv.Spec.HostPath != nil:
 		return hostPath(pv.Spec.HostPath)
 	case pv.Spec.Local != nil:

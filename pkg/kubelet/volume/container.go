@@ -15,9 +15,6 @@ import (
 // environment, for subPathExpr; mounted is what Mount gave. Paths of subPaths
 // that do not exist are made. Call it before each start of the container.
 func (m *Manager) ContainerMounts(pod *corev1.Pod, container *corev1.Container, env []*runtimeapi.KeyValue, mounted Mounted) ([]*runtimeapi.Mount, error) {
-	if len(container.VolumeDevices) > 0 {
-		return nil, fmt.Errorf("container %q asks for raw block devices, which this node does not support", container.Name)
-	}
 	defer m.lock(pod.UID)()
 	mounts := make([]*runtimeapi.Mount, 0, len(container.VolumeMounts))
 	for i := range container.VolumeMounts {
@@ -25,6 +22,9 @@ func (m *Manager) ContainerMounts(pod *corev1.Pod, container *corev1.Container, 
 		source, ok := mounted[vm.Name]
 		if !ok {
 			return nil, fmt.Errorf("container %q mounts volume %q, which is not set up", container.Name, vm.Name)
+		}
+		if source.Block {
+			return nil, fmt.Errorf("volume %s has volumeMode Block, but is specified in volumeMounts", vm.Name)
 		}
 		hostPath := source.HostPath
 		subPath := vm.SubPath
@@ -58,6 +58,28 @@ func (m *Manager) ContainerMounts(pod *corev1.Pod, container *corev1.Container, 
 		mounts = append(mounts, mount)
 	}
 	return mounts, nil
+}
+
+// ContainerDevices turns the volumeDevices of a container into devices for the
+// runtime.
+func (m *Manager) ContainerDevices(container *corev1.Container, mounted Mounted) ([]*runtimeapi.Device, error) {
+	var devices []*runtimeapi.Device
+	for i := range container.VolumeDevices {
+		vd := &container.VolumeDevices[i]
+		source, ok := mounted[vd.Name]
+		if !ok {
+			return nil, fmt.Errorf("container %q wants the device of volume %q, which is not set up", container.Name, vd.Name)
+		}
+		if !source.Block {
+			return nil, fmt.Errorf("volume %s has volumeMode Filesystem, but is specified in volumeDevices", vd.Name)
+		}
+		permissions := "mrw"
+		if source.ReadOnly {
+			permissions = "r"
+		}
+		devices = append(devices, &runtimeapi.Device{ContainerPath: vd.DevicePath, HostPath: source.HostPath, Permissions: permissions})
+	}
+	return devices, nil
 }
 
 func absolute(path string) string {

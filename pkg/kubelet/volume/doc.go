@@ -13,6 +13,13 @@
 //	volume-subpaths/<volume>/<container>/<n>  what the subPath of mount n shows
 //	claims/<name>                             where a claimed volume is on the node
 //
+// CSI volumes have their places below RootDir/plugins/kubernetes.io/csi as well,
+// all as Kubernetes' own agent has them, since drivers look there. A pod's use of
+// one is noted in its folder before anything is mounted, and that note goes last:
+// what is staged for the node is taken down with the last note. SELinux labels
+// are not passed to drivers (CSIDriver's seLinuxMount): no runtime of a node
+// labels containers here.
+//
 // Volumes that the cluster made on this node are in RootDir/local-volumes/<name>:
 // the folder is made when a pod first mounts it, and RemoveLocal takes it away
 // once no pod has it.

@@ -36,6 +36,7 @@ func kinds() []kind {
 		downwardKind(),
 		claimKind(),
 		ephemeralKind(),
+		csiKind(),
 	}
 }
 

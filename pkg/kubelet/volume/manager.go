@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
+
+	"coracle/pkg/kubelet/csi"
 )
 
 // Config is what a Manager needs. The zero value of a field has the stated meaning.
@@ -40,6 +42,25 @@ type Config struct {
 	// RecursiveReadOnly reports whether the runtime handler of that name
 	// ("" is the default one) can make mounts read-only recursively. Nil means no.
 	RecursiveReadOnly func(runtimeHandler string) bool
+
+	// NodeName is this node's name, for CSI volumes.
+	NodeName string
+	// CSI finds the node's CSI drivers. Nil means that the node has none.
+	CSI CSIDrivers
+	// Node gives the newest version of the Node that was seen, nil if none was.
+	// Nil means the same.
+	Node func() *corev1.Node
+	// ReportInUse is called when VolumesInUse gives another answer, so that the
+	// caller can tell the API server soon. It must not block. May be nil.
+	ReportInUse func()
+	// Event makes an Event about a pod. May be nil.
+	Event func(pod *corev1.Pod, eventType, reason, message string)
+}
+
+// CSIDrivers finds drivers by name.
+type CSIDrivers interface {
+	// Find's error matches csi.ErrUnknown for one that has not registered yet.
+	Find(name string) (*csi.Driver, error)
 }
 
 // PodFacts is what volumes need to know of a pod beyond its object.
@@ -58,6 +79,8 @@ type Source struct {
 	// ReadOnly is set when containers must not write to the volume, whatever
 	// their volumeMounts say.
 	ReadOnly bool
+	// Block is set for a device, which containers use as volumeDevices.
+	Block bool `json:",omitempty"`
 	// published is set when the volume shows API objects.
 	published bool
 }
@@ -83,6 +106,7 @@ type Manager struct {
 	tokens  *tokens
 	// podCertificates are those that projected volumes show.
 	podCertificates *podCertificates
+	csi             csiState
 
 	// local is held while a folder of LocalDir comes into use or is taken away.
 	local sync.Mutex
@@ -108,12 +132,22 @@ func New(cfg Config) *Manager {
 	if cfg.OnChange == nil {
 		cfg.OnChange = func(types.UID) {}
 	}
+	if cfg.Node == nil {
+		cfg.Node = func() *corev1.Node { return nil }
+	}
+	if cfg.ReportInUse == nil {
+		cfg.ReportInUse = func() {}
+	}
+	if cfg.Event == nil {
+		cfg.Event = func(*corev1.Pod, string, string, string) {}
+	}
 	return &Manager{
 		cfg:     cfg,
 		objects: newObjects(cfg.Client, cfg.Log, cfg.OnChange),
 		tokens:  newTokens(cfg.Client, cfg.Clock, cfg.Log),
 
 		podCertificates: newPodCertificates(cfg.Client, cfg.Clock, cfg.Log),
+		csi:             newCSIState(),
 		pods:            make(map[types.UID]*sync.Mutex),
 	}
 }
@@ -172,7 +206,7 @@ func (m *Manager) Refresh(ctx context.Context, pod *corev1.Pod, facts PodFacts) 
 		return nil
 	}
 	_, err := m.mountAll(ctx, pod, facts, true)
-	return err
+	return errors.Join(err, m.refreshCSI(ctx, pod))
 }
 
 func (m *Manager) mountAll(ctx context.Context, pod *corev1.Pod, facts PodFacts, liveOnly bool) (Mounted, error) {
@@ -229,6 +263,9 @@ func (m *Manager) Unmount(ctx context.Context, podUID types.UID) error {
 	m.objects.use(podUID, nil)
 	m.tokens.forget(podUID)
 	m.podCertificates.forget(podUID)
+	if err := m.unmountCSI(ctx, podUID); err != nil {
+		return err
+	}
 	dir := m.PodDir(podUID)
 	if err := unmountBeneath(ctx, dir); err != nil {
 		return err

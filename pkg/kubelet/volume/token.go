@@ -23,17 +23,8 @@ const maxTokenAge = 24 * time.Hour
 
 // addToken adds a service account token bound to the pod.
 func (m *Manager) addToken(ctx context.Context, r request, p *payload, src *corev1.ServiceAccountTokenProjection) error {
-	key := tokenKey{
-		pod: r.pod.UID, namespace: r.pod.Namespace, podName: r.pod.Name,
-		account: r.pod.Spec.ServiceAccountName, audience: src.Audience, seconds: defaultTokenSeconds,
-	}
-	if key.account == "" {
-		key.account = "default"
-	}
-	if src.ExpirationSeconds != nil {
-		key.seconds = *src.ExpirationSeconds
-	}
-	token, err := m.tokens.get(ctx, key)
+	key := podToken(r.pod, src.Audience, src.ExpirationSeconds)
+	token, _, err := m.tokens.get(ctx, key)
 	if err != nil {
 		return fmt.Errorf("token of service account %q: %w", key.account, err)
 	}
@@ -50,6 +41,21 @@ func (m *Manager) addToken(ctx context.Context, r request, p *payload, src *core
 		mode = 0o600
 	}
 	return p.add(src.Path, []byte(token), &mode, user)
+}
+
+// podToken is a token of the pod's service account, bound to the pod.
+func podToken(pod *corev1.Pod, audience string, seconds *int64) tokenKey {
+	key := tokenKey{
+		pod: pod.UID, namespace: pod.Namespace, podName: pod.Name,
+		account: pod.Spec.ServiceAccountName, audience: audience, seconds: defaultTokenSeconds,
+	}
+	if key.account == "" {
+		key.account = "default"
+	}
+	if seconds != nil {
+		key.seconds = *seconds
+	}
+	return key
 }
 
 // singleUser is the user that all containers of the pod run as, nil if they
@@ -104,7 +110,8 @@ func newTokens(client kubernetes.Interface, clock clock.PassiveClock, log *slog.
 	return &tokens{client: client, clock: clock, log: log, tokens: make(map[tokenKey]*token)}
 }
 
-func (t *tokens) get(ctx context.Context, key tokenKey) (string, error) {
+// get gives a token and when it expires.
+func (t *tokens) get(ctx context.Context, key tokenKey) (string, time.Time, error) {
 	t.mu.Lock()
 	tok := t.tokens[key]
 	if tok == nil {
@@ -117,18 +124,18 @@ func (t *tokens) get(ctx context.Context, key tokenKey) (string, error) {
 	defer tok.mu.Unlock()
 	now := t.clock.Now()
 	if tok.value != "" && !due(tok.issued, tok.expires, now) {
-		return tok.value, nil
+		return tok.value, tok.expires, nil
 	}
 	fresh, err := t.request(ctx, key)
 	if err != nil {
 		if tok.value != "" && now.Before(tok.expires) {
 			t.log.Warn("a token could not be renewed and stays in use", "namespace", key.namespace, "serviceAccount", key.account, "err", err)
-			return tok.value, nil
+			return tok.value, tok.expires, nil
 		}
-		return "", err
+		return "", time.Time{}, err
 	}
 	tok.value, tok.issued, tok.expires = fresh.Status.Token, now, fresh.Status.ExpirationTimestamp.Time
-	return tok.value, nil
+	return tok.value, tok.expires, nil
 }
 
 // due reports whether a token should be renewed.
