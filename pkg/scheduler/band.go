@@ -5,10 +5,21 @@ import "coracle/pkg/scheduler/plugin"
 // ranking orders the nodes that a class of pods may go to by score, in bands.
 // It is a forest of heaps over node indices.
 type ranking struct {
-	slots []slot // by node index
+	// pages say where nodes are, by node index. A page is there once one of its
+	// nodes was put into a band: pods that few nodes can take cost little.
+	pages []*page
 	bands []*band
 	byKey map[bandKey]int32
+	last  int32 // the band that was looked up last
+	waits []int // scratch
 }
+
+const (
+	pageBits = 7
+	pageSize = 1 << pageBits
+)
+
+type page [pageSize]slot
 
 // maxParts is how many plugins may split nodes into bands.
 const maxParts = 12
@@ -19,141 +30,172 @@ type bandKey [maxParts]int32
 // band is the nodes of equal answers, best first.
 type band struct {
 	key  bandKey
-	heap []int32 // node indices
+	heap []rated
 }
 
-// slot is what is known of a node.
-type slot struct {
-	band  int32 // none when the node cannot take the pods
-	at    int32 // place in the heap
+// rated is a node in a heap.
+type rated struct {
 	score int64
 	tie   uint32 // settles ties; drawn anew with each score
+	node  int32
+}
+
+// slot is where a node is.
+type slot struct {
+	band int32 // its number plus one; 0 when the node cannot take the pods
+	at   int32 // place in the heap
 }
 
 const none = -1
 
-func newRanking(nodes int) *ranking {
-	r := &ranking{slots: make([]slot, nodes), byKey: map[bandKey]int32{}}
-	for i := range r.slots {
-		r.slots[i].band = none
+// fanout is how many children a place in a heap has: they share a line of the
+// processor's cache.
+const fanout = 4
+
+func newRanking() *ranking { return &ranking{byKey: map[bandKey]int32{}} }
+
+// slot is where a node is, nil when no node near it was ever in a band.
+func (r *ranking) slot(node int32) *slot {
+	at := int(node >> pageBits)
+	if at >= len(r.pages) || r.pages[at] == nil {
+		return nil
 	}
-	return r
+	return &r.pages[at][node&(pageSize-1)]
+}
+
+func (r *ranking) ownSlot(node int32) *slot {
+	if s := r.slot(node); s != nil {
+		return s
+	}
+	at := int(node >> pageBits)
+	for len(r.pages) <= at {
+		r.pages = append(r.pages, nil)
+	}
+	r.pages[at] = new(page)
+	return &r.pages[at][node&(pageSize-1)]
+}
+
+// of is the number of the band of a key.
+func (r *ranking) of(key *bandKey) int32 {
+	if int(r.last) < len(r.bands) && r.bands[r.last].key == *key {
+		return r.last
+	}
+	id, ok := r.byKey[*key]
+	if !ok {
+		id = int32(len(r.bands))
+		r.bands = append(r.bands, &band{key: *key})
+		r.byKey[*key] = id
+	}
+	r.last = id
+	return id
 }
 
 // put places a node in a band with a score, or moves it there.
-func (r *ranking) put(node int32, key bandKey, score int64, tie uint32) {
-	s := &r.slots[node]
-	to := s.band
-	if to == none || r.bands[to].key != key {
-		id, ok := r.byKey[key]
-		if !ok {
-			id = int32(len(r.bands))
-			r.bands = append(r.bands, &band{key: key})
-			r.byKey[key] = id
-		}
-		to = id
-	}
-	if s.band == to {
-		s.score, s.tie = score, tie
-		b := r.bands[to]
-		if !r.up(b, s.at) {
-			r.down(b, s.at)
+func (r *ranking) put(key *bandKey, n rated) {
+	s, to := r.ownSlot(n.node), r.of(key)
+	b := r.bands[to]
+	if s.band == to+1 {
+		if was := b.heap[s.at]; n.better(&was) {
+			r.up(b, s.at, n)
+		} else {
+			r.down(b, s.at, n)
 		}
 		return
 	}
-	r.drop(node)
-	b := r.bands[to]
-	s.band, s.score, s.tie, s.at = to, score, tie, int32(len(b.heap))
-	b.heap = append(b.heap, node)
-	r.up(b, s.at)
+	r.drop(n.node)
+	s.band = to + 1
+	b.heap = append(b.heap, n)
+	r.up(b, int32(len(b.heap)-1), n)
 }
 
 // drop takes a node out.
 func (r *ranking) drop(node int32) {
-	s := &r.slots[node]
-	if s.band == none {
+	s := r.slot(node)
+	if s == nil || s.band == 0 {
 		return
 	}
-	b, at := r.bands[s.band], s.at
-	s.band = none
+	b, at := r.bands[s.band-1], s.at
+	s.band = 0
 	last := int32(len(b.heap) - 1)
 	moved := b.heap[last]
 	b.heap = b.heap[:last]
 	if at == last {
 		return
 	}
-	b.heap[at] = moved
-	r.slots[moved].at = at
-	if !r.up(b, at) {
-		r.down(b, at)
+	if at > 0 && moved.better(&b.heap[(at-1)/fanout]) {
+		r.up(b, at, moved)
+	} else {
+		r.down(b, at, moved)
 	}
 }
 
-func (r *ranking) better(a, b int32) bool {
-	x, y := &r.slots[a], &r.slots[b]
-	return x.score > y.score || x.score == y.score && x.tie > y.tie
+func (n *rated) better(o *rated) bool {
+	return n.score > o.score || n.score == o.score && n.tie > o.tie
 }
 
-func (r *ranking) up(b *band, at int32) bool {
-	node, moved := b.heap[at], false
+// up puts a node at a place, or above it for as long as it is better.
+func (r *ranking) up(b *band, at int32, n rated) {
 	for at > 0 {
-		parent := (at - 1) / 2
-		if !r.better(node, b.heap[parent]) {
+		parent := (at - 1) / fanout
+		if !n.better(&b.heap[parent]) {
 			break
 		}
-		b.heap[at] = b.heap[parent]
-		r.slots[b.heap[at]].at = at
-		at, moved = parent, true
+		r.set(b, at, b.heap[parent])
+		at = parent
 	}
-	b.heap[at] = node
-	r.slots[node].at = at
-	return moved
+	r.set(b, at, n)
 }
 
-func (r *ranking) down(b *band, at int32) {
-	node := b.heap[at]
+// down puts a node at a place, or below it for as long as others are better.
+func (r *ranking) down(b *band, at int32, n rated) {
 	for {
-		child := 2*at + 1
-		if int(child) >= len(b.heap) {
+		first := fanout*at + 1
+		if int(first) >= len(b.heap) {
 			break
 		}
-		if int(child+1) < len(b.heap) && r.better(b.heap[child+1], b.heap[child]) {
-			child++
+		best := first
+		for child := first + 1; child < first+fanout && int(child) < len(b.heap); child++ {
+			if b.heap[child].better(&b.heap[best]) {
+				best = child
+			}
 		}
-		if !r.better(b.heap[child], node) {
+		if !b.heap[best].better(&n) {
 			break
 		}
-		b.heap[at] = b.heap[child]
-		r.slots[b.heap[at]].at = at
-		at = child
+		r.set(b, at, b.heap[best])
+		at = best
 	}
-	b.heap[at] = node
-	r.slots[node].at = at
+	r.set(b, at, n)
 }
 
-// first is the best node of a band that passes, or none. Nodes are asked best
+func (r *ranking) set(b *band, at int32, n rated) {
+	b.heap[at] = n
+	r.pages[n.node>>pageBits][n.node&(pageSize-1)].at = at
+}
+
+// first is the best node of a band that passes, or nil. Nodes are asked best
 // first.
-func (r *ranking) first(b *band, passes func(node int32) bool) int32 {
+func (r *ranking) first(b *band, passes func(node int32) bool) *rated {
 	if passes == nil {
-		return b.heap[0]
+		return &b.heap[0]
 	}
-	open := []int32{0} // places in the heap, best node first
-	for len(open) > 0 {
-		at := open[0]
-		if passes(b.heap[at]) {
-			return b.heap[at]
+	waits := append(r.waits[:0], 0) // places in the heap, best node first
+	defer func() { r.waits = waits }()
+	for head := 0; head < len(waits); head++ {
+		at := waits[head]
+		if passes(b.heap[at].node) {
+			return &b.heap[at]
 		}
-		open = open[1:]
-		for child := 2*at + 1; child <= 2*at+2 && int(child) < len(b.heap); child++ {
-			i := len(open)
-			open = append(open, child)
-			for ; i > 0 && r.better(b.heap[child], b.heap[open[i-1]]); i-- {
-				open[i] = open[i-1]
+		for child := fanout*at + 1; child <= fanout*at+fanout && child < len(b.heap); child++ {
+			i := len(waits)
+			waits = append(waits, child)
+			for ; i > head+1 && b.heap[child].better(&b.heap[waits[i-1]]); i-- {
+				waits[i] = waits[i-1]
 			}
-			open[i] = child
+			waits[i] = child
 		}
 	}
-	return none
+	return nil
 }
 
 // bandsOf are the bands by one plugin.

@@ -21,8 +21,9 @@ type class struct {
 
 	// single says that pods of this class are decided one by one.
 	single bool
-	local  []plugin.Check     // asked per node
-	banded []plugin.BandCheck // asked per band; the first parts of band keys
+	quick  []plugin.QuickCheck // asked per node
+	local  []plugin.Check      // likewise
+	banded []plugin.BandCheck  // asked per band; the first parts of band keys
 	nodes  []weighedNodes
 	bands  []weighedBands  // the further parts of band keys
 	podly  []plugin.Filter // asked anew for each pod
@@ -49,6 +50,7 @@ type weighedBands struct {
 // build asks the plugins about a pod of the class and looks at all nodes.
 func (k *class) build(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod, r *rand.Rand) {
 	*k = class{key: k.key, shape: k.shape, built: true, mark: c.Mark()}
+	var among []int32 // the nodes to look at, nil for all
 	for _, f := range profile.Filters {
 		plan := f.PreFilter(c, p)
 		if plan.PerPod {
@@ -56,10 +58,15 @@ func (k *class) build(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod,
 			continue
 		}
 		k.single = k.single || plan.Nodes != nil || !plan.Refuse.OK()
+		if plan.Among != nil && (among == nil || len(plan.Among) < len(among)) {
+			among = plan.Among
+		}
 		switch check := plan.Check.(type) {
 		case nil:
 		case plugin.BandCheck:
 			k.banded = append(k.banded, check)
+		case plugin.QuickCheck:
+			k.quick = append(k.quick, check)
 		default:
 			k.local = append(k.local, check)
 		}
@@ -78,7 +85,13 @@ func (k *class) build(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod,
 	if k.single {
 		return
 	}
-	k.ranking = newRanking(len(c.Nodes()))
+	k.ranking = newRanking()
+	if among != nil {
+		for _, node := range among {
+			k.look(c, node, r)
+		}
+		return
+	}
 	for i := range c.Nodes() {
 		k.look(c, int32(i), r)
 	}
@@ -103,8 +116,15 @@ func (k *class) refresh(c *plugin.Cluster, r *rand.Rand) bool {
 // look finds out anew about one node.
 func (k *class) look(c *plugin.Cluster, node int32, r *rand.Rand) {
 	n := c.Nodes()[node]
-	if n == nil {
-		return // it was never there: when a node goes, all is looked at anew
+	if n == nil { // it is gone, or was never there
+		k.ranking.drop(node)
+		return
+	}
+	for _, check := range k.quick {
+		if !check.Fits(n) {
+			k.ranking.drop(node)
+			return
+		}
 	}
 	k.view.Node = n
 	for _, check := range k.local {
@@ -124,7 +144,7 @@ func (k *class) look(c *plugin.Cluster, node int32, r *rand.Rand) {
 	for i := range k.nodes {
 		score += k.nodes[i].Score(n) * k.nodes[i].weight
 	}
-	k.ranking.put(node, key, score, r.Uint32())
+	k.ranking.put(&key, rated{score, r.Uint32(), node})
 }
 
 // liveBand is a band whose nodes can take a pod.
@@ -142,18 +162,17 @@ func (k *class) choose(d *decider, passes func(node int32) bool) int32 {
 		if len(b.heap) == 0 || !k.open(b) {
 			continue
 		}
-		l := liveBand{key: b.key, nodes: len(b.heap)}
+		nodes, best := len(b.heap), (*rated)(nil)
 		if passes != nil && k.counts {
 			// The number of nodes that pass matters: ask each.
-			l.nodes, l.best = k.count(b, passes)
+			nodes, best = count(b, passes)
 		} else {
-			l.best = k.ranking.first(b, passes)
+			best = k.ranking.first(b, passes)
 		}
-		if l.best == none {
+		if best == nil {
 			continue
 		}
-		l.total = k.ranking.slots[l.best].score
-		live = append(live, l)
+		live = append(live, liveBand{key: b.key, best: best.node, nodes: nodes, total: best.score})
 	}
 	d.live = live
 	if len(live) == 0 {
@@ -188,14 +207,15 @@ func (k *class) open(b *band) bool {
 	return true
 }
 
-func (k *class) count(b *band, passes func(node int32) bool) (nodes int, best int32) {
-	best = none
-	for _, n := range b.heap {
-		if !passes(n) {
+// count is how many nodes of a band pass, and the best of them.
+func count(b *band, passes func(node int32) bool) (nodes int, best *rated) {
+	for i := range b.heap {
+		n := &b.heap[i]
+		if !passes(n.node) {
 			continue
 		}
 		nodes++
-		if best == none || k.ranking.better(n, best) {
+		if best == nil || n.better(best) {
 			best = n
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,7 +27,9 @@ type Cluster struct {
 	// priorities counts those pods by priority.
 	priorities map[int32]int
 	images     map[string]*image
-	log        changes
+	// offering are the nodes that have some of an extended resource, by index.
+	offering map[corev1.ResourceName][]int32
+	log      changes
 	// promised counts the nodes with nominated pods.
 	promised int
 
@@ -41,7 +44,7 @@ type Cluster struct {
 	holdersBy      [kinds]index[*holder]
 	holderVersion  uint64
 	holdingSweep   int
-	spreads        map[spreadKey]*spread // of this epoch
+	spreads        map[spreadKey]*spread
 }
 
 type place struct {
@@ -56,7 +59,7 @@ func NewCluster() *Cluster {
 		byName: map[string]*Node{}, places: map[types.UID]place{}, priorities: map[int32]int{}, images: map[string]*image{},
 		namespaces: map[string]labels.Set{}, matchers: map[string]*matcher{}, matchersBy: index[*matcher]{}, matcherVersion: 1,
 		holding: map[holderKey]*holder{}, holdersBy: [kinds]index[*holder]{{}, {}, {}, {}}, holdingSweep: maxHolders,
-		spreads: map[spreadKey]*spread{},
+		spreads: map[spreadKey]*spread{}, offering: map[corev1.ResourceName][]int32{},
 	}
 }
 
@@ -108,27 +111,51 @@ func (c *Cluster) SetNode(f *Facts) *Facts {
 	old := n.Facts
 	switch {
 	case old == nil:
-		c.all() // scores depend on how many nodes there are
 		c.settle(n)
 		n.Facts = f
 		c.enter(n)
-		c.countImages(f, +1)
+		c.touch(n)
 	case maps.Equal(old.Labels, f.Labels) && equality.Semantic.DeepEqual(old.Taints, f.Taints):
-		c.countImages(old, -1)
 		n.Facts = f
-		c.countImages(f, +1)
 		if !sameRoom(old, f) {
-			c.log.touch(n.Index)
+			c.touch(n)
 		}
 	default:
-		c.all()
-		c.countImages(old, -1)
-		c.leave(n)
+		c.leave(n, f)
 		n.Facts = f
 		c.enter(n)
-		c.countImages(f, +1)
+		c.touch(n)
 	}
+	c.offer(n.Index, old, f)
 	return old
+}
+
+// offer takes into account what a node has and no more what it had; nil is
+// nothing.
+func (c *Cluster) offer(node int32, had, has *Facts) {
+	if had != nil {
+		c.countImages(had, -1)
+	}
+	if has != nil {
+		c.countImages(has, +1)
+		for name, amount := range has.Allocatable.Others {
+			if at, there := slices.BinarySearch(c.offering[name], node); amount > 0 && !there {
+				c.offering[name] = slices.Insert(c.offering[name], at, node)
+			}
+		}
+	}
+	if had == nil {
+		return
+	}
+	for name, amount := range had.Allocatable.Others {
+		if amount <= 0 || has != nil && has.Allocatable.Others[name] > 0 {
+			continue
+		}
+		at, _ := slices.BinarySearch(c.offering[name], node)
+		if c.offering[name] = slices.Delete(c.offering[name], at, at+1); len(c.offering[name]) == 0 {
+			delete(c.offering, name)
+		}
+	}
 }
 
 // sameRoom says that facts with equal labels and taints differ in nothing that
@@ -161,10 +188,10 @@ func (c *Cluster) DeleteNode(name string) *Facts {
 	if n == nil {
 		return nil
 	}
-	c.all()
-	c.leave(n)
+	c.touch(n)
+	c.leave(n, nil)
 	old := n.Facts
-	c.countImages(old, -1)
+	c.offer(n.Index, old, nil)
 	c.nodes[n.Index] = nil
 	c.free = append(c.free, n.Index)
 	n.Facts, n.Index, n.unknown = nil, -1, name

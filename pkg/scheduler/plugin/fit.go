@@ -47,8 +47,21 @@ func newNodeResourcesFit(args Args, h Handles) (Plugin, error) {
 func (*NodeResourcesFit) Name() string { return "NodeResourcesFit" }
 
 // PreFilter implements Filter.
-func (f *NodeResourcesFit) PreFilter(_ *Cluster, p *Pod) FilterPlan {
-	return FilterPlan{Check: fitCheck{f, &p.Shape.Requests}}
+func (f *NodeResourcesFit) PreFilter(c *Cluster, p *Pod) FilterPlan {
+	check := fitCheck{f, &p.Shape.Requests}
+	plan := FilterPlan{Check: check}
+	for name, want := range p.Shape.Requests.Others {
+		if !check.counts(nil, name, want) {
+			continue
+		}
+		if nodes := c.offering[name]; plan.Among == nil || len(nodes) < len(plan.Among) {
+			plan.Among = nodes[:len(nodes):len(nodes)]
+		}
+		if plan.Among == nil {
+			plan.Among = []int32{} // nobody offers it
+		}
+	}
+	return plan
 }
 
 type fitCheck struct {
@@ -63,6 +76,9 @@ func (c fitCheck) Check(v *View) Verdict {
 	}
 	return c.lacks(v.Node, int64(len(v.Pods)))
 }
+
+// Fits implements QuickCheck.
+func (c fitCheck) Fits(n *Node) bool { return c.fits(n, int64(len(n.Pods))) }
 
 // fits is the hot path: no allocation.
 func (c fitCheck) fits(n *Node, pods int64) bool {
@@ -81,7 +97,8 @@ func (c fitCheck) fits(n *Node, pods int64) bool {
 	return true
 }
 
-// counts says that a resource is asked for and checked by this plugin.
+// counts says that a resource is asked for and checked by this plugin on a
+// node, or, without one, on nodes that do not offer it.
 func (c fitCheck) counts(n *Node, name corev1.ResourceName, want int64) bool {
 	if want <= 0 {
 		return false
@@ -92,7 +109,7 @@ func (c fitCheck) counts(n *Node, name corev1.ResourceName, want int64) bool {
 			return false
 		}
 	}
-	return c.fit.delegated == nil || n.Allocatable.Others[name] > 0 || !c.fit.delegated(string(name))
+	return c.fit.delegated == nil || n != nil && n.Allocatable.Others[name] > 0 || !c.fit.delegated(string(name))
 }
 
 // lacks says what is missing; no pods can go away to make room for more than

@@ -111,6 +111,11 @@ func (c affinityCheck) Check(v *View) Verdict {
 	return Verdict{}
 }
 
+// Fits implements QuickCheck.
+func (c affinityCheck) Fits(n *Node) bool {
+	return (c.added == nil || c.added.Match(n.Object)) && c.shape.selects(n.Facts)
+}
+
 // selects says that the node selector and required node affinity, but for a
 // pin, admit the node.
 func (s *Shape) selects(f *Facts) bool {

@@ -10,13 +10,13 @@
 // and Group are shared by all pods that are alike.
 //
 // The framework keeps, for all pods of one class, what it found about each node,
-// and asks again only about nodes that changed, until nodes come, go or are
-// labelled anew. A class is pods of one Shape whose labels and namespaces mean
-// the same to every plugin; a plugin whose plan depends on them is a Signer. So
-// a Check must depend on nothing but the class, the node and the pods on it. What
-// depends on more says so: a BandCheck or BandScore splits nodes into bands of
-// equal answer and is asked per band at each decision; a plan that looks at the
-// pod itself (its claims) sets PerPod and is never shared.
+// and asks again only about nodes that changed, came or went. A class is pods of
+// one Shape whose labels and namespaces mean the same to every plugin; a plugin
+// whose plan depends on them is a Signer. So a Check must depend on nothing but
+// the class, the node and the pods on it. What depends on more says so: a
+// BandCheck or BandScore splits nodes into bands of equal answer and is asked per
+// band at each decision; a plan that looks at the pod itself (its claims) sets
+// PerPod and is never shared.
 //
 // A new plugin is one file and one line in Factories.
 package plugin
@@ -76,6 +76,9 @@ type FilterPlan struct {
 	Refuse Verdict
 	// Nodes, when not nil, are the names of the only nodes that can do.
 	Nodes []string
+	// Among, when not nil, are indices of nodes in rising order: Check refuses all
+	// others as they are now. Not to be kept.
+	Among []int32
 	// PerPod says that Check depends on more than the pod's class. Whether it is
 	// set, and whether nodes are limited, depends on the class.
 	PerPod bool
@@ -85,6 +88,13 @@ type FilterPlan struct {
 // it answers for an unchanged node depends on the pod's class, the node's
 // facts and the pods on the node only, unless it is a BandCheck.
 type Check interface{ Check(v *View) Verdict }
+
+// QuickCheck is a Check that can say yes or no without saying why.
+type QuickCheck interface {
+	Check
+	// Fits says whether Check admits the node as it is.
+	Fits(n *Node) bool
+}
 
 // BandCheck is a Check that depends on the cluster as well. The band of a node
 // depends on the class, the node and its pods; nodes of one band get one

@@ -1,16 +1,21 @@
 package plugin
 
 // spread counts the pods that a topology spread constraint means by domain, on
-// the nodes that take part for pods of one shape. It is good for one epoch.
+// the nodes that take part for pods of one shape.
 type spread struct {
 	topology *topology
-	part     []bool  // by node: takes part
-	counts   []int32 // by domain
-	nodes    []int32 // nodes that take part by domain
-	domains  int     // domains with nodes that take part
-	byCount  []int32 // how many of those domains have a count
-	least    int32   // the smallest count
+	takes    func(f *Facts) bool // says whether a node takes part
+	part     []bool              // by node: takes part
+	counts   []int32             // by domain
+	nodes    []int32             // nodes that take part by domain
+	domains  int                 // domains with nodes that take part
+	byCount  []int32             // how many of those domains have a count
+	least    int32               // the smallest count; -1 without a domain
 }
+
+// maxSpreads bounds how many are kept; beyond it all are made anew when they
+// are asked for.
+const maxSpreads = 1024
 
 type spreadKey struct {
 	matcher  *matcher
@@ -22,7 +27,7 @@ type spreadKey struct {
 	affinity, taints bool
 }
 
-// spread returns the counts of a constraint, made on first use in an epoch.
+// spread returns the counts of a constraint, made on first use.
 func (c *Cluster) spread(m *matcher, p *Pod, k *Constraint, keys []string) *spread {
 	key := spreadKey{matcher: m, shape: p.Shape, pin: p.Pin, topology: k.TopologyKey, affinity: k.HonorAffinity, taints: k.HonorTaints}
 	for _, name := range keys {
@@ -31,32 +36,66 @@ func (c *Cluster) spread(m *matcher, p *Pod, k *Constraint, keys []string) *spre
 	if s := c.spreads[key]; s != nil {
 		return s
 	}
-	s := &spread{topology: c.topology(k.TopologyKey), part: make([]bool, len(c.nodes))}
-	s.counts, s.nodes = make([]int32, len(s.topology.members)+1), make([]int32, len(s.topology.members)+1)
-	for _, n := range c.nodes {
-		if n != nil && takesPart(n.Facts, p, k, keys) {
-			if d := s.topology.of(n); d != noDomain {
-				s.part[n.Index] = true
-				s.counts[d] += m.onNode[n.Index]
-				if s.nodes[d]++; s.nodes[d] == 1 {
-					s.domains++
-				}
-			}
-		}
+	if len(c.spreads) >= maxSpreads {
+		c.all()
 	}
-	s.least = -1
-	for d, nodes := range s.nodes {
-		if nodes == 0 {
+	of, rule := &Pod{Shape: p.Shape, Pin: p.Pin}, *k
+	s := &spread{topology: c.topology(k.TopologyKey), takes: func(f *Facts) bool { return takesPart(f, of, &rule, keys) }, least: -1}
+	for _, n := range c.nodes {
+		if n == nil {
 			continue
 		}
-		s.at(s.counts[d], +1)
-		if s.least < 0 || s.counts[d] < s.least {
-			s.least = s.counts[d]
+		s.enter(n)
+		if count := m.onNode[n.Index]; count != 0 && s.takesPart(n.Index) {
+			s.add(s.topology.of(n), count)
 		}
 	}
 	c.spreads[key] = s
 	m.spreads = append(m.spreads, s)
 	return s
+}
+
+// enter has a node take part if it is one that does. Its pods are not counted
+// yet.
+func (s *spread) enter(n *Node) {
+	d := s.topology.of(n)
+	if d == noDomain || !s.takes(n.Facts) {
+		return
+	}
+	for len(s.part) <= int(n.Index) {
+		s.part = append(s.part, false)
+	}
+	for len(s.counts) <= int(d) {
+		s.counts, s.nodes = append(s.counts, 0), append(s.nodes, 0)
+	}
+	s.part[n.Index] = true
+	if s.nodes[d]++; s.nodes[d] > 1 {
+		return
+	}
+	s.at(s.counts[d], +1)
+	if s.domains++; s.domains == 1 || s.counts[d] < s.least {
+		s.least = s.counts[d]
+	}
+}
+
+// leave has a node take part no more. Its pods are not counted any more.
+func (s *spread) leave(n *Node) {
+	if !s.takesPart(n.Index) {
+		return
+	}
+	s.part[n.Index] = false
+	d := s.topology.of(n)
+	if s.nodes[d]--; s.nodes[d] > 0 {
+		return
+	}
+	s.at(s.counts[d], -1)
+	if s.domains--; s.domains == 0 {
+		s.least = -1
+		return
+	}
+	for s.byCount[s.least] == 0 {
+		s.least++
+	}
 }
 
 func takesPart(f *Facts, p *Pod, k *Constraint, keys []string) bool {

@@ -36,6 +36,9 @@ func (c taintCheck) Check(v *View) Verdict {
 	return Verdict{}
 }
 
+// Fits implements QuickCheck.
+func (c taintCheck) Fits(n *Node) bool { return untolerated(n.Taints, c.tolerations) == nil }
+
 // untolerated is the first taint that keeps pods with these tolerations away.
 func untolerated(taints []corev1.Taint, tolerations []corev1.Toleration) *corev1.Taint {
 	for i := range taints {
@@ -126,6 +129,9 @@ func (cordonCheck) Check(v *View) Verdict {
 	}
 	return Verdict{}
 }
+
+// Fits implements QuickCheck.
+func (cordonCheck) Fits(n *Node) bool { return !n.Unschedulable }
 
 // MayHelp implements Hinter.
 func (NodeUnschedulable) MayHelp(p *Pod, e *Event) bool {

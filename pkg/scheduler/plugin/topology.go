@@ -89,20 +89,37 @@ func (t *topology) of(n *Node) int32 {
 // enter begins to count a node with known facts and the pods on it.
 func (c *Cluster) enter(n *Node) {
 	for _, t := range c.topologies {
-		t.enter(n)
-		t.wide = t.wide || len(t.domains) > c.Narrow
+		if t.of(n) == noDomain {
+			t.enter(n)
+		}
+		if !t.wide && len(t.domains) > c.Narrow {
+			t.wide = true
+			c.all() // bands are of another kind from now on
+		}
+	}
+	for _, s := range c.spreads {
+		s.enter(n)
 	}
 	for _, p := range n.Pods {
 		c.count(n, p, +1)
 	}
 }
 
-// leave ends counting a node.
-func (c *Cluster) leave(n *Node) {
+// leave ends counting a node. It keeps its domain in the topologies for which
+// next, what is known of it from now on, has the same label; nil is nothing.
+func (c *Cluster) leave(n *Node, next *Facts) {
 	for _, p := range n.Pods {
 		c.count(n, p, -1)
 	}
+	for _, s := range c.spreads {
+		s.leave(n)
+	}
 	for _, t := range c.topologies {
+		if next != nil && t.of(n) != noDomain {
+			if value, ok := next.Labels[t.key]; ok && value == n.Labels[t.key] {
+				continue
+			}
+		}
 		t.leave(n)
 	}
 }
