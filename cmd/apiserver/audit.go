@@ -18,7 +18,8 @@ type auditOptions struct {
 	maxSize, maxAge, maxBackups int
 
 	webhook audit.WebhookConfig
-	mode    string
+	// Modes, by their names: of the file, and of the webhook.
+	mode, webhookMode string
 }
 
 // noAudit as a path writes no audit log.
@@ -30,7 +31,9 @@ func (o *auditOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.maxSize, "audit-log-maxsize", 100, "megabytes at which the audit log is put aside")
 	f.IntVar(&o.maxAge, "audit-log-maxage", 30, "days after which audit logs put aside are deleted; 0 keeps them")
 	f.StringVar(&o.webhook.Kubeconfig, "audit-webhook-config-file", "", "kubeconfig of a webhook to which the events are sent as well")
-	f.StringVar(&o.mode, "audit-webhook-mode", "batch", "how events are sent to the webhook; batch is the only one: no request waits for it")
+	const modes = ": batch makes no request wait, blocking makes all wait, and blocking-strict refuses those whose arrival cannot be recorded"
+	f.StringVar(&o.mode, "audit-log-mode", string(audit.ModeBatch), "how events are written to the file"+modes)
+	f.StringVar(&o.webhookMode, "audit-webhook-mode", string(audit.ModeBatch), "how events are sent to the webhook"+modes)
 	f.IntVar(&o.webhook.Buffer, "audit-webhook-batch-buffer-size", 10000, "events that wait for the webhook at the most; further ones are lost")
 	f.IntVar(&o.webhook.Batch, "audit-webhook-batch-max-size", 400, "events that are sent together at the most")
 	f.DurationVar(&o.webhook.Wait, "audit-webhook-batch-max-wait", 30*time.Second, "how long an event waits for others to be sent with")
@@ -52,12 +55,15 @@ func (o *auditOptions) open(dataDir string, log *slog.Logger) (*audit.Log, error
 	if cfg.Path == noAudit {
 		cfg.Path = ""
 	}
+	var err error
+	if cfg.Mode, err = audit.ParseMode(o.mode); err != nil {
+		return nil, fmt.Errorf("--audit-log-mode: %w", err)
+	}
+	if o.webhook.Mode, err = audit.ParseMode(o.webhookMode); err != nil {
+		return nil, fmt.Errorf("--audit-webhook-mode: %w", err)
+	}
 	if o.webhook.Kubeconfig != "" {
-		if o.mode != "batch" {
-			return nil, fmt.Errorf("--audit-webhook-mode=%s is not offered: use batch", o.mode)
-		}
 		o.webhook.Log = log
-		var err error
 		if cfg.Webhook, err = audit.NewWebhook(o.webhook); err != nil {
 			return nil, err
 		}

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -21,15 +23,19 @@ import (
 )
 
 // beginAudit records a request as its sender is known; user is nil when it is
-// not.
-func (s *Server) beginAudit(r *http.Request, info *requestInfo, user *auth.User) {
+// not. An error means that the request must not be served.
+func (s *Server) beginAudit(r *http.Request, info *requestInfo, user *auth.User) (err error) {
 	if s.cfg.Audit == nil {
-		return
+		return nil
 	}
 	a := info.attributes(user, r)
-	info.audit = s.cfg.Audit.Begin(audit.Request{
+	info.audit, err = s.cfg.Audit.Begin(audit.Request{
 		ID: info.auditID, URI: r.URL.RequestURI(), Attributes: a, SourceIPs: sourceIPs(r), UserAgent: r.UserAgent(), Received: info.received,
 	})
+	if err != nil {
+		return apierrors.NewInternalError(errors.New("failed to store audit event"))
+	}
+	return nil
 }
 
 // maxForwarded bounds the addresses taken from headers, which clients can make up.

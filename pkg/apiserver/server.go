@@ -225,7 +225,9 @@ func (s *Server) timeout(r *http.Request) (time.Duration, error) {
 // returned knows the user.
 func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(*http.Request) (*auth.User, error)) (context.Context, error) {
 	user, err := authenticate(r)
-	s.beginAudit(r, info, user)
+	if lost := s.beginAudit(r, info, user); lost != nil {
+		return r.Context(), lost
+	}
 	if err != nil {
 		return r.Context(), err
 	}

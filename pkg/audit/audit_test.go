@@ -18,6 +18,15 @@ import (
 	"coracle/pkg/auth"
 )
 
+// begin is Begin of a log that makes nobody wait.
+func begin(t testing.TB, l *Log, req Request) *Record {
+	r, err := l.Begin(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func resource(user *auth.User, verb, resource string) auth.Attributes {
 	r, sub, _ := strings.Cut(resource, "/")
 	return auth.Attributes{User: user, Verb: verb, Resource: r, Subresource: sub, Namespace: "default", Name: "a", ResourceRequest: true, APIVersion: "v1"}
@@ -142,9 +151,9 @@ var received = time.Date(2026, 1, 2, 3, 4, 5, 6789000, time.UTC)
 // too many, with what was given.
 func TestEvent(t *testing.T) {
 	level := &Policy{APIVersion: "audit.k8s.io/v1", Kind: "Policy", OmitManagedFields: true, Rules: []Rule{{Level: LevelRequestResponse}}}
-	l := &Log{policy: level, wake: make(chan struct{}, 1)}
+	l := &Log{cfg: Config{Path: "audit.log"}, policy: level, wake: make(chan struct{}, 1)}
 	user := &auth.User{Name: "ja\"ne\n", UID: "u", Groups: []string{"a", "b"}, Extra: map[string][]string{"k": {"v", "\x00\xff"}}}
-	r := l.Begin(Request{ID: "id", URI: "/api/v1/x?a=<b>", Attributes: resource(user, "update", "pods/status"), SourceIPs: []string{"10.0.0.1"}, UserAgent: "go", Received: received})
+	r := begin(t, l, Request{ID: "id", URI: "/api/v1/x?a=<b>", Attributes: resource(user, "update", "pods/status"), SourceIPs: []string{"10.0.0.1"}, UserAgent: "go", Received: received})
 	r.Impersonate(&auth.User{Name: "bob"})
 	r.Annotate("a/b", "first")
 	r.Annotate("a/b", "second")
@@ -236,7 +245,7 @@ func TestRotation(t *testing.T) {
 		return out
 	}
 	put := func() {
-		l.write(func(b []byte) []byte { return append(b, strings.Repeat("x", 79)+"\n"...) })
+		_ = l.write(func(b []byte) []byte { return append(b, strings.Repeat("x", 79)+"\n"...) })
 		l.flush(nil)
 	}
 	for range 5 {
@@ -267,13 +276,13 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := func(b []byte) []byte { return append(b, "line\n"...) }
-	l.write(line)
+	_ = l.write(line)
 	l.flush(nil)
 	if l.Dropped() != 1 {
 		t.Errorf("dropped %d", l.Dropped())
 	}
 	l.file = nil
-	l.write(line)
+	_ = l.write(line)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := l.Run(ctx); err != nil {
@@ -283,7 +292,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("%q, %v", data, err)
 	}
 	for l.Dropped() == 1 {
-		l.write(func(b []byte) []byte { return append(b, make([]byte, 1<<20)...) })
+		_ = l.write(func(b []byte) []byte { return append(b, make([]byte, 1<<20)...) })
 		if len(l.buf) > maxBuffered+1<<20 {
 			t.Fatal("without bound")
 		}
@@ -299,7 +308,7 @@ func BenchmarkMetadata(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		r := l.Begin(req)
+		r := begin(b, l, req)
 		r.Annotate("authorization.k8s.io/decision", "allow")
 		r.Annotate("authorization.k8s.io/reason", "RBAC: allowed by ClusterRoleBinding \"x\"")
 		r.End(StageResponseComplete, Status{Code: 201}, received)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -54,18 +55,18 @@ type Record struct {
 type annotation struct{ key, value string }
 
 // Begin decides on a request and records that it has come. The result is nil
-// when the policy leaves it out.
-func (l *Log) Begin(req Request) *Record {
+// when the policy leaves it out. An error means that the request must not be
+// served: a backend in ModeBlockingStrict has lost the event.
+func (l *Log) Begin(req Request) (*Record, error) {
 	if l == nil {
-		return nil
+		return nil, nil
 	}
 	d := l.policy.decide(&req.Attributes)
 	if d.level == LevelNone {
-		return nil
+		return nil, nil
 	}
 	r := &Record{log: l, req: req, decision: d}
-	r.emit(StageRequestReceived, Status{}, req.Received)
-	return r
+	return r, r.emit(StageRequestReceived, Status{}, req.Received)
 }
 
 // Impersonate notes as whom the request is served.
@@ -88,10 +89,14 @@ func (r *Record) Created(name, uid string) {
 	r.mu.Unlock()
 }
 
+// bodyAnnotations begin the keys of annotations that have parts of objects in
+// them, such as a Secret's: they are kept where the level keeps the bodies.
+const bodyAnnotations = "patch.webhook.admission.k8s.io/"
+
 // Annotate adds to the events to come; the first value of a key stays. It may
 // be called from any goroutine.
 func (r *Record) Annotate(key, value string) {
-	if r == nil {
+	if r == nil || strings.HasPrefix(key, bodyAnnotations) && !r.WantsRequest() {
 		return
 	}
 	r.mu.Lock()
@@ -166,19 +171,19 @@ func dropManagedFields(doc any) {
 // End records a later stage of the request.
 func (r *Record) End(stage Stage, status Status, now time.Time) {
 	if r != nil {
-		r.emit(stage, status, now)
+		_ = r.emit(stage, status, now) // the request has been served
 	}
 }
 
-func (r *Record) emit(stage Stage, status Status, now time.Time) {
+func (r *Record) emit(stage Stage, status Status, now time.Time) error {
 	for i, s := range stages {
 		if s == stage && r.omit[i] {
-			return
+			return nil
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.log.write(func(b []byte) []byte { return r.append(b, stage, status, now) })
+	return r.log.write(func(b []byte) []byte { return r.append(b, stage, status, now) })
 }
 
 // append encodes an event as one line. r.mu is held.

@@ -23,6 +23,9 @@ type Config struct {
 	Path string
 	// Webhook gets all events as well; nil where there is none.
 	Webhook *Webhook
+	// Mode says whether requests wait for the file; empty is ModeBatch. That of the
+	// Webhook is its own.
+	Mode Mode
 	// Policy defaults to DefaultPolicy.
 	Policy *Policy
 	// MaxBytes is the size at which the file is put aside, MaxAge and
@@ -54,8 +57,9 @@ type Log struct {
 	mu  sync.Mutex
 	buf []byte // guarded by mu
 
-	file *os.File // used by Run alone
-	size int64    // of file
+	fileMu sync.Mutex
+	file   *os.File // guarded by fileMu
+	size   int64    // guarded by fileMu; of file
 }
 
 // New opens the file. Nothing is written until Run.
@@ -107,25 +111,46 @@ func (l *Log) Dropped() int64 {
 	return l.dropped.Load()
 }
 
-// write takes the event that encode appends.
-func (l *Log) write(encode func([]byte) []byte) {
+// write takes the event that encode appends. The error is that of a backend in
+// ModeBlockingStrict.
+func (l *Log) write(encode func([]byte) []byte) error {
+	file, hook := l.cfg.Path != "", l.cfg.Webhook
+	var err error
+	if file && l.cfg.Mode.blocks() || hook != nil && hook.cfg.Mode.blocks() {
+		line := encode(nil)
+		err = l.now(line)
+		encode = func(b []byte) []byte { return append(b, line...) }
+	}
+	file = file && !l.cfg.Mode.blocks()
+	if hook != nil && hook.cfg.Mode.blocks() {
+		hook = nil
+	}
+	l.events.Add(1)
+	if file || hook != nil {
+		l.later(encode, file, hook)
+	}
+	return err
+}
+
+// later keeps the event for Run to write to the file and to send to the hook.
+func (l *Log) later(encode func([]byte) []byte, file bool, hook *Webhook) {
 	l.mu.Lock()
 	if len(l.buf) >= maxBuffered {
 		l.mu.Unlock()
+		l.events.Add(-1)
 		l.dropped.Add(1)
 		return
 	}
 	begin := len(l.buf)
 	l.buf = encode(l.buf)
-	if l.cfg.Webhook != nil {
-		l.cfg.Webhook.put(l.buf[begin:])
-		if l.cfg.Path == "" {
-			l.buf = l.buf[:begin]
-		}
+	if hook != nil {
+		hook.put(l.buf[begin:])
+	}
+	if !file {
+		l.buf = l.buf[:begin]
 	}
 	much := len(l.buf) >= flushAt
 	l.mu.Unlock()
-	l.events.Add(1)
 	if much {
 		select {
 		case l.wake <- struct{}{}:
@@ -167,12 +192,20 @@ func (l *Log) writeAll(ctx context.Context) error {
 			told = n
 		}
 		if ended {
-			if l.file == nil {
-				return nil
-			}
-			return l.file.Close()
+			return l.closeFile()
 		}
 	}
+}
+
+func (l *Log) closeFile() error {
+	l.fileMu.Lock()
+	defer l.fileMu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	err := l.file.Close()
+	l.file = nil // who comes later opens it again
+	return err
 }
 
 // flush writes what has come and returns its room for what comes next.
@@ -184,7 +217,10 @@ func (l *Log) flush(spare []byte) []byte {
 	if len(out) == 0 {
 		return out
 	}
-	if err := l.writeFile(out); err != nil {
+	l.fileMu.Lock()
+	err := l.writeFile(out)
+	l.fileMu.Unlock()
+	if err != nil {
 		l.dropped.Add(int64(strings.Count(string(out), "\n")))
 		l.cfg.Log.Error("The audit log cannot be written", "path", l.cfg.Path, "error", err)
 	}
@@ -194,6 +230,8 @@ func (l *Log) flush(spare []byte) []byte {
 	return out
 }
 
+// writeFile writes to the file, which it opens or puts aside where that is
+// needed. fileMu is held.
 func (l *Log) writeFile(out []byte) error {
 	if l.file != nil && l.cfg.MaxBytes > 0 && l.size > 0 && l.size+int64(len(out)) > l.cfg.MaxBytes {
 		if err := l.rotate(); err != nil {

@@ -29,7 +29,9 @@ type WebhookConfig struct {
 	// Backoff is the time before the first of the tries that follow a failed one
 	// (10 s).
 	Backoff time.Duration
-	Log     *slog.Logger
+	// Mode says whether requests wait; empty is ModeBatch.
+	Mode Mode
+	Log  *slog.Logger
 }
 
 const (
@@ -146,15 +148,15 @@ func (w *Webhook) run(ctx context.Context) {
 			ended = true
 		}
 		for batch := w.take(); len(batch) > 0; batch = w.take() {
-			w.send(sending, ctx.Done(), batch)
+			_ = w.send(sending, ctx.Done(), batch) // it counts and logs what is lost
 		}
 	}
 	w.client.CloseIdleConnections()
 }
 
 // send gives a batch to the webhook, trying again for a while; hurry ends the
-// waits between tries.
-func (w *Webhook) send(ctx context.Context, hurry <-chan struct{}, batch [][]byte) {
+// waits between tries. The error is that of the last one.
+func (w *Webhook) send(ctx context.Context, hurry <-chan struct{}, batch [][]byte) error {
 	body := append([]byte(`{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":[`), bytes.Join(batch, []byte{','})...)
 	body = append(body, "]}\n"...)
 	wait := w.cfg.Backoff
@@ -162,22 +164,17 @@ func (w *Webhook) send(ctx context.Context, hurry <-chan struct{}, batch [][]byt
 	for try := range sendTries {
 		var again bool
 		if again, err = w.post(ctx, body); err == nil {
-			return
+			return nil
 		}
 		if !again || try == sendTries-1 || ctx.Err() != nil {
 			break
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-hurry:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		waitFor(ctx, hurry, wait)
 		wait = time.Duration(float64(wait) * backoffFactor)
 	}
 	w.dropped.Add(int64(len(batch)))
 	w.cfg.Log.Error("The audit webhook has not taken events", "lost", len(batch), "error", err)
+	return err
 }
 
 // post sends a batch once, and says whether it is worth another try.

@@ -77,7 +77,7 @@ func TestWebhook(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- l.Run(ctx) }()
 	for i := range 5 {
-		r := l.Begin(Request{ID: fmt.Sprint(i), URI: "/x", Attributes: resource(&auth.User{Name: "jane"}, "create", "pods"), Received: received})
+		r := begin(t, l, Request{ID: fmt.Sprint(i), URI: "/x", Attributes: resource(&auth.User{Name: "jane"}, "create", "pods"), Received: received})
 		r.End(StageResponseComplete, Status{Code: 201}, received)
 	}
 	first := <-lists // full, so that it does not wait
@@ -115,7 +115,7 @@ func TestWebhookIsNotWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 25 { // nobody takes them yet
-		l.write(func(b []byte) []byte { return append(b, "{}\n"...) })
+		_ = l.write(func(b []byte) []byte { return append(b, "{}\n"...) })
 	}
 	if l.Dropped() != 15 {
 		t.Errorf("%d dropped of 25 with room for 10", l.Dropped())
