@@ -88,7 +88,7 @@ func validateClaimStatus(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 		corev1.PersistentVolumeClaimNodeResizePending, corev1.PersistentVolumeClaimNodeResizeInProgress,
 		corev1.PersistentVolumeClaimNodeResizeInfeasible,
 	}
-	p := path.Child("allocatedResourceStatus")
+	p := path.Child("allocatedResourceStatuses")
 	for _, name := range sortedKeys(c.Status.AllocatedResourceStatuses) {
 		errs = append(errs, checkClaimResource(p, name)...)
 		if !slices.Contains(phases, c.Status.AllocatedResourceStatuses[name]) {
