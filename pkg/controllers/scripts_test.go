@@ -14,7 +14,7 @@ import (
 
 // scripts is one entry per controller, or per way of its that may be disturbed.
 func scripts() []script {
-	return slices.Concat(scriptsOfWorkloads(), scriptsOfJobs(), scriptsOfOwners(), scriptsOfOthers())
+	return slices.Concat(scriptsOfWorkloads(), scriptsOfJobs(), scriptsOfOwners(), scriptsOfStorage(), scriptsOfOthers())
 }
 
 func scriptsOfWorkloads() []script {
@@ -287,8 +287,6 @@ func scriptsOfOthers() []script {
 				},
 			},
 		},
-		{name: "PersistentVolume binder", steps: []func(*cluster){bindVolumes}},
-		attachScript(),
 		{
 			name: "ephemeral volume", pods: 1,
 			steps: []func(*cluster){

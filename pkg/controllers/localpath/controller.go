@@ -66,6 +66,7 @@ func New(env reconcile.Env) *Controller {
 		}
 		return []reconcile.Key{{Name: v.Name}}
 	})
+	reconcile.Watch(c.loop, c.classes, c.waitingFor)
 	c.loop.Handle(c.nodes, cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) { c.seeNode(nil, obj) },
 		UpdateFunc: func(old, obj any) {
@@ -79,6 +80,20 @@ func New(env reconcile.Env) *Controller {
 
 // Run blocks until ctx ends.
 func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
+
+// waitingFor are the claims of a class that have no volume yet.
+func (c *Controller) waitingFor(class *storagev1.StorageClass) []reconcile.Key {
+	if class.Provisioner != localpath.Provisioner {
+		return nil
+	}
+	var keys []reconcile.Key
+	for _, obj := range c.claims.GetStore().List() {
+		if claim, ok := obj.(*corev1.PersistentVolumeClaim); ok && wants(claim) && volumebinding.ClassOf(claim) == class.Name {
+			keys = append(keys, reconcile.KeyOf(claim))
+		}
+	}
+	return keys
+}
 
 // seeNode looks at the volumes whose removal a node speaks of, and, when one
 // is done with, at those that wait for room.
@@ -187,8 +202,16 @@ func (c *Controller) reconcileVolume(ctx context.Context, req *reconcile.Request
 		}
 		req.Deleted(c.volumes, v)
 	case ask:
+		if err := c.stillGoes(ctx, v); err != nil {
+			return err
+		}
 		return c.annotate(ctx, req, node.Name, localpath.Wanted)
 	case letGo:
+		if node == nil {
+			if err := c.isLost(ctx, v.Annotations[localpath.Node]); err != nil {
+				return err
+			}
+		}
 		next := v.DeepCopy()
 		next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == localpath.Finalizer })
 		if _, err := volumes.Update(ctx, next, metav1.UpdateOptions{}); err != nil {
@@ -213,6 +236,32 @@ func (c *Controller) reconcileVolume(ctx context.Context, req *reconcile.Request
 		c.env.Events.Eventf(claim, corev1.EventTypeNormal, "VolumeResizeSuccessful", "Resize volume succeeded")
 	}
 	return nil
+}
+
+// stillGoes returns nil when the server agrees that the volume's data are to be
+// removed.
+func (c *Controller) stillGoes(ctx context.Context, v *corev1.PersistentVolume) error {
+	now, err := c.env.Client.CoreV1().PersistentVolumes().Get(ctx, v.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("look at volume %s before its folder is removed: %w", v.Name, err)
+	}
+	if now.UID != v.UID || now.ResourceVersion != v.ResourceVersion {
+		return reconcile.ErrStale
+	}
+	return nil
+}
+
+// isLost returns nil when the server has no such node: only then went the
+// folders with it.
+func (c *Controller) isLost(ctx context.Context, name string) error {
+	_, err := c.env.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for node %s: %w", name, err)
+	}
+	return reconcile.ErrStale
 }
 
 // claimOf is the claim that has the volume, nil if none has.

@@ -13,6 +13,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
 	"coracle/pkg/reconcile"
@@ -137,7 +138,7 @@ func NewClasses(env reconcile.Env) *Controller[*storagev1.VolumeAttributesClass]
 	reconcile.Watch(c.loop, volumes, func(volume *corev1.PersistentVolume) []reconcile.Key {
 		return named(classOf(volume))
 	})
-	c.used = func(_ context.Context, class *storagev1.VolumeAttributesClass) (bool, error) {
+	c.used = func(ctx context.Context, class *storagev1.VolumeAttributesClass) (bool, error) {
 		for _, obj := range claims.GetStore().List() {
 			if claim, ok := obj.(*corev1.PersistentVolumeClaim); ok && slices.Contains(classesOf(claim), class.Name) {
 				return true, nil
@@ -148,9 +149,45 @@ func NewClasses(env reconcile.Env) *Controller[*storagev1.VolumeAttributesClass]
 				return true, nil
 			}
 		}
-		return false, nil
+		return classUsed(ctx, env.Client, class.Name)
 	}
 	return c
+}
+
+// pageSize is how many objects are asked for at once.
+const pageSize = 500
+
+// classUsed asks the server whether a claim or a volume has the class: the
+// caches may not show the newest.
+func classUsed(ctx context.Context, client kubernetes.Interface, name string) (bool, error) {
+	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
+		list, err := client.CoreV1().PersistentVolumeClaims("").List(ctx, opts)
+		if err != nil {
+			return false, fmt.Errorf("look for claims of class %s: %w", name, err)
+		}
+		for i := range list.Items {
+			if slices.Contains(classesOf(&list.Items[i]), name) {
+				return true, nil
+			}
+		}
+		if opts.Continue = list.Continue; opts.Continue == "" {
+			break
+		}
+	}
+	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
+		list, err := client.CoreV1().PersistentVolumes().List(ctx, opts)
+		if err != nil {
+			return false, fmt.Errorf("look for volumes of class %s: %w", name, err)
+		}
+		for i := range list.Items {
+			if slices.Contains(classOf(&list.Items[i]), name) {
+				return true, nil
+			}
+		}
+		if opts.Continue = list.Continue; opts.Continue == "" {
+			return false, nil
+		}
+	}
 }
 
 func named(names []string) []reconcile.Key {
