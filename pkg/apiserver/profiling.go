@@ -26,3 +26,21 @@ func profiling() http.Handler {
 func profiled(path string) bool {
 	return path == profilingPath || strings.HasPrefix(path, profilingPath+"/")
 }
+
+// fairnessPath begins the paths of priority and fairness' tables, which name
+// users: no role but the administrators' names them.
+const fairnessPath = "/debug/api_priority_and_fairness/"
+
+// serveFairness tells of levels, queues and requests that wait.
+func (s *Server) serveFairness(w http.ResponseWriter, r *http.Request, name string) {
+	text, ok := s.cfg.Fairness.Dump(name)
+	switch {
+	case !ok:
+		WriteError(w, notFoundPath())
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		WriteError(w, pathMethodNotSupported())
+	default:
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		writeAll(w, text)
+	}
+}

@@ -26,6 +26,11 @@ func TestProfiling(t *testing.T) {
 		{someone, "/debug/pprof/", http.StatusForbidden},
 		{someone, "/debug/pprof/heap", http.StatusForbidden},
 		{without, "/debug/pprof/", http.StatusNotFound},
+		{without, "/debug/api_priority_and_fairness/dump_priority_levels", http.StatusOK},
+		{without, "/debug/api_priority_and_fairness/dump_queues", http.StatusOK},
+		{without, "/debug/api_priority_and_fairness/dump_requests", http.StatusOK},
+		{without, "/debug/api_priority_and_fairness/dump_secrets", http.StatusNotFound},
+		{someone, "/debug/api_priority_and_fairness/dump_requests", http.StatusForbidden},
 	} {
 		if a := c.who.do(t, "GET", c.path, ""); a.code != c.code {
 			t.Errorf("%s: %d, want %d: %.200s", c.path, a.code, c.code, a.body)

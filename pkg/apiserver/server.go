@@ -369,6 +369,8 @@ func (s *Server) servePath(w http.ResponseWriter, r *http.Request) {
 		s.metrics.handler.ServeHTTP(w, r)
 	case strings.HasPrefix(path, "/openapi/") && s.cfg.OpenAPI != nil:
 		s.cfg.OpenAPI.ServeHTTP(w, r)
+	case s.cfg.Fairness != nil && strings.HasPrefix(path, fairnessPath):
+		s.serveFairness(w, r, strings.TrimPrefix(path, fairnessPath))
 	case s.profiles != nil && profiled(path):
 		s.profiles.ServeHTTP(w, r)
 	case path == "" && r.Method == http.MethodGet:

@@ -223,7 +223,7 @@ func (s *snapshot) match(r *Request) *Flow {
 
 // Refused is why a request was not let in.
 type Refused struct {
-	// Reason is queue-full, concurrency-limit or time-out.
+	// Reason is queue-full, concurrency-limit, time-out or cancelled.
 	Reason string
 	// RetryAfter is when the client is to come again, in seconds.
 	RetryAfter int
@@ -256,11 +256,11 @@ func (c *Controller) Enter(ctx context.Context, f *Flow, user, namespace string,
 // enterLate is Enter where seats are short.
 func (c *Controller) enterLate(ctx context.Context, f *Flow, user, namespace string, work Work, limit time.Duration) (Ticket, error) {
 	came := time.Now()
-	w, reason := f.level.wait(ctx, f, f.hash(c.seed, user, namespace), work, limit)
+	w, reason := f.level.wait(ctx, f.waiter(user, namespace, work, came), f.hash(c.seed, user, namespace), limit)
 	now := time.Now()
 	if reason != "" {
 		f.stats.refused(reason)
-		if reason == reasonTimeOut {
+		if reason == reasonTimeOut || reason == reasonCancelled {
 			f.stats.gaveUp.observe(now.Sub(came))
 		}
 		f.level.mu.Lock()
@@ -294,7 +294,7 @@ func (t *Ticket) release(now time.Time) {
 	if w := t.waiter; w != nil && w.line != nil {
 		l.mu.Lock()
 		if l.queue != nil {
-			l.queue.finish(w.line, w.cost, float64(w.seats)*now.Sub(t.began).Seconds())
+			l.queue.finish(w.line, w.seats, w.cost, float64(w.seats)*now.Sub(t.began).Seconds())
 		}
 		l.mu.Unlock()
 	}

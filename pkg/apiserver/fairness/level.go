@@ -2,6 +2,7 @@ package fairness
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -172,23 +173,27 @@ const (
 	reasonQueueFull   = "queue-full"
 	reasonTimeOut     = "time-out"
 	reasonConcurrency = "concurrency-limit"
+	reasonCancelled   = "cancelled"
 )
 
 // wait queues a request until it has its seats, limit has passed or ctx ends.
 // The reason is empty when it has them.
-func (l *level) wait(ctx context.Context, f *Flow, hash uint64, work Work, limit time.Duration) (w *waiter, reason string) {
-	w = &waiter{seats: work.Seats, cost: work.cost(), granted: make(chan struct{})}
-	if reason := l.join(f, hash, w); reason != "" {
+func (l *level) wait(ctx context.Context, w *waiter, hash uint64, limit time.Duration) (_ *waiter, reason string) {
+	if reason := l.join(w.flow, hash, w); reason != "" {
 		return nil, reason
 	}
-	defer f.stats.unqueued(w.seats)
+	defer w.flow.stats.unqueued(w.seats)
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-w.granted:
 		return w, ""
 	case <-timer.C:
+		reason = reasonTimeOut
 	case <-ctx.Done():
+		if reason = reasonTimeOut; errors.Is(ctx.Err(), context.Canceled) {
+			reason = reasonCancelled // the client has gone
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -198,7 +203,7 @@ func (l *level) wait(ctx context.Context, f *Flow, hash uint64, work Work, limit
 	l.queue.drop(w)
 	l.wanted -= w.seats
 	l.dispatch() // who is next may need less
-	return nil, reasonTimeOut
+	return nil, reason
 }
 
 func (l *level) join(f *Flow, hash uint64, w *waiter) (reason string) {
@@ -225,6 +230,18 @@ func (l *level) join(f *Flow, hash uint64, w *waiter) (reason string) {
 	l.saw(seats(l.state.Load()).used() + l.wanted)
 	l.dispatch()
 	return ""
+}
+
+// waiter is a request of the flow before it waits.
+func (f *Flow) waiter(user, namespace string, work Work, now time.Time) *waiter {
+	w := &waiter{seats: work.Seats, cost: work.cost(), granted: make(chan struct{}), flow: f, came: now, after: work.After}
+	switch f.distinguisher {
+	case flowcontrolv1.FlowDistinguisherMethodByUserType:
+		w.distinguisher = user
+	case flowcontrolv1.FlowDistinguisherMethodByNamespaceType:
+		w.distinguisher = namespace
+	}
+	return w
 }
 
 // hash finds a flow's hand of lines; seed is the process's own, so that nobody

@@ -118,7 +118,7 @@ func (m *Metrics) collectFlow(ch chan<- prometheus.Metric, k flowKey, s *stats) 
 			ch <- prometheus.MustNewConstHistogram(desc, count, sum, upTo, append([]string{k.level, k.schema}, more...)...)
 		}
 	}
-	for reason, n := range map[string]int64{reasonQueueFull: s.queueFull.Load(), reasonTimeOut: s.timeOut.Load(), reasonConcurrency: s.concurrency.Load()} {
+	for reason, n := range map[string]int64{reasonQueueFull: s.queueFull.Load(), reasonTimeOut: s.timeOut.Load(), reasonConcurrency: s.concurrency.Load(), reasonCancelled: s.cancelled.Load()} {
 		if n > 0 {
 			emit(d.rejected, prometheus.CounterValue, n, reason)
 		}

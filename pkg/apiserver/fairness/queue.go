@@ -1,6 +1,9 @@
 package fairness
 
-import "container/heap"
+import (
+	"container/heap"
+	"time"
+)
 
 // fairQueue orders the requests that wait at one level. Each flow is dealt a
 // hand of lines and joins the shortest of them; lines are served by start-time
@@ -27,6 +30,7 @@ type line struct {
 	length      int
 	work        float64 // of all waiters, in seat-seconds
 	running     int     // served and not finished
+	seats       int     // of those
 	at          int     // in heads, -1 when there are no waiters
 }
 
@@ -39,6 +43,13 @@ type waiter struct {
 	cost       float64       // estimated, in seat-seconds
 	granted    chan struct{} // closed as the seats are its own
 	taken      bool          // out of the line, served or not; guarded as the queue is
+
+	// For who looks at the queue: what waits, of whom, since when, and how long
+	// its seats stay taken after it was served.
+	flow          *Flow
+	distinguisher string
+	came          time.Time
+	after         time.Duration
 }
 
 func newFairQueue(lines, hand, limit int) *fairQueue {
@@ -152,6 +163,7 @@ func (q *fairQueue) serve() {
 	w := l.first
 	q.virtual = max(q.virtual, l.tag)
 	l.running++
+	l.seats += w.seats
 	l.tag += w.cost
 	q.drop(w)
 }
@@ -192,8 +204,9 @@ func (q *fairQueue) rest() {
 }
 
 // finish corrects what a line paid for a request as its true cost is known.
-func (q *fairQueue) finish(l *line, estimated, actual float64) {
+func (q *fairQueue) finish(l *line, seats int, estimated, actual float64) {
 	l.running--
+	l.seats -= seats
 	l.tag += actual - estimated
 	if l.at >= 0 {
 		heap.Fix(&q.heads, l.at)

@@ -75,7 +75,7 @@ func (s *simulated) finish() int {
 	s.runs = slices.Delete(s.runs, first, first+1)
 	s.now = r.end
 	s.used -= r.w.seats
-	s.q.finish(r.w.line, r.w.cost, r.took*float64(r.w.seats))
+	s.q.finish(r.w.line, r.w.seats, r.w.cost, r.took*float64(r.w.seats))
 	return r.flow
 }
 
@@ -149,7 +149,7 @@ func TestQueueForgets(t *testing.T) {
 				waiting = slices.Delete(waiting, i, i+1)
 			}
 			for w := range running {
-				q.finish(w.line, w.cost, w.cost*r.Float64()*2)
+				q.finish(w.line, w.seats, w.cost, w.cost*r.Float64()*2)
 				delete(running, w)
 				break
 			}

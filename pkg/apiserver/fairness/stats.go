@@ -14,6 +14,7 @@ type stats struct {
 	executing, executingSeats             atomic.Int64
 	inQueue, inQueueSeats                 atomic.Int64
 	queueFull, timeOut, concurrency       atomic.Int64
+	cancelled                             atomic.Int64
 	waited, gaveUp, executed, queueLength histogram
 }
 
@@ -67,6 +68,8 @@ func (s *stats) refused(reason string) {
 		s.queueFull.Add(1)
 	case reasonTimeOut:
 		s.timeOut.Add(1)
+	case reasonCancelled:
+		s.cancelled.Add(1)
 	default:
 		s.concurrency.Add(1)
 	}
