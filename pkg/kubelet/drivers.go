@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -26,7 +27,7 @@ func (k *Kubelet) composeVolumes(factory informers.SharedInformerFactory) error 
 	volumes := volume.New(volume.Config{
 		RootDir: k.cfg.RootDir, Client: k.cfg.Client, Clock: k.cfg.Clock, Log: k.cfg.Log,
 		NodeAllocatable: k.allocatable, OnChange: k.volumeChanged, RecursiveReadOnly: k.recursiveReadOnly,
-		NodeName: k.cfg.NodeName, CSI: k.drivers.csi, Node: k.drivers.node,
+		NodeName: k.cfg.NodeName, CSI: k.drivers.csi, Node: k.nodeSeen,
 		ReportInUse: func() { k.node.CheckNow() },
 		Event: func(pod *corev1.Pod, eventType, reason, message string) {
 			k.event(pod, "", eventType, reason, message)
@@ -88,11 +89,17 @@ func (d *drivers) follow(factory informers.SharedInformerFactory, volumes *volum
 	return err
 }
 
-// node is the newest version of the Node that was seen, nil before the first.
-func (d *drivers) node() *corev1.Node {
-	node, err := d.nodes.Get(d.name)
-	if err != nil {
-		return nil
+// nodeSeen is the newest version of the Node that was seen, nil before the
+// first. The events may lag behind what the agent itself has written: a volume
+// that it gave up there must not count as in use because of an older version.
+func (k *Kubelet) nodeSeen() *corev1.Node {
+	written := k.node.Node()
+	node, err := k.drivers.nodes.Get(k.drivers.name)
+	if err != nil || written == nil {
+		return written
+	}
+	if order, err := resourceversion.CompareResourceVersion(node.ResourceVersion, written.ResourceVersion); err != nil || order < 0 {
+		return written
 	}
 	return node
 }

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/pkg/attachment"
 	"coracle/pkg/kubelet/csi"
 )
 
@@ -74,7 +75,7 @@ func (m *Manager) persistentCSI(r request, pv *corev1.PersistentVolume, readOnly
 func (m *Manager) newCSIUse(r request, name, driver, handle string, lifecycle storagev1.VolumeLifecycleMode) csiUse {
 	return csiUse{
 		pod: r.pod.UID, Name: name, Driver: driver, Handle: handle, Lifecycle: lifecycle,
-		Node: m.cfg.NodeName, Attachment: attachmentName(handle, driver, m.cfg.NodeName),
+		Node: m.cfg.NodeName, Attachment: attachment.Name(driver, handle, m.cfg.NodeName),
 	}
 }
 
@@ -128,7 +129,7 @@ func (m *Manager) setUpCSI(ctx context.Context, r request, v *csiVolume) (republ
 	if err := checkLifecycle(object, &v.csiUse); err != nil {
 		return false, err
 	}
-	attachment, err := m.attached(ctx, v, object)
+	published, err := m.attached(ctx, v, object)
 	if err != nil {
 		return false, fmt.Errorf("MountVolume.WaitForAttach failed for volume %q : %w", v.Name, err)
 	}
@@ -137,11 +138,11 @@ func (m *Manager) setUpCSI(ctx context.Context, r request, v *csiVolume) (republ
 	if caps.MountGroup && !v.block {
 		access.Group = group
 	}
-	staging, err := m.stageCSI(ctx, driver, caps, v, attachment, access)
+	staging, err := m.stageCSI(ctx, driver, caps, v, published, access)
 	if err != nil {
 		return false, fmt.Errorf("MountVolume.MountDevice failed for volume %q : %w", v.Name, err)
 	}
-	if err := m.publishCSI(ctx, r, driver, object, v, staging, attachment, access); err != nil {
+	if err := m.publishCSI(ctx, r, driver, object, v, staging, published, access); err != nil {
 		return false, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
 	}
 	if !caps.MountGroup && takesGroup(object, v, group) {
@@ -221,7 +222,7 @@ func takesGroup(object *storagev1.CSIDriver, v *csiVolume, group *int64) bool {
 
 // stageCSI notes the pod's use and has the volume staged, which is done once for
 // all pods of the node, where the driver stages at all. It gives the place.
-func (m *Manager) stageCSI(ctx context.Context, driver *csi.Driver, caps csi.Capabilities, v *csiVolume, attachment map[string]string, access csi.Access) (string, error) {
+func (m *Manager) stageCSI(ctx context.Context, driver *csi.Driver, caps csi.Capabilities, v *csiVolume, published map[string]string, access csi.Access) (string, error) {
 	unlock, err := m.csi.locks.lock(ctx, string(v.unique()))
 	if err != nil {
 		return "", err
@@ -245,7 +246,7 @@ func (m *Manager) stageCSI(ctx context.Context, driver *csi.Driver, caps csi.Cap
 		return "", err
 	}
 	err = driver.Stage(ctx, csi.Stage{
-		Volume: v.Handle, Path: path, PublishContext: attachment, VolumeContext: v.attributes, Secrets: secrets, Access: access,
+		Volume: v.Handle, Path: path, PublishContext: published, VolumeContext: v.attributes, Secrets: secrets, Access: access,
 	})
 	if err == nil {
 		m.csi.setStaged(v.unique(), true)
@@ -258,7 +259,7 @@ func (m *Manager) stageCSI(ctx context.Context, driver *csi.Driver, caps csi.Cap
 }
 
 // publishCSI has the volume mounted for the pod.
-func (m *Manager) publishCSI(ctx context.Context, r request, driver *csi.Driver, object *storagev1.CSIDriver, v *csiVolume, staging string, attachment map[string]string, access csi.Access) error {
+func (m *Manager) publishCSI(ctx context.Context, r request, driver *csi.Driver, object *storagev1.CSIDriver, v *csiVolume, staging string, published map[string]string, access csi.Access) error {
 	attributes, secrets, err := m.csiAttributes(ctx, r.pod, object, v)
 	if err != nil {
 		return err
@@ -269,7 +270,7 @@ func (m *Manager) publishCSI(ctx context.Context, r request, driver *csi.Driver,
 	}
 	err = driver.Publish(ctx, csi.Publish{
 		Volume: v.Handle, StagingPath: staging, Path: target, ReadOnly: v.readOnly,
-		PublishContext: attachment, VolumeContext: attributes, Secrets: secrets, Access: access,
+		PublishContext: published, VolumeContext: attributes, Secrets: secrets, Access: access,
 	})
 	if err != nil {
 		// The note stays: the pod's end has the driver take down what it may

@@ -12,6 +12,8 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/pkg/attachment"
 )
 
 // TestCSIVolume follows a claimed volume through two pods of the node: staged
@@ -31,7 +33,7 @@ func TestCSIVolume(t *testing.T) {
 	for file, want := range map[string]string{
 		filepath.Join(global, "vol_data.json"): `{"volumeHandle":"handle-data","driverName":"d.example"}`,
 		filepath.Join(filepath.Dir(dir), "vol_data.json"): `{"specVolID":"pv-data","volumeHandle":"handle-data","driverName":"d.example","nodeName":"n1",` +
-			`"attachmentID":"` + attachmentName("handle-data", testDriver, "n1") + `","volumeLifecycleMode":"Persistent"}`,
+			`"attachmentID":"` + attachment.Name(testDriver, "handle-data", "n1") + `","volumeLifecycleMode":"Persistent"}`,
 	} {
 		if got := strings.TrimSpace(read(t, file)); got != want {
 			t.Errorf("%s:\n%s, want\n%s", file, got, want)
@@ -168,7 +170,7 @@ func TestCSIAttachment(t *testing.T) {
 	n.mu.Unlock()
 	n.report(name)
 	waits("GET error for volume attachment")
-	va := &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: attachmentName("handle-data", testDriver, "n1")}}
+	va := &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: attachment.Name(testDriver, "handle-data", "n1")}}
 	if err := n.client.Tracker().Add(va); err != nil {
 		t.Fatal(err)
 	}

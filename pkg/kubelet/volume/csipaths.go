@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/pkg/attachment"
 )
 
 // Names of CSI volumes on disk and in the API. They are those of Kubernetes'
@@ -47,7 +49,7 @@ type csiUse struct {
 
 // unique is the volume's name in the status of the Node.
 func (u *csiUse) unique() corev1.UniqueVolumeName {
-	return corev1.UniqueVolumeName(csiPlugin + "/" + u.Driver + "^" + u.Handle)
+	return attachment.InStatus(u.Driver, u.Handle)
 }
 
 func (u *csiUse) persistent() bool { return u.Lifecycle == storagev1.VolumeLifecyclePersistent }
@@ -69,9 +71,6 @@ func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
-
-// attachmentName is the name of the VolumeAttachment of a volume to a node.
-func attachmentName(handle, driver, node string) string { return "csi-" + digest(handle+driver+node) }
 
 // inlineHandle is the handle of a volume that lives and dies with its pod.
 func inlineHandle(pod types.UID, name string) string { return "csi-" + digest(string(pod)+name) }

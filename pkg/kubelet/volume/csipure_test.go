@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
+
+	"coracle/pkg/attachment"
 )
 
 // issueTokens answers requests for tokens.
@@ -50,7 +52,7 @@ func TestCSINames(t *testing.T) {
 		{m.csiTarget(&u), "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/pv-1/mount"},
 		{m.csiUseData(&u), "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/pv-1/vol_data.json"},
 		{m.csiStaging(&u), "/var/lib/kubelet/plugins/kubernetes.io/csi/hostpath.csi.k8s.io/d2e8363faaac7ae76def3b14091d8eb5755f6b92e9531627aeec833a8731cc49/globalmount"},
-		{attachmentName(u.Handle, u.Driver, "n1"), "csi-ffffc29a669717b61299488392f67014c84daf009b3c45d06bb6627113f72dbe"},
+		{attachment.Name(u.Driver, u.Handle, "n1"), "csi-ffffc29a669717b61299488392f67014c84daf009b3c45d06bb6627113f72dbe"},
 		{inlineHandle("uid", "v"), "csi-805993d7c078d84a6cd26549afcb8ef6e4eefee1458b1f9ebaf9d6996efbf3e5"},
 		{m.csiTarget(&dev), "/var/lib/kubelet/plugins/kubernetes.io/csi/volumeDevices/publish/pv-1/uid"},
 		{m.csiStaging(&dev), "/var/lib/kubelet/plugins/kubernetes.io/csi/volumeDevices/staging/pv-1"},

@@ -37,7 +37,7 @@ func (m *Manager) republishCSI(ctx context.Context, pod *corev1.Pod, v *csiVolum
 	if err != nil {
 		return err
 	}
-	attachment, err := m.attached(ctx, v, object)
+	published, err := m.attached(ctx, v, object)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (m *Manager) republishCSI(ctx context.Context, pod *corev1.Pod, v *csiVolum
 	if caps.MountGroup && !v.block {
 		access.Group = fsGroup(pod)
 	}
-	if err := m.publishCSI(ctx, request{pod: pod}, driver, object, v, staging, attachment, access); err != nil {
+	if err := m.publishCSI(ctx, request{pod: pod}, driver, object, v, staging, published, access); err != nil {
 		return fmt.Errorf("volume %q was not published again: %w", v.Name, err)
 	}
 	return nil
