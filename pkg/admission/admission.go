@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -46,8 +47,9 @@ type Attributes struct {
 	// Object is the new object; nil for Delete. A subresource that takes a
 	// kind of its own (Binding, Eviction, TokenRequest) has that here.
 	Object runtime.Object
-	// Old is the stored object on Update and Delete; shared, never changed.
-	Old runtime.Object
+	// Stored makes the stored object of an Update or a Delete, nil for the others.
+	// It is called once at most, by Old: most deletes are decided without it.
+	Stored func() (runtime.Object, error)
 	// Template is that of Object while a create is validated, nil when none is
 	// known: what a validator finds out from the spec alone it can note there.
 	Template *resource.Template
@@ -65,10 +67,30 @@ type Attributes struct {
 	// Annotate adds to what the audit log says of the request. Never nil.
 	Annotate func(key, value string)
 
-	pass  int            // over the mutators; set by the chain
-	again bool           // a second pass was asked for
-	kept  map[string]any // what plugins remember between passes, by their names
-	undo  []func()       // see OnUndo
+	old    runtime.Object // what Stored made; set by Old, like oldErr
+	oldErr error
+	pass   int            // over the mutators; set by the chain
+	again  bool           // a second pass was asked for
+	kept   map[string]any // what plugins remember between passes, by their names
+	undo   []func()       // see OnUndo
+}
+
+// Known is Attributes.Stored of an object that is there.
+func Known(obj runtime.Object) func() (runtime.Object, error) {
+	if obj == nil {
+		return nil
+	}
+	return func() (runtime.Object, error) { return obj, nil }
+}
+
+// Old is the stored object on Update and Delete, nil otherwise; shared, never
+// changed. Where it cannot be had it is nil, and the chain refuses the request.
+func (a *Attributes) Old() runtime.Object {
+	if a.Stored != nil {
+		a.old, a.oldErr = a.Stored()
+		a.Stored = nil
+	}
+	return a.old
 }
 
 // OnUndo registers what takes back a plugin's own side effect when the write
@@ -216,6 +238,9 @@ func (c *Chain) run(ctx context.Context, phase Phase, members []member, a *Attri
 			continue
 		}
 		err := m.ask(ctx, a)
+		if a.oldErr != nil {
+			err = apierrors.NewInternalError(a.oldErr) // whatever the plugin made of that
+		}
 		if observers != nil {
 			now := time.Now()
 			observers[m.place](err != nil, now.Sub(at))

@@ -27,7 +27,7 @@ func (AlwaysPullImages) concerned(a *Attributes) (*corev1.Pod, bool) {
 	if !ok || a.Operation != Create && a.Operation != Update {
 		return nil, false
 	}
-	old, ok := a.Old.(*corev1.Pod)
+	old, ok := a.Old().(*corev1.Pod)
 	if !ok || a.Operation == Create {
 		return p, true
 	}

@@ -27,7 +27,7 @@ func (p PersistentVolumeClaimResize) Validate(ctx context.Context, a *Attributes
 	if !ok || a.Operation != Update || a.Subresource != "" {
 		return nil
 	}
-	old, ok := a.Old.(*corev1.PersistentVolumeClaim)
+	old, ok := a.Old().(*corev1.PersistentVolumeClaim)
 	if !ok {
 		return nil
 	}

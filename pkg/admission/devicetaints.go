@@ -34,7 +34,7 @@ func (p DeviceTaintTimes) Admit(_ context.Context, a *Attributes) error {
 	switch obj := a.Object.(type) {
 	case *resourcev1.DeviceTaintRule:
 		taint := &obj.Spec.Taint
-		old, ok := a.Old.(*resourcev1.DeviceTaintRule)
+		old, ok := a.Old().(*resourcev1.DeviceTaintRule)
 		if taint.TimeAdded == nil || ok && old.Spec.Taint.Effect != taint.Effect && taint.TimeAdded.Equal(old.Spec.Taint.TimeAdded) {
 			taint.TimeAdded = now()
 		}

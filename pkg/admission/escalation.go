@@ -38,18 +38,18 @@ func (p PrivilegeEscalation) Validate(ctx context.Context, a *Attributes) error 
 func (p PrivilegeEscalation) check(ctx context.Context, a *Attributes) error {
 	switch o := a.Object.(type) {
 	case *rbacv1.Role:
-		old, _ := a.Old.(*rbacv1.Role)
+		old, _ := a.Old().(*rbacv1.Role)
 		return p.Guard.Role(ctx, a.User, old, o)
 	case *rbacv1.ClusterRole:
-		old, _ := a.Old.(*rbacv1.ClusterRole)
+		old, _ := a.Old().(*rbacv1.ClusterRole)
 		return p.Guard.ClusterRole(ctx, a.User, old, o)
 	case *rbacv1.RoleBinding:
-		if old, ok := a.Old.(*rbacv1.RoleBinding); ok && sameGrant(old.RoleRef, o.RoleRef, old.Subjects, o.Subjects) {
+		if old, ok := a.Old().(*rbacv1.RoleBinding); ok && sameGrant(old.RoleRef, o.RoleRef, old.Subjects, o.Subjects) {
 			return nil
 		}
 		return p.Guard.RoleBinding(ctx, a.User, o)
 	case *rbacv1.ClusterRoleBinding:
-		if old, ok := a.Old.(*rbacv1.ClusterRoleBinding); ok && sameGrant(old.RoleRef, o.RoleRef, old.Subjects, o.Subjects) {
+		if old, ok := a.Old().(*rbacv1.ClusterRoleBinding); ok && sameGrant(old.RoleRef, o.RoleRef, old.Subjects, o.Subjects) {
 			return nil
 		}
 		return p.Guard.ClusterRoleBinding(ctx, a.User, o)

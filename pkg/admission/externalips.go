@@ -29,7 +29,7 @@ func (DenyServiceExternalIPs) Validate(_ context.Context, a *Attributes) error {
 		return nil
 	}
 	var had []string
-	if old, ok := a.Old.(*corev1.Service); ok {
+	if old, ok := a.Old().(*corev1.Service); ok {
 		had = old.Spec.ExternalIPs
 	}
 	for _, ip := range svc.Spec.ExternalIPs {

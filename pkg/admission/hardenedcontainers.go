@@ -42,7 +42,7 @@ func (p HardenedContainers) Admit(_ context.Context, a *Attributes) error {
 			confine(&pod.Spec.Containers[i].SecurityContext)
 		}
 	case a.Operation == Update && a.Subresource == "ephemeralcontainers":
-		for i := range newContainers(pod, a.Old) {
+		for i := range newContainers(pod, a.Old()) {
 			confine(&pod.Spec.EphemeralContainers[i].SecurityContext)
 		}
 	}

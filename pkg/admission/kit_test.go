@@ -46,7 +46,7 @@ func request(t *testing.T, op Operation, gvr schema.GroupVersionResource, subres
 		t.Fatalf("the table lacks %s", gvr)
 	}
 	a := &Attributes{
-		Operation: op, Resource: res, Subresource: subresource, Object: obj, Old: old,
+		Operation: op, Resource: res, Subresource: subresource, Object: obj, Stored: Known(old),
 		User: &auth.User{Name: "user"}, Warn: func(string) {},
 	}
 	for _, o := range []runtime.Object{old, obj} {

@@ -40,14 +40,14 @@ func (p LimitRanger) ranges(ctx context.Context, a *Attributes) ([]*corev1.Limit
 		if !resized && (a.Subresource != "" || a.Operation != Create) {
 			return nil, nil
 		}
-		if old, ok := a.Old.(*corev1.Pod); ok && old.DeletionTimestamp != nil {
+		if old, ok := a.Old().(*corev1.Pod); ok && old.DeletionTimestamp != nil {
 			return nil, nil
 		}
 	case *corev1.PersistentVolumeClaim:
 		if a.Subresource != "" || a.Operation != Create && a.Operation != Update {
 			return nil, nil
 		}
-		if old, ok := a.Old.(*corev1.PersistentVolumeClaim); ok && old.DeletionTimestamp != nil {
+		if old, ok := a.Old().(*corev1.PersistentVolumeClaim); ok && old.DeletionTimestamp != nil {
 			return nil, nil
 		}
 	default:

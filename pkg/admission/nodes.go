@@ -7,6 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"coracle/pkg/auth"
 	"coracle/pkg/auth/node"
 )
 
@@ -48,9 +49,12 @@ func (p NodeRestriction) Validate(ctx context.Context, a *Attributes) error {
 	if a.Operation == Connect {
 		return nil
 	}
+	if _, isNode := auth.NodeName(a.User); !isNode {
+		return nil // and nobody needs to know the old object
+	}
 	err := node.Restrict(&node.Request{
 		User: a.User, Operation: node.Operation(a.Operation), Resource: a.Resource.GroupResource(), Subresource: a.Subresource,
-		Namespace: a.Namespace, Name: a.Name, Object: a.Object, OldObject: a.Old,
+		Namespace: a.Namespace, Name: a.Name, Object: a.Object, OldObject: a.Old(),
 		Lister: nodeLister{ctx, p.Objects},
 	})
 	if err != nil {

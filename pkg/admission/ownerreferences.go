@@ -34,7 +34,7 @@ func (p OwnerReferencesPermissionEnforcement) Validate(ctx context.Context, a *A
 	if a.Operation != Create && a.Operation != Update || a.Resource.Group == "" && a.Resource.Plural == "pods" && a.Subresource == "status" {
 		return nil // a pod's status cannot change them
 	}
-	had, has := owners(a.Old), owners(a.Object)
+	had, has := owners(a.Old()), owners(a.Object)
 	if len(had) == 0 && len(has) == 0 || equality.Semantic.DeepEqual(had, has) {
 		return nil
 	}

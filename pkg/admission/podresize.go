@@ -30,7 +30,7 @@ func (p PodResizeValidator) Validate(ctx context.Context, a *Attributes) error {
 	if !ok || a.Operation != Update || a.Subresource != "resize" || pod.Spec.NodeName == "" {
 		return nil
 	}
-	if old, ok := a.Old.(*corev1.Pod); ok && old.Generation == pod.Generation {
+	if old, ok := a.Old().(*corev1.Pod); ok && old.Generation == pod.Generation {
 		return nil // the spec stays as it is
 	}
 	node, err := get[*corev1.Node](ctx, p.Objects, nodeGVR, "", pod.Spec.NodeName)

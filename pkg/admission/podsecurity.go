@@ -92,7 +92,7 @@ func (p *PodSecurity) Validate(ctx context.Context, a *Attributes) error {
 	}
 	asked := &podsecurityapi.AttributesRecord{
 		Name: a.Name, Namespace: namespace, Kind: a.Resource.GVK(), Resource: a.Resource.GVR(), Subresource: a.Subresource,
-		Operation: admissionv1.Operation(a.Operation), Object: a.Object, OldObject: a.Old,
+		Operation: admissionv1.Operation(a.Operation), Object: a.Object, OldObject: a.Old(),
 	}
 	if a.User != nil {
 		asked.Username = a.User.Name

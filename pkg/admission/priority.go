@@ -35,7 +35,7 @@ func (p Priority) Admit(ctx context.Context, a *Attributes) error {
 		return nil
 	}
 	if a.Operation == Update {
-		if old, ok := a.Old.(*corev1.Pod); ok && pod.Spec.Priority == nil {
+		if old, ok := a.Old().(*corev1.Pod); ok && pod.Spec.Priority == nil {
 			pod.Spec.Priority = old.Spec.Priority // clients that do not know it leave it out
 		}
 		return nil

@@ -65,7 +65,7 @@ func (p *ResourceQuota) Validate(ctx context.Context, a *Attributes) error {
 		return nil
 	}
 	if a.Operation == Update {
-		w.Old = a.Old
+		w.Old = a.Old()
 	}
 	if !w.Evaluator.Handles(a.Subresource, w.Object, w.Old) {
 		return nil

@@ -39,7 +39,7 @@ func TestSelective(t *testing.T) {
 			for _, op := range []admission.Operation{admission.Create, admission.Update, admission.Delete, admission.Connect} {
 				for _, sub := range []string{"", "status", "approval", "resize", "binding"} {
 					a := &admission.Attributes{
-						Operation: op, Resource: res, Subresource: sub, Namespace: "n", Name: "x", Object: res.New(), Old: res.New(),
+						Operation: op, Resource: res, Subresource: sub, Namespace: "n", Name: "x", Object: res.New(), Stored: admission.Known(res.New()),
 						Warn: func(string) {}, Annotate: func(string, string) {},
 					}
 					if m, ok := plugin.(admission.Mutator); ok {

@@ -42,7 +42,7 @@ func (CertificateApproval) Handles(r schema.GroupResource) bool {
 
 // Validate implements Validator.
 func (p CertificateApproval) Validate(ctx context.Context, a *Attributes) error {
-	old, ok := a.Old.(*certificatesv1.CertificateSigningRequest)
+	old, ok := a.Old().(*certificatesv1.CertificateSigningRequest)
 	if !ok || a.Operation != Update || a.Subresource != "approval" {
 		return nil
 	}
@@ -71,7 +71,7 @@ func (p CertificateSigning) Validate(ctx context.Context, a *Attributes) error {
 	if !ok || a.Operation != Update || a.Subresource != "status" {
 		return nil
 	}
-	old := a.Old.(*certificatesv1.CertificateSigningRequest)
+	old := a.Old().(*certificatesv1.CertificateSigningRequest)
 	if bytes.Equal(old.Status.Certificate, csr.Status.Certificate) && equality.Semantic.DeepEqual(old.Status.Conditions, csr.Status.Conditions) {
 		return nil
 	}
@@ -127,7 +127,7 @@ func (p ClusterTrustBundleAttest) Validate(ctx context.Context, a *Attributes) e
 	if !ok || a.Operation != Create && a.Operation != Update || bundle.Spec.SignerName == "" {
 		return nil
 	}
-	if old, ok := a.Old.(*certificatesv1.ClusterTrustBundle); ok && equality.Semantic.DeepEqual(bundle.Spec, old.Spec) &&
+	if old, ok := a.Old().(*certificatesv1.ClusterTrustBundle); ok && equality.Semantic.DeepEqual(bundle.Spec, old.Spec) &&
 		equality.Semantic.DeepEqual(bundle.Labels, old.Labels) && equality.Semantic.DeepEqual(bundle.Annotations, old.Annotations) {
 		return nil // the garbage collector and storage migration change neither
 	}

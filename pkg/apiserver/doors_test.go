@@ -34,8 +34,8 @@ const keptOut = "nobody goes through this door"
 
 func (d *doorkeeper) Validate(_ context.Context, a *admission.Attributes) error {
 	d.old = nil
-	if a.Old != nil {
-		u, err := runtime.DefaultUnstructuredConverter.ToUnstructured(a.Old)
+	if a.Old() != nil {
+		u, err := runtime.DefaultUnstructuredConverter.ToUnstructured(a.Old())
 		if err != nil {
 			return err
 		}

@@ -79,7 +79,7 @@ func tryPlugin(t *testing.T, ctx context.Context, p admission.Plugin, example ru
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &admission.Attributes{Operation: op, Resource: res, Subresource: sub, Namespace: acc.GetNamespace(), Name: acc.GetName(), Old: old,
+	a := &admission.Attributes{Operation: op, Resource: res, Subresource: sub, Namespace: acc.GetNamespace(), Name: acc.GetName(), Stored: admission.Known(old),
 		User: &auth.User{Name: "user", Groups: []string{auth.GroupMasters}}, Warn: func(string) {}, Annotate: func(string, string) {}, Options: &metav1.UpdateOptions{}}
 	if op == admission.Update {
 		a.Object = example.DeepCopyObject()

@@ -111,19 +111,20 @@ func (r *Registry) deleteOnce(ctx context.Context, d *deletion) error {
 	if err := CheckPreconditions(d.req, d.current, d.opts.Preconditions); err != nil {
 		return err
 	}
-	old, err := Shared(res, d.current)
-	if err != nil {
-		return apierrors.NewInternalError(err)
-	}
-	attrs := r.attributes(ctx, admission.Delete, d.req, nil, old, d.opts.WriteOptions)
+	attrs := r.attributes(ctx, admission.Delete, d.req, nil, nil, d.opts.WriteOptions)
+	attrs.Stored = func() (runtime.Object, error) { return Shared(res, d.current) }
 	if err := r.cfg.Chain.Admit(ctx, attrs); err != nil {
 		return err
 	}
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
 		return err
 	}
-	obj := old
-	if !r.goesAtOnce(res, old, d.opts.DeleteOptions) {
+	var obj runtime.Object // only a delete that asks for it needs it
+	if !r.goesAtOnce(res, d.current, d.opts.DeleteOptions) {
+		old, err := Shared(res, d.current)
+		if err != nil {
+			return apierrors.NewInternalError(err)
+		}
 		obj = old.DeepCopyObject()
 		if err := r.markDeleting(res, obj, d.opts.DeleteOptions); err != nil {
 			return apierrors.NewInternalError(err)
@@ -137,20 +138,47 @@ func (r *Registry) deleteOnce(ctx context.Context, d *deletion) error {
 		d.last = d.current
 		return nil
 	}
+	var err error
 	if d.last, err = r.cfg.Cache.Delete(ctx, d.key, d.current.Revision); err != nil {
 		return err
 	}
 	d.wrote = true
-	r.deleted(ctx, res, obj)
+	if obj != nil { // else nobody is told
+		r.deleted(ctx, res, obj)
+	}
 	return nil
 }
 
 // goesAtOnce says that nothing about a delete depends on how the object would be
-// marked: nothing holds it and nobody is told of its last state.
-func (r *Registry) goesAtOnce(res *resource.Resource, old runtime.Object, opts metav1.DeleteOptions) bool {
+// marked: nothing holds it and nobody is told of its last state. It may say no
+// where that is so.
+func (r *Registry) goesAtOnce(res *resource.Resource, o *cache.Object, opts metav1.DeleteOptions) bool {
+	if res.Held != nil || res.MarkDeleting != nil || r.hook(res).Deleted != nil || o.Deleting || len(propagationFinalizers(res, nil, opts)) > 0 {
+		return false
+	}
+	if res.Grace != nil && (res.Graceless == nil || !res.Graceless(o.Fields, opts.GracePeriodSeconds)) {
+		return false
+	}
+	has, err := hasFinalizers(res, o)
+	return err == nil && !has
+}
+
+// hasFinalizers says that an object has finalizers, without decoding it where it
+// can.
+func hasFinalizers(res *resource.Resource, o *cache.Object) (bool, error) {
+	if !res.StoredJSON {
+		raw, err := Raw(o.Value)
+		if err != nil {
+			return false, err
+		}
+		return hasMetaField(raw, metaFinalizers)
+	}
+	old, err := Shared(res, o)
+	if err != nil {
+		return false, err
+	}
 	acc, err := meta.Accessor(old)
-	return err == nil && res.Grace == nil && res.Held == nil && res.MarkDeleting == nil && r.hook(res).Deleted == nil &&
-		acc.GetDeletionTimestamp() == nil && len(propagationFinalizers(res, acc.GetFinalizers(), opts)) == 0
+	return err == nil && len(acc.GetFinalizers()) > 0, err
 }
 
 // storeMark writes an object that is now marked for deletion, unless it was

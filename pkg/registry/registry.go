@@ -183,7 +183,7 @@ func (r *Registry) attributes(ctx context.Context, op admission.Operation, req R
 	return &admission.Attributes{
 		Operation: op, Resource: req.Resource, View: req.View, Subresource: req.Subresource,
 		Namespace: req.Namespace, Name: req.Name,
-		Object: obj, Old: old, Options: opts.Options,
+		Object: obj, Stored: admission.Known(old), Options: opts.Options,
 		User: user, DryRun: opts.DryRun, Internal: opts.Internal, Warn: opts.warn, Annotate: opts.annotate,
 	}
 }

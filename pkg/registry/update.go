@@ -291,7 +291,7 @@ func (r *Registry) hookUpdate(ctx context.Context, res *resource.Resource, obj, 
 }
 
 func (r *Registry) storeUpdate(ctx context.Context, req Request, key string, current *cache.Object, attrs *admission.Attributes, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
-	res, obj, old := req.Resource, attrs.Object, attrs.Old
+	res, obj, old := req.Resource, attrs.Object, attrs.Old()
 	was := res.ValidateSame != nil && r.sound.holds(current.UID, current.Revision)
 	if errs := validateChange(ctx, req, obj, old, was, opts.Verbatim); len(errs) > 0 {
 		return nil, false, Invalid(res.GVK().GroupKind(), req.Name, errs)

@@ -32,6 +32,7 @@ const (
 	metaResourceVersion = 6
 	metaDeletion        = 9
 	metaLabels          = 11
+	metaFinalizers      = 14
 )
 
 var errWire = errors.New("malformed protobuf")
@@ -136,6 +137,19 @@ func scanMeta(raw []byte) (rawMeta, error) {
 		m.rvEnd = m.rvStart
 	}
 	return m, err
+}
+
+// hasMetaField says that an encoded object's metadata has a field.
+func hasMetaField(raw []byte, wanted protowire.Number) (has bool, err error) {
+	_, meta, err := findMeta(raw)
+	if err != nil {
+		return false, err
+	}
+	err = eachField(meta, func(num protowire.Number, _, _ int, _ []byte) error {
+		has = has || num == wanted
+		return nil
+	})
+	return has, err
 }
 
 // placeOf is scanMeta for the places alone.

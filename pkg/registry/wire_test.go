@@ -190,3 +190,23 @@ func TestSameButVersion(t *testing.T) {
 		}
 	}
 }
+
+func TestHasMetaField(t *testing.T) {
+	gvk := corev1.SchemeGroupVersion.WithKind("Pod")
+	for _, finalizers := range [][]string{nil, {"a.example/b"}, {"", "b"}} {
+		value, err := Envelope(gvk, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"x": "y"}, Finalizers: finalizers}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := Raw(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has, err := hasMetaField(raw, metaFinalizers); err != nil || has != (len(finalizers) > 0) {
+			t.Errorf("%q: %v, %v", finalizers, has, err)
+		}
+	}
+	if _, err := hasMetaField([]byte{1}, metaFinalizers); err == nil {
+		t.Error("no error for what is no object")
+	}
+}

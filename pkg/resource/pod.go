@@ -21,6 +21,7 @@ func pods() *Resource {
 		UnconditionalUpdate: true,
 		Subresources:        podSubresources(),
 		Templates:           templatesOfPods(),
+		Graceless:           gracelessPod,
 		ReturnDeleted:       true,
 		New:                 func() runtime.Object { return &corev1.Pod{} },
 		NewList:             func() runtime.Object { return &corev1.PodList{} },
@@ -250,4 +251,11 @@ func podGrace(pod *corev1.Pod, requested *int64) Grace {
 		seconds = 0
 	}
 	return Grace{Seconds: seconds, Graceful: seconds > 0}
+}
+
+// gracelessPod is what podGrace says of a pod that no node runs.
+func gracelessPod(fields map[string]string, _ *int64) bool {
+	node, known := fields["spec.nodeName"]
+	phase := corev1.PodPhase(fields["status.phase"])
+	return known && (node == "" || phase == corev1.PodSucceeded || phase == corev1.PodFailed)
 }

@@ -332,3 +332,30 @@ func TestPodStatusText(t *testing.T) {
 		t.Errorf("deleted on a lost node: %q", got)
 	}
 }
+
+// TestGracelessPod: where the selectable fields say that a pod goes at once, it
+// does.
+func TestGracelessPod(t *testing.T) {
+	const graceful, graceless = 30, 0
+	at := map[bool]int{}
+	for _, node := range []string{"", "n"} {
+		for _, phase := range []corev1.PodPhase{"", corev1.PodPending, corev1.PodRunning, corev1.PodSucceeded, corev1.PodFailed, corev1.PodUnknown} {
+			for _, own := range []*int64{nil, new(int64(graceful)), new(int64(graceless)), new(int64(-1))} {
+				for _, requested := range []*int64{nil, new(int64(graceful)), new(int64(graceless)), new(int64(-1))} {
+					pod := &corev1.Pod{Spec: corev1.PodSpec{NodeName: node, TerminationGracePeriodSeconds: own}, Status: corev1.PodStatus{Phase: phase}}
+					says := gracelessPod(podFields(pod), requested)
+					at[says]++
+					if says && podGrace(pod, requested).Graceful {
+						t.Errorf("a pod on %q in phase %q goes at once and is given time", node, phase)
+					}
+				}
+			}
+		}
+	}
+	if at[true] == 0 || at[false] == 0 {
+		t.Errorf("verdicts: %v", at)
+	}
+	if gracelessPod(nil, nil) {
+		t.Error("a pod of which nothing is known goes at once")
+	}
+}

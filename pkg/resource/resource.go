@@ -140,6 +140,9 @@ type Resource struct {
 	FieldsRead []string
 	// Grace decides on graceful deletion. Nil means that objects go at once.
 	Grace func(obj runtime.Object, requested *int64) Grace
+	// Graceless says of an object, by its selectable fields, that Grace surely
+	// lets it go at once. It may say no where that is so; nil always does.
+	Graceless func(fields map[string]string, requested *int64) bool
 	// Held says that an object marked for deletion has to stay although it has
 	// no metadata.finalizers (a Namespace has finalizers in its spec). Nil
 	// means never.

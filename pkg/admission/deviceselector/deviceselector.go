@@ -46,7 +46,7 @@ func (Plugin) Validate(_ context.Context, a *admission.Attributes) error {
 		return nil
 	}
 	stored := map[string]bool{}
-	for _, s := range selectors(a.Old) {
+	for _, s := range selectors(a.Old()) {
 		stored[s.expression] = true
 	}
 	var errs field.ErrorList

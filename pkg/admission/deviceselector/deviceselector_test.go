@@ -50,7 +50,7 @@ func TestSelectors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a := &admission.Attributes{Operation: admission.Create, Resource: &resource.Resource{Group: "resource.k8s.io", Kind: "X"}, Object: tt.obj, Old: tt.old}
+			a := &admission.Attributes{Operation: admission.Create, Resource: &resource.Resource{Group: "resource.k8s.io", Kind: "X"}, Object: tt.obj, Stored: admission.Known(tt.old)}
 			if tt.old != nil {
 				a.Operation = admission.Update
 			}

@@ -114,7 +114,7 @@ func (r *Request) objectMatches(s labels.Selector) bool {
 	if s == nil || s.Empty() {
 		return true
 	}
-	for _, obj := range []runtime.Object{r.Object, r.Old} {
+	for _, obj := range []runtime.Object{r.Object, r.Old()} {
 		if obj == nil {
 			continue
 		}
@@ -131,8 +131,8 @@ func (r *Request) namespaceMatches(ctx context.Context, s labels.Selector) (bool
 	}
 	if r.isNamespace() {
 		obj := r.Object
-		if r.Operation == admission.Delete || r.Subresource != "" && r.Old != nil {
-			obj = r.Old // what is stored
+		if r.Operation == admission.Delete || r.Subresource != "" && r.Old() != nil {
+			obj = r.Old() // what is stored
 		}
 		acc, err := meta.Accessor(obj)
 		if err != nil {
@@ -181,8 +181,8 @@ func (r *Request) Prepare(f *Form) (object, old runtime.Object, err error) {
 			return nil, nil, err
 		}
 	}
-	if p.old == nil && r.Old != nil {
-		if p.old, err = f.showOne(r.Old); err != nil {
+	if p.old == nil && r.Old() != nil {
+		if p.old, err = f.showOne(r.Old()); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -80,13 +80,13 @@ func TestMatch(t *testing.T) {
 	}
 	create := &admission.Attributes{Operation: admission.Create, Resource: pods, Namespace: "a", Name: "p", Object: pod(map[string]string{"app": "new"})}
 	update := &admission.Attributes{Operation: admission.Update, Resource: pods, Subresource: "status", Namespace: "a", Name: "p",
-		Object: pod(map[string]string{"app": "new"}), Old: pod(map[string]string{"app": "old"})}
+		Object: pod(map[string]string{"app": "new"}), Stored: admission.Known(pod(map[string]string{"app": "old"}))}
 	node := &admission.Attributes{Operation: admission.Create, Resource: nodes, Name: "n", Object: &corev1.Node{}}
 	ns := &admission.Attributes{Operation: admission.Create, Resource: namespaces, Name: "b",
 		Object: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "b", Labels: map[string]string{"team": "y"}}}}
-	nsGone := &admission.Attributes{Operation: admission.Delete, Resource: namespaces, Name: "b", Old: ns.Object}
+	nsGone := &admission.Attributes{Operation: admission.Delete, Resource: namespaces, Name: "b", Stored: admission.Known(ns.Object)}
 	scale := &admission.Attributes{Operation: admission.Update, Resource: deployments, Subresource: "scale", Namespace: "a", Name: "d",
-		Object: &appsv1.Deployment{}, Old: &appsv1.Deployment{}}
+		Object: &appsv1.Deployment{}, Stored: admission.Known(&appsv1.Deployment{})}
 	hpa := &admission.Attributes{Operation: admission.Create, Resource: autoscalers, View: &autoscalers.Views[0], Namespace: "a",
 		Object: &autoscalingv2.HorizontalPodAutoscaler{}}
 	lost := &admission.Attributes{Operation: admission.Create, Resource: pods, Namespace: "gone", Object: pod(nil)}
@@ -155,7 +155,7 @@ func TestReplaceThroughAView(t *testing.T) {
 	obj := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "h"}}
 	obj.Spec.MaxReplicas = 3
 	old := obj.DeepCopy()
-	r := matcher().Request(&admission.Attributes{Operation: admission.Update, Resource: res, View: &res.Views[0], Object: obj, Old: old})
+	r := matcher().Request(&admission.Attributes{Operation: admission.Update, Resource: res, View: &res.Views[0], Object: obj, Stored: admission.Known(old)})
 	shown, before, err := r.Prepare(r.Asked())
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +186,7 @@ func TestReplaceThroughAView(t *testing.T) {
 func TestReplaceOfAScale(t *testing.T) {
 	res := kind(t, "apps", "v1", "deployments")
 	obj := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "d", Labels: map[string]string{"kept": "yes"}}}
-	r := matcher().Request(&admission.Attributes{Operation: admission.Update, Resource: res, Subresource: "scale", Object: obj, Old: obj.DeepCopy()})
+	r := matcher().Request(&admission.Attributes{Operation: admission.Update, Resource: res, Subresource: "scale", Object: obj, Stored: admission.Known(obj.DeepCopy())})
 	shown, _, err := r.Prepare(r.Asked())
 	if err != nil {
 		t.Fatal(err)
