@@ -208,7 +208,7 @@ func powerOff(ctx context.Context, f folder, s *Spec, index int) error {
 	if err := p.kill(ctx, func() { thawCluster(s.Name) }); err != nil {
 		return fmt.Errorf("power off node %s: %w", s.Nodes[index].Name, err)
 	}
-	if err := awaitEmpty(ctx, s.Name, s.Nodes[index].Name); err != nil {
+	if err := errors.Join(awaitEmpty(ctx, s.Name, s.Nodes[index].Name), unplug(f, index)); err != nil {
 		return fmt.Errorf("power off node %s: %w", s.Nodes[index].Name, err)
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -311,9 +312,16 @@ func checkNodePower(t *testing.T, m *Machine, nodes []NodeInfo) {
 	must(t, m.NodeHeal(ctx, "cl-life", one.Name))
 	eventually(t, "the healed node answers", func() bool { return ask(one.Address) == one.Name })
 
+	// Somebody looks into the node's network: it outlives the node.
+	ns, err := network.PIDNS(one.PID)
+	must(t, err)
+	defer ns.Close()
 	begin := time.Now()
 	must(t, m.NodeKill(ctx, "cl-life", one.Name))
 	t.Logf("killed in %s", time.Since(begin))
+	if _, linked := ns.LinkWith(netip.MustParseAddr(one.Address)); linked {
+		t.Error("a killed node is still on the bridge, and its network answers")
+	}
 	if there, _ := exists(filepath.Join("/proc", strconv.Itoa(one.PID))); there {
 		t.Error("the init of a killed node is still there")
 	}

@@ -102,6 +102,22 @@ func connectNode(f folder, s *Spec, index, pid int) error {
 	})
 }
 
+// unplug removes a dead node's link. Its network namespace would take the link
+// along, but may outlive the node: whoever looks into it keeps it, and the kernel
+// removes namespaces one by one when it has time. Until then the dead node's
+// addresses would be answered for. After a reboot there is no bridge.
+func unplug(f folder, index int) error {
+	if mounts, err := mountsBelow(f.bridgeFile()); err != nil || len(mounts) == 0 {
+		return err
+	}
+	bridge, err := network.OpenNS(f.bridgeFile())
+	if err != nil {
+		return err
+	}
+	defer bridge.Close()
+	return bridge.DeleteLink(portName(index))
+}
+
 // portIsUp reports whether a node that runs is connected. A port that cannot be
 // looked at carries nothing.
 func portIsUp(f folder, index int) bool {
