@@ -6,14 +6,12 @@ package devicetainteviction
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"coracle/pkg/controllers/podset"
@@ -170,30 +168,12 @@ func (c *Controller) stands(ctx context.Context, by *cause) (bool, error) {
 
 // evict tells a pod why it goes, and deletes it.
 func (c *Controller) evict(ctx context.Context, req *reconcile.Request, pod *corev1.Pod) error {
-	if !podset.Finished(pod) {
-		patch, err := json.Marshal(map[string]any{
-			"metadata": map[string]any{"uid": pod.UID},
-			"status": map[string]any{"conditions": []map[string]any{{
-				"type": corev1.DisruptionTarget, "status": corev1.ConditionTrue, "reason": "DeletionByDeviceTaintManager",
-				"message":            "Device Taint manager: deleting due to NoExecute taint",
-				"lastTransitionTime": metav1.Time{Time: c.env.Clock.Now()},
-			}}},
-		})
-		if err != nil {
-			return err
-		}
-		_, err = c.env.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("mark pod as a target of disruption: %w", err)
-		}
-	}
-	c.env.Events.Eventf(pod, corev1.EventTypeNormal, "DeviceTaintManagerEviction", "Marking for deletion")
-	err := c.env.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("evict: %w", err)
+	why := podset.Disruption{Reason: "DeletionByDeviceTaintManager", Message: "Device Taint manager: deleting due to NoExecute taint"}
+	err := podset.Evict(ctx, c.env.Client, pod, why, c.env.Clock.Now(), func() {
+		c.env.Events.Eventf(pod, corev1.EventTypeNormal, "DeviceTaintManagerEviction", "Marking for deletion")
+	})
+	if err != nil {
+		return err
 	}
 	req.Deleted(c.pods, pod)
 	return nil

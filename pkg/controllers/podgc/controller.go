@@ -5,7 +5,6 @@ package podgc
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -13,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"coracle/pkg/controllers/podset"
@@ -130,7 +128,10 @@ func (c *Controller) collect(ctx context.Context, req *reconcile.Request, it ite
 		gone[name] = true
 	}
 	if it.why == orphaned || it.why == outOfAction {
-		if err := c.markFailed(ctx, it.pod); err != nil {
+		// The pod's node cannot record its end.
+		why := podset.Disruption{Reason: "DeletionByPodGC", Message: "PodGC: node no longer exists", Failed: true}
+		err := podset.Disrupt(ctx, c.env.Client, it.pod, why, c.env.Clock.Now())
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return err
 		}
 	}
@@ -143,31 +144,5 @@ func (c *Controller) collect(ctx context.Context, req *reconcile.Request, it ite
 		return fmt.Errorf("collect pod %s/%s: %w", it.pod.Namespace, it.pod.Name, err)
 	}
 	req.Deleted(c.pods, it.pod)
-	return nil
-}
-
-// markFailed records the end of a pod whose node cannot.
-func (c *Controller) markFailed(ctx context.Context, pod *corev1.Pod) error {
-	if podset.Finished(pod) {
-		return nil
-	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": pod.UID},
-		"status": map[string]any{
-			"phase": corev1.PodFailed,
-			"conditions": []map[string]any{{
-				"type": corev1.DisruptionTarget, "status": corev1.ConditionTrue, "reason": "DeletionByPodGC",
-				"message":            "PodGC: node no longer exists",
-				"lastTransitionTime": metav1.Time{Time: c.env.Clock.Now()},
-			}},
-		},
-	})
-	if err != nil {
-		return err
-	}
-	_, err = c.env.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return fmt.Errorf("mark pod %s/%s as failed: %w", pod.Namespace, pod.Name, err)
-	}
 	return nil
 }

@@ -4,7 +4,6 @@ package tainteviction
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -176,32 +175,12 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 
 // evict tells pod why it goes, and deletes it.
 func (c *Controller) evict(ctx context.Context, req *reconcile.Request, pod *corev1.Pod) error {
-	if !podset.Finished(pod) {
-		patch, err := json.Marshal(map[string]any{
-			"metadata": map[string]any{"uid": pod.UID},
-			"status": map[string]any{"conditions": []map[string]any{{
-				"type": corev1.DisruptionTarget, "status": corev1.ConditionTrue, "reason": "DeletionByTaintManager",
-				"message":            "Taint manager: deleting due to NoExecute taint",
-				"lastTransitionTime": metav1.Time{Time: c.env.Clock.Now()},
-			}}},
-		})
-		if err != nil {
-			return err
-		}
-		_, err = c.env.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("mark pod as a target of disruption: %w", err)
-		}
-	}
-	c.env.Events.Eventf(pod, corev1.EventTypeNormal, "TaintManagerEviction", "Marking for deletion Pod %s/%s", pod.Namespace, pod.Name)
-	err := c.env.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &pod.UID},
+	why := podset.Disruption{Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint"}
+	err := podset.Evict(ctx, c.env.Client, pod, why, c.env.Clock.Now(), func() {
+		c.env.Events.Eventf(pod, corev1.EventTypeNormal, "TaintManagerEviction", "Marking for deletion Pod %s/%s", pod.Namespace, pod.Name)
 	})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("evict: %w", err)
+	if err != nil {
+		return err
 	}
 	req.Deleted(c.pods, pod)
 	return nil

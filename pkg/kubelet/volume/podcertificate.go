@@ -37,16 +37,7 @@ func (m *Manager) addPodCertificate(ctx context.Context, r request, p *payload, 
 	if err != nil {
 		return fmt.Errorf("certificate of signer %q: %w", src.SignerName, err)
 	}
-	mode, user := p.mode, p.user
-	if src.User != nil {
-		user = src.User
-	}
-	if user == nil {
-		user = singleUser(r.pod)
-	}
-	if user != nil || fsGroup(r.pod) != nil {
-		mode = 0o600
-	}
+	mode, user := p.secret(r.pod, src.User)
 	for path, data := range map[string][]byte{
 		src.CredentialBundlePath: bytes.Join([][]byte{c.key, c.chain}, nil), src.KeyPath: c.key, src.CertificateChainPath: c.chain,
 	} {

@@ -28,19 +28,26 @@ func (m *Manager) addToken(ctx context.Context, r request, p *payload, src *core
 	if err != nil {
 		return fmt.Errorf("token of service account %q: %w", key.account, err)
 	}
-	mode, user := p.mode, p.user
-	if src.User != nil {
-		user = src.User
+	mode, user := p.secret(r.pod, src.User)
+	return p.add(src.Path, []byte(token), &mode, user)
+}
+
+// secret is the mode and the owner of a file that is the pod's identity: it is
+// readable by its one user, the one who is asked for or the one that all
+// containers run as; otherwise, as the volume says, since the containers run as
+// users that only their images name.
+func (p *payload) secret(pod *corev1.Pod, asked *int64) (mode int32, user *int64) {
+	mode, user = p.mode, p.user
+	if asked != nil {
+		user = asked
 	}
-	// A token is readable by its one user where that user is known; otherwise,
-	// the containers run as users that only their images name.
 	if user == nil {
-		user = singleUser(r.pod)
+		user = singleUser(pod)
 	}
-	if user != nil || fsGroup(r.pod) != nil {
+	if user != nil || fsGroup(pod) != nil {
 		mode = 0o600
 	}
-	return p.add(src.Path, []byte(token), &mode, user)
+	return mode, user
 }
 
 // podToken is a token of the pod's service account, bound to the pod.
