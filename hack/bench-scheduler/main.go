@@ -196,9 +196,18 @@ func (r result) line(live bool, raw ceiling) string {
 // summary compares shapes with each other.
 func summary(out io.Writer, all []result) {
 	by := map[string]result{}
-	slow, fast := -1, -1
+	slow, fast, dear, cheap, fat := -1, -1, -1, -1, -1
 	for i, r := range all {
 		by[r.Shape] = r
+		if dear < 0 || r.CPUMicros > all[dear].CPUMicros {
+			dear = i
+		}
+		if cheap < 0 || r.CPUMicros < all[cheap].CPUMicros {
+			cheap = i
+		}
+		if fat < 0 || r.OwnBytes > all[fat].OwnBytes {
+			fat = i
+		}
 		if slow < 0 || r.PodsPerS < all[slow].PodsPerS {
 			slow = i
 		}
@@ -208,6 +217,8 @@ func summary(out io.Writer, all []result) {
 	}
 	if slow >= 0 && slow != fast {
 		fmt.Fprintf(out, "flatness: %s at %.2f of %s\n", all[slow].Shape, all[slow].PodsPerS/all[fast].PodsPerS, all[fast].Shape)
+		fmt.Fprintf(out, "flatness by CPU: %s at %.2f of %s\n", all[dear].Shape, all[cheap].CPUMicros/all[dear].CPUMicros, all[cheap].Shape)
+		fmt.Fprintf(out, "memory: at most %.1f KB of the scheduler's own for each pod placed (%s)\n", all[fat].OwnBytes/1e3, all[fat].Shape)
 	}
 	ratio := func(what, a, b string) {
 		if x, y := by[a], by[b]; x.PodsPerS > 0 && y.PodsPerS > 0 {

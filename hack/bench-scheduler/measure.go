@@ -97,6 +97,11 @@ func measure(ctx context.Context, o options, sh *shape) (f figures, err error) {
 			return f, err
 		}
 	}
+	if sh.refused {
+		if err := s.refuse(ctx, sh); err != nil {
+			return f, err
+		}
+	}
 	f.wanted = s.scaled(sh.measured.count)
 	eventsBefore, err := s.countEvents(ctx)
 	if err != nil {

@@ -26,6 +26,9 @@ type shape struct {
 	prepare func(context.Context, *stage) error
 	// first are placed before it is measured, parked only created.
 	first, parked []pods
+	// refused has a scheduler refuse the parked pods before it is measured, so
+	// that their conditions say so.
+	refused bool
 	// measured are created while no scheduler runs, and then placed.
 	measured pods
 	// beside is done again and again while it is measured.
@@ -137,7 +140,7 @@ func shapes() []shape {
 			beside: &churn{every: 200 * time.Millisecond, do: onePod(make1(asks("cpu", "9", "memory", "500Mi"), class(high)))}},
 		{name: "unschedulable-20k", floor: 600, even: true, nodes: plain(5000), first: []pods{{count: 20000, make: basic}}, measured: pods{count: 10000, make: basic},
 			beside: &churn{every: 200 * time.Millisecond, do: onePod(make1(asks("cpu", "9", "memory", "500Mi"), class(high)))}},
-		{name: "unschedulable-queue", floor: 590, even: true, nodes: plain(5000), first: []pods{{count: 1000, make: basic}}, parked: []pods{{count: 2000, make: make1(asks("cpu", "9", "memory", "500Mi"), class(high))}},
+		{name: "unschedulable-queue", floor: 590, even: true, refused: true, nodes: plain(5000), first: []pods{{count: 1000, make: basic}}, parked: []pods{{count: 2000, make: make1(asks("cpu", "9", "memory", "500Mi"), class(high))}},
 			measured: pods{count: 10000, make: basic}},
 		{name: "gated", floor: 910, nodes: []nodes{{count: 1, make: roomyNode, fixed: true}}, parked: []pods{{count: 10000, make: make1(light, gated)}}, measured: pods{count: 20000, make: make1(light)}},
 		{name: "gated-affinity", floor: 750, nodes: []nodes{{count: 1, make: roomyNode, fixed: true}},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -226,6 +227,52 @@ func (s *stage) place(ctx context.Context, prefix string, batches []pods) (int, 
 		return 0, fmt.Errorf("%d of the first %d pods were bound within %s", n, total, s.timeout)
 	}
 	return total, nil
+}
+
+// refuse has the parked pods, which fit nowhere, tried by a scheduler until each
+// says so.
+func (s *stage) refuse(ctx context.Context, sh *shape) error {
+	want := 0
+	for _, b := range sh.parked {
+		want += s.scaled(b.count)
+	}
+	r, err := s.start(ctx)
+	if err != nil {
+		return err
+	}
+	until, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	told := 0
+	for told < want && until.Err() == nil {
+		lab.Rest(until, 100*time.Millisecond)
+		if told, err = s.told(ctx); err != nil {
+			break
+		}
+	}
+	if err := errors.Join(err, r.stop()); err != nil {
+		return err
+	}
+	if told < want {
+		return fmt.Errorf("%d of %d parked pods were refused within %s", told, want, s.timeout)
+	}
+	return nil
+}
+
+// told is how many pods say that they fit nowhere.
+func (s *stage) told(ctx context.Context) (int, error) {
+	list, err := s.admin.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName="})
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for i := range list.Items {
+		for _, c := range list.Items[i].Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Reason == corev1.PodReasonUnschedulable {
+				n++
+			}
+		}
+	}
+	return n, nil
 }
 
 // await waits until pods whose names begin with the prefix are bound.

@@ -36,7 +36,7 @@ type band struct {
 // rated is a node in a heap.
 type rated struct {
 	score int64
-	tie   uint32 // settles ties; drawn anew with each score
+	turn  uint32 // settles ties: the highest is first
 	node  int32
 }
 
@@ -130,7 +130,7 @@ func (r *ranking) drop(node int32) {
 }
 
 func (n *rated) better(o *rated) bool {
-	return n.score > o.score || n.score == o.score && n.tie > o.tie
+	return n.score > o.score || n.score == o.score && n.turn > o.turn
 }
 
 // up puts a node at a place, or above it for as long as it is better.

@@ -30,6 +30,7 @@ type class struct {
 	counts bool            // some score looks at how many nodes a band has
 
 	ranking *ranking
+	turn    uint32      // of the last node that changed; falls
 	view    plugin.View // scratch
 
 	// why is the diagnosis of the last failure, good at whyMark.
@@ -88,33 +89,43 @@ func (k *class) build(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod,
 	k.ranking = newRanking()
 	if among != nil {
 		for _, node := range among {
-			k.look(c, node, r)
+			k.look(c, node, firstTurns|r.Uint32())
 		}
 		return
 	}
 	for i := range c.Nodes() {
-		k.look(c, int32(i), r)
+		k.look(c, int32(i), firstTurns|r.Uint32())
 	}
 }
 
 // refresh looks again at what changed. It is false when all has to be looked
 // at anew.
-func (k *class) refresh(c *plugin.Cluster, r *rand.Rand) bool {
+func (k *class) refresh(c *plugin.Cluster) bool {
 	if !k.built {
 		return false
 	}
 	if k.single {
 		return c.Since(k.mark, func(int32) {})
 	}
-	if !c.Since(k.mark, func(node int32) { k.look(c, node, r) }) {
+	changed := func(node int32) {
+		k.turn--
+		k.look(c, node, k.turn%firstTurns)
+	}
+	if !c.Since(k.mark, changed) {
 		return false
 	}
 	k.mark = c.Mark()
 	return true
 }
 
-// look finds out anew about one node.
-func (k *class) look(c *plugin.Cluster, node int32, r *rand.Rand) {
+// firstTurns are the turns of nodes that did not change since the class was
+// built, in an order of chance. A node that changes, for a pod was placed there,
+// has its turn after all others: scores are coarse, and who was lucky once must
+// not be lucky again before the rest of equal score.
+const firstTurns = 1 << 31
+
+// look finds out anew about one node, which has the turn among its equals.
+func (k *class) look(c *plugin.Cluster, node int32, turn uint32) {
 	n := c.Nodes()[node]
 	if n == nil { // it is gone, or was never there
 		k.ranking.drop(node)
@@ -144,7 +155,7 @@ func (k *class) look(c *plugin.Cluster, node int32, r *rand.Rand) {
 	for i := range k.nodes {
 		score += k.nodes[i].Score(n) * k.nodes[i].weight
 	}
-	k.ranking.put(&key, rated{score, r.Uint32(), node})
+	k.ranking.put(&key, rated{score, turn, node})
 }
 
 // liveBand is a band whose nodes can take a pod.

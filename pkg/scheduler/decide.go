@@ -66,7 +66,7 @@ const maxSlots = 4 << 20
 func (d *decider) class(p *plugin.Pod) *class {
 	d.uses++
 	k := d.classOf(p)
-	if !k.refresh(d.cluster, d.rand) {
+	if !k.refresh(d.cluster) {
 		k.build(d.profile, d.cluster, p, d.rand)
 	}
 	k.used = d.uses

@@ -8,9 +8,7 @@ import (
 	"weak"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 // Interner makes records of pods in which all that is alike is shared. What no
@@ -145,21 +143,9 @@ func (in *Interner) group(pod *corev1.Pod) *Group {
 	})
 }
 
-// The requests that a container without any is taken to have when nodes are
-// compared.
-func floors() corev1.ResourceList {
-	return corev1.ResourceList{
-		corev1.ResourceCPU:    *resource.NewMilliQuantity(100, resource.DecimalSI),
-		corev1.ResourceMemory: *resource.NewQuantity(200<<20, resource.BinarySI),
-	}
-}
-
 // shape finds or makes the shape of a pod whose affinity, but for a pin, is a.
 func (in *Interner) shape(pod *corev1.Pod, a *corev1.Affinity) *Shape {
-	options := resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
-	requests := ResourcesOf(resourcehelper.PodRequests(pod, options))
-	options.NonMissingContainerRequests = floors()
-	nonZero := ResourcesOf(resourcehelper.PodRequests(pod, options))
+	requests, nonZero := requestsOf(pod)
 	ports, images, owner := ports(pod), images(pod), ownerOf(pod)
 
 	k := appendText(in.key[:0], pod.Spec.SchedulerName)
