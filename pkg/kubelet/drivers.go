@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -14,6 +15,7 @@ import (
 
 	"coracle/pkg/kubelet/csi"
 	"coracle/pkg/kubelet/plugins"
+	"coracle/pkg/kubelet/server"
 	"coracle/pkg/kubelet/volume"
 )
 
@@ -33,6 +35,7 @@ func (k *Kubelet) composeVolumes(factory informers.SharedInformerFactory) error 
 			k.event(pod, "", eventType, reason, message)
 		},
 	})
+	k.drivers.volumes = volumes
 	k.volumes, k.inUse = volumes, volumes.VolumesInUse
 	var err error
 	if k.locals, err = newLocals(k, volumes, factory); err != nil {
@@ -48,6 +51,7 @@ type drivers struct {
 	plugins *plugins.Watcher
 	nodes   corelisters.NodeLister
 	name    string // of the node
+	volumes *volume.Manager
 }
 
 func newDrivers(k *Kubelet, factory informers.SharedInformerFactory) *drivers {
@@ -102,6 +106,29 @@ func (k *Kubelet) nodeSeen() *corev1.Node {
 		return written
 	}
 	return node
+}
+
+// volumeStats tells how full a pod's volumes are.
+func (d *drivers) volumeStats(namespace string, pod types.UID) []server.VolumeStats {
+	var out []server.VolumeStats
+	for _, u := range d.volumes.Usages(pod) {
+		s := server.VolumeStats{Time: u.At, Name: u.Name}
+		if u.Claim != "" {
+			s.PVCRef = &server.PVCReference{Namespace: namespace, Name: u.Claim}
+		}
+		s.CapacityBytes, s.UsedBytes, s.AvailableBytes = amountsOf(u.Bytes)
+		s.Inodes, s.InodesUsed, s.InodesFree = amountsOf(u.Inodes)
+		out = append(out, s)
+	}
+	return out
+}
+
+func amountsOf(a *csi.Amount) (total, used, available *uint64) {
+	if a == nil {
+		return nil, nil, nil
+	}
+	t, u, v := uint64(a.Total), uint64(a.Used), uint64(a.Available)
+	return &t, &u, &v
 }
 
 // impatient reports, once, that a pod has waited long for the attachment of its

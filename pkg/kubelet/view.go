@@ -154,9 +154,13 @@ func (k *Kubelet) newServer(c *ServerConfig) (*server.Server, error) {
 	if !k.cfg.Simulated {
 		usage = func() (cgroup.Usage, error) { return cgroup.ReadUsage("/sys/fs/cgroup") }
 	}
+	var volumes func(string, types.UID) []server.VolumeStats
+	if k.drivers != nil {
+		volumes = k.drivers.volumeStats
+	}
 	return server.New(server.Config{
 		Listener: c.Listener, Address: c.Address, TLS: c.TLS, NodeName: k.cfg.NodeName, Auth: auth, Token: token,
-		Pods: k, Runtime: streams{k.runtime}, NodeUsage: usage, LogDir: k.cfg.LogDir, Log: k.log,
+		Pods: k, Runtime: streams{k.runtime}, NodeUsage: usage, VolumeStats: volumes, LogDir: k.cfg.LogDir, Log: k.log,
 	})
 }
 

@@ -80,6 +80,14 @@ func (d *Driver) NodeExpandVolume(_ context.Context, r *spec.NodeExpandVolumeReq
 	return &spec.NodeExpandVolumeResponse{CapacityBytes: r.GetCapacityRange().GetRequiredBytes()}, nil
 }
 
+// NodeGetVolumeStats implements CSI: every volume is half full.
+func (d *Driver) NodeGetVolumeStats(context.Context, *spec.NodeGetVolumeStatsRequest) (*spec.NodeGetVolumeStatsResponse, error) {
+	return &spec.NodeGetVolumeStatsResponse{Usage: []*spec.VolumeUsage{
+		{Unit: spec.VolumeUsage_BYTES, Total: 1 << 30, Used: 1 << 29, Available: 1 << 29},
+		{Unit: spec.VolumeUsage_INODES, Total: 1000, Used: 500, Available: 500},
+	}}, nil
+}
+
 // bind mounts the volume's folder at the path, which it makes.
 func (d *Driver) bind(handle, path string) error {
 	source := d.VolumePath(handle)

@@ -94,6 +94,9 @@ type Config struct {
 	// NodeUsage gives the CPU time and the memory that the node uses. Where it
 	// fails or is nil, statistics have no figures of the node as a whole.
 	NodeUsage func() (cgroup.Usage, error)
+	// VolumeStats tells how full the volumes of a pod are. It must not block. Nil
+	// tells nothing.
+	VolumeStats func(namespace string, pod types.UID) []VolumeStats
 	// Healthy says why the agent is not healthy; nil function or error is healthy.
 	Healthy func() error
 	// IdleTimeout ends exec, attach and port-forward connections on which

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/pkg/kubelet/cgroup"
@@ -202,6 +203,10 @@ func TestFollowSendsHeaderAndLinesAtOnce(t *testing.T) {
 
 func TestStatistics(t *testing.T) {
 	f := newFixture(t, func(c *Config) {
+		c.VolumeStats = func(namespace string, _ types.UID) []VolumeStats {
+			used := uint64(5)
+			return []VolumeStats{{Time: time.Unix(5, 0).UTC(), UsedBytes: &used, Name: "v", PVCRef: &PVCReference{Name: "data", Namespace: namespace}}}
+		}
 		c.NodeUsage = func() (cgroup.Usage, error) { return cgroup.Usage{CPU: 2 * time.Second, Memory: 4096}, nil }
 	})
 	u := func(n uint64) *runtimeapi.UInt64Value { return &runtimeapi.UInt64Value{Value: n} }
@@ -235,6 +240,9 @@ resource_scrape_error 0
 	}
 	_, body = get(t, f.client, "GET", f.url("/stats/summary"), nil)
 	if want := `"containers":[{"name":"app","startTime":"1970-01-01T00:16:40Z","cpu":{"time":"1970-01-01T00:00:05Z","usageNanoCores":7,"usageCoreNanoSeconds":1500000000},"memory":{"time":"1970-01-01T00:00:05Z","workingSetBytes":1000}}]`; !strings.Contains(body, want) {
+		t.Errorf("summary %s", body)
+	}
+	if want := `"volume":[{"time":"1970-01-01T00:00:05Z","usedBytes":5,"name":"v","pvcRef":{"name":"data","namespace":"ns"}}]`; !strings.Contains(body, want) {
 		t.Errorf("summary %s", body)
 	}
 	if _, body = get(t, f.client, "GET", f.url("/pods"), nil); !strings.HasPrefix(body, `{"kind":"PodList","apiVersion":"v1"`) {

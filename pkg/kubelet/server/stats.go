@@ -38,6 +38,7 @@ type (
 		Containers []containerStats `json:"containers"`
 		CPU        *cpuStats        `json:"cpu,omitempty"`
 		Memory     *memoryStats     `json:"memory,omitempty"`
+		Volumes    []VolumeStats    `json:"volume,omitempty"`
 	}
 	podRef struct {
 		Name      string    `json:"name"`
@@ -85,6 +86,7 @@ func (s *Server) collect(r *http.Request) (*summaryReply, error) {
 		return nil, fmt.Errorf("asking the container runtime for statistics: %w", err)
 	}
 	reply := &summaryReply{Node: nodeStats{NodeName: s.cfg.NodeName}, Pods: summarize(s.cfg.Pods.Pods(), stats)}
+	s.addVolumes(reply.Pods)
 	if s.cfg.NodeUsage != nil {
 		used, err := s.cfg.NodeUsage()
 		if err != nil {

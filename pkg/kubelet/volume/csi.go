@@ -20,6 +20,7 @@ import (
 // csiVolume is one CSI volume as a pod asks for it.
 type csiVolume struct {
 	csiUse
+	inPod          string // the pod's name for it
 	readOnly       bool
 	fsType         string
 	attributes     map[string]string
@@ -46,6 +47,7 @@ func (m *Manager) inlineCSI(r request) csiVolume {
 	src := r.volume.CSI
 	v := csiVolume{
 		csiUse:     m.newCSIUse(r, r.volume.Name, src.Driver, inlineHandle(r.pod.UID, r.volume.Name), storagev1.VolumeLifecycleEphemeral),
+		inPod:      r.volume.Name,
 		attributes: src.VolumeAttributes,
 	}
 	if src.ReadOnly != nil {
@@ -64,6 +66,7 @@ func (m *Manager) persistentCSI(r request, pv *corev1.PersistentVolume, readOnly
 	src := pv.Spec.CSI
 	v := csiVolume{
 		csiUse:     m.newCSIUse(r, pv.Name, src.Driver, src.VolumeHandle, storagev1.VolumeLifecyclePersistent),
+		inPod:      r.volume.Name,
 		attributes: src.VolumeAttributes, readOnly: readOnly, fsType: src.FSType, options: pv.Spec.MountOptions, modes: pv.Spec.AccessModes,
 		stageSecret: src.NodeStageSecretRef, publishSecret: src.NodePublishSecretRef, expandSecret: src.NodeExpandSecretRef,
 		claimNamespace: pv.Spec.ClaimRef.Namespace, claim: pv.Spec.ClaimRef.Name,

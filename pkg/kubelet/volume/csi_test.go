@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/pkg/attachment"
+	"coracle/pkg/kubelet/csi"
 )
 
 // TestCSIVolume follows a claimed volume through two pods of the node: staged
@@ -255,6 +256,43 @@ func TestCSIExpansion(t *testing.T) {
 	}
 	if len(n.events) != 1 || !strings.HasPrefix(n.events[0], "Normal FileSystemResizeSuccessful") {
 		t.Errorf("events %v", n.events)
+	}
+}
+
+// TestCSIUsage: how full a volume is, as its driver said when last asked.
+func TestCSIUsage(t *testing.T) {
+	n := newCSINode(t, allCapabilities, append(csiPV("data"), noAttach())...)
+	pod := podCalled("a", claimOf("data"))
+	n.mount(pod)
+	if got := n.Usages("a"); len(got) != 0 {
+		t.Errorf("before the driver was asked: %v", got)
+	}
+	if err := n.Refresh(t.Context(), pod, PodFacts{}); err != nil {
+		t.Fatal(err)
+	}
+	want := []Usage{{Name: "v", Claim: "data", At: n.clock.Now(), Usage: csi.Usage{
+		Bytes:  &csi.Amount{Total: 1 << 30, Used: 1 << 29, Available: 1 << 29},
+		Inodes: &csi.Amount{Total: 1000, Used: 500, Available: 500},
+	}}}
+	if diff := cmp.Diff(want, n.Usages("a")); diff != "" {
+		t.Error(diff)
+	}
+	n.unmount("a")
+	if got := n.Usages("a"); len(got) != 0 {
+		t.Errorf("after the pod: %v", got)
+	}
+}
+
+// TestCSIUseOfUnattachedVolume: only what is attached is kept from detaching,
+// whatever the notes of an earlier agent leave open.
+func TestCSIUseOfUnattachedVolume(t *testing.T) {
+	n := newCSINode(t, allCapabilities, append(csiPV("data"), noAttach())...)
+	pod := podCalled("a", claimOf("data"))
+	n.mount(pod)
+	n.restart()
+	n.mount(pod)
+	if names, known := n.VolumesInUse(); len(names) != 0 || !known {
+		t.Errorf("in use: %v, %v", names, known)
 	}
 }
 

@@ -41,11 +41,11 @@ func (m *Manager) attached(ctx context.Context, v *csiVolume, object *storagev1.
 	if !v.persistent() {
 		return nil, nil
 	}
+	m.loadCSIUses() // which a release must not come before
 	if object != nil && object.Spec.AttachRequired != nil && !*object.Spec.AttachRequired {
 		m.csi.release(v.unique(), v.pod)
 		return nil, nil
 	}
-	m.loadCSIUses()
 	if m.csi.use(v.unique(), v.pod) {
 		m.cfg.ReportInUse()
 	}

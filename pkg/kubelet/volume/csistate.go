@@ -48,6 +48,7 @@ type csiTry struct {
 	failures  int
 	notBefore time.Time
 	err       error
+	usage     *Usage // of a published volume, nil until the driver was asked
 }
 
 func newCSIState() csiState {
@@ -116,6 +117,15 @@ func (s *csiState) published(pod types.UID) []csiTry {
 		}
 	}
 	return out
+}
+
+// setUsage keeps how full a volume is, as long as it is published.
+func (s *csiState) setUsage(u *csiUse, usage Usage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tries[u.pod][u.Name]; t != nil && t.published {
+		t.usage = &usage
+	}
 }
 
 func (s *csiState) isStaged(name corev1.UniqueVolumeName) bool {

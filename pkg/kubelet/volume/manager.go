@@ -201,6 +201,11 @@ func (m *Manager) Refresh(ctx context.Context, pod *corev1.Pod, facts PodFacts) 
 	if err := checkElement(string(pod.UID)); err != nil {
 		return fmt.Errorf("pod UID: %w", err)
 	}
+	// How full volumes are may be asked while the pod is worked on.
+	return errors.Join(m.refresh(ctx, pod, facts), m.measureCSI(ctx, pod.UID))
+}
+
+func (m *Manager) refresh(ctx context.Context, pod *corev1.Pod, facts PodFacts) error {
 	defer m.lock(pod.UID)()
 	if _, err := os.Stat(m.PodDir(pod.UID)); errors.Is(err, fs.ErrNotExist) {
 		return nil
