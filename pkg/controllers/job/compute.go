@@ -141,6 +141,9 @@ func (v *view) lookAtFinished(known *failures) {
 			continue
 		}
 		fresh := tracked(pod) && v.counts(pod) && !slices.Contains(u.Succeeded, pod.UID) && !slices.Contains(u.Failed, pod.UID)
+		if !tracked(pod) && pod.DeletionTimestamp != nil {
+			continue // it was let go as one too many, and its end means nothing
+		}
 		switch {
 		case good:
 			all.succeeded = append(all.succeeded, pod)

@@ -333,6 +333,16 @@ func withUncounted(job *batchv1.Job) *batchv1.Job {
 	return job
 }
 
+// TestPodsTooManyDelayNoOthers: one who has just started and finds pods that
+// were let go does not take them for failures.
+func TestPodsTooManyDelayNoOthers(t *testing.T) {
+	justDeleted := func(pod *corev1.Pod) { pod.DeletionTimestamp = &metav1.Time{Time: noon} }
+	pods := []*corev1.Pod{newPod("a", noIndex, justDeleted, untracked), newPod("b", noIndex, ended(1, time.Second), justDeleted, untracked)}
+	if p := compute(observed{job: newJob(sized(2, 3)), pods: pods}, noon); len(p.create) != 2 || p.wake != 0 {
+		t.Errorf("%d pods are made, and it wakes after %v; want 2 at once", len(p.create), p.wake)
+	}
+}
+
 func TestBackOffGrows(t *testing.T) {
 	var got []string
 	for n := range 10 {
