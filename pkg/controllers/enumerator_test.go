@@ -363,8 +363,9 @@ func (c *cluster) wantNoLeaks() {
 var kindsOfScripts = strings.Fields(`v1/namespaces v1/pods v1/services v1/endpoints v1/persistentvolumes v1/persistentvolumeclaims
 	v1/replicationcontrollers v1/resourcequotas v1/configmaps v1/secrets apps/v1/deployments apps/v1/replicasets apps/v1/statefulsets
 	apps/v1/daemonsets apps/v1/controllerrevisions batch/v1/jobs batch/v1/cronjobs discovery.k8s.io/v1/endpointslices
-	policy/v1/poddisruptionbudgets storage.k8s.io/v1/volumeattachments
-	storage.k8s.io/v1/volumeattributesclasses`)
+	policy/v1/poddisruptionbudgets storage.k8s.io/v1/volumeattachments storage.k8s.io/v1/volumeattributesclasses
+	v1/nodes v1/serviceaccounts autoscaling/v2/horizontalpodautoscalers rbac.authorization.k8s.io/v1/clusterroles
+	resource.k8s.io/v1/resourceclaims`)
 
 func (c *cluster) all() []metav1.PartialObjectMetadata {
 	c.t.Helper()

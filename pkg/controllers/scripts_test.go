@@ -14,7 +14,8 @@ import (
 
 // scripts is one entry per controller, or per way of its that may be disturbed.
 func scripts() []script {
-	return slices.Concat(scriptsOfWorkloads(), scriptsOfJobs(), scriptsOfOwners(), scriptsOfStorage(), scriptsOfOthers())
+	return slices.Concat(scriptsOfWorkloads(), scriptsOfJobs(), scriptsOfOwners(), scriptsOfStorage(), scriptsOfOthers(),
+		scriptsOfServices(), scriptsOfCluster(), scriptsOfHelpers())
 }
 
 func scriptsOfWorkloads() []script {
