@@ -76,7 +76,7 @@ var layers = map[string][]string{
 	"pkg/dns":         {},
 	// Local clusters and the user's tool.
 	"pkg/cluster": {"pkg/network", "pkg/image", "pkg/pki", "pkg/nodeconfig", "pkg/localpath"},
-	"pkg/ctl":     {"pkg/cluster", "pkg/image", "pkg/placement"},
+	"pkg/ctl":     {"pkg/cluster", "pkg/image", "pkg/placement", "pkg/auth/bootstraptoken", "pkg/pki"},
 	// Composition.
 	"pkg/controlplane": {"pkg/"},
 	"pkg/testcluster":  {"pkg/"},

@@ -51,6 +51,8 @@ func (t *tool) verbs() []*cobra.Command {
 		t.attach(),
 		t.portForward(),
 		t.cluster(),
+		t.token(),
+		t.join(),
 		t.image(),
 		t.clusterInfo(),
 		t.version(),

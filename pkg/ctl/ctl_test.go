@@ -55,10 +55,11 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: *update,
 		Setup:         func(env *testscript.Env) error { return startCluster(env) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"ctl":   runCtl,
-			"retry": retry,
-			"node":  startNode,
-			"fetch": fetch,
+			"ctl":      runCtl,
+			"retry":    retry,
+			"node":     startNode,
+			"fetch":    fetch,
+			"joinline": joinLine,
 		},
 	})
 }
@@ -126,6 +127,32 @@ func fetch(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
+// joinLine runs "joinline FILE [FLAG=VALUE...]": the command line in a file,
+// with other values of its flags; what it writes goes to bootstrap.kubeconfig, or
+// to other.kubeconfig when it is expected to fail.
+func joinLine(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 0 {
+		ts.Fatalf("usage: joinline FILE [FLAG=VALUE...]")
+	}
+	line := strings.Fields(ts.ReadFile(args[0]))[1:]
+	for _, a := range args[1:] {
+		flag, value, _ := strings.Cut(a, "=")
+		if flag == "--secret" {
+			flag, value = "--token", line[3][:7]+value
+		}
+		for i := range line[1:] {
+			if line[i] == flag {
+				line[i+1] = value
+			}
+		}
+	}
+	out := "bootstrap.kubeconfig"
+	if neg {
+		out = "other.kubeconfig"
+	}
+	runCtl(ts, neg, append(line, "-f", ts.MkAbs(out)))
+}
+
 // testCluster is what a script talks to.
 type testCluster struct {
 	dir    string
@@ -141,6 +168,7 @@ func startCluster(env *testscript.Env) error {
 	backend := memory.New(memory.Config{})
 	done := make(chan error, 1)
 	opts := controlplane.ServeOptions{DataDir: dir, BindAddress: "127.0.0.1"}
+	opts.BootstrapTokens, opts.AdvertiseAddress = true, "192.0.2.10"
 	opts.Backend, opts.SoleWriter, opts.Roles, opts.Log = backend, true, true, slog.New(slog.DiscardHandler)
 	go func() { done <- controlplane.Serve(ctx, opts) }()
 	env.Defer(func() {

@@ -95,6 +95,23 @@ func Parse(s *corev1.Secret) (*Token, error) {
 	return t, err
 }
 
+// NodeGroup is the group of machines that join as nodes, by kubeadm's name.
+const NodeGroup = groupPrefix + "kubeadm:default-node-token"
+
+// NewSecret makes the Secret of a token for nodes out of random text, of at
+// least 22 letters and digits with 5 bits of randomness each.
+func NewSecret(random string, expires time.Time) *corev1.Secret {
+	word := strings.ToLower(random)
+	id, secret := word[:idLength], word[idLength:idLength+secretLength]
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: NamePrefix + id, Namespace: Namespace}, Type: SecretType,
+		Data: map[string][]byte{
+			keyID: []byte(id), keySecret: []byte(secret), keyExpiration: []byte(expires.UTC().Format(time.RFC3339)),
+			keyAuthentication: []byte("true"), keySigning: []byte("true"), keyGroups: []byte(NodeGroup),
+		},
+	}
+}
+
 // Expiration is the time at which the token of a Secret ends, zero when it does
 // not. A time that cannot be read is an error: such a token has ended.
 func Expiration(s *corev1.Secret) (time.Time, error) {

@@ -131,3 +131,16 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// TestNewSecret: a new token is one that the cluster believes, for its time.
+func TestNewSecret(t *testing.T) {
+	ends := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	token, err := Parse(NewSecret("ABCDEFGHIJKLMNOPQRSTUVWXYZ", ends))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token.ID != "abcdef" || token.Secret != "ghijklmnopqrstuv" || !token.Authentication || !token.Signing || !token.Expires.Equal(ends) ||
+		len(token.Groups) != 2 || token.Groups[1] != NodeGroup {
+		t.Errorf("%+v", token)
+	}
+}
