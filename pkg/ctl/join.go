@@ -50,9 +50,8 @@ func (t *tool) join() *cobra.Command {
 		Short: "Prepare this machine to join a cluster as a node",
 		Long: "Ask the cluster for its authority, check that against the hash, and write a kubeconfig with which the\n" +
 			"kubelet asks for its own certificate. \"ctl token create\" on the other side prints the whole command line.",
-		Example: "  ctl join 192.0.2.1:6443 --token abcdef.0123456789abcdef --ca-cert-hash sha256:...\n" +
-			"  kubelet --bootstrap-kubeconfig=bootstrap.kubeconfig ...",
-		Args: between(1, 1, "the address of the API server, as HOST:PORT"),
+		Example: "  ctl join 192.0.2.1:6443 --token abcdef.0123456789abcdef --ca-cert-hash sha256:... -f /etc/coracle/bootstrap.kubeconfig",
+		Args:    between(1, 1, "the address of the API server, as HOST:PORT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var ok bool
 			if j.token.ID, j.token.Secret, ok = bootstraptoken.Split(token); !ok {
@@ -78,7 +77,7 @@ func (t *tool) join() *cobra.Command {
 			if err := pki.WriteFile(out, config, 0o600); err != nil {
 				return err
 			}
-			fmt.Fprintf(t.Out, "The cluster at %s is the one that was named. Start the kubelet with --bootstrap-kubeconfig=%s\n", j.server, out)
+			fmt.Fprintf(t.Out, "The cluster at %s is the one that was named. Start the kubelet with bootstrapKubeconfig: %s in its configuration\n", j.server, out)
 			return nil
 		},
 	}
