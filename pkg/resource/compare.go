@@ -26,19 +26,24 @@ type comparer struct {
 
 // podSpecs compare specs of pods, which every write of a pod does.
 var (
-	podSpecsEqual = sync.OnceValue(func() comparison { return compile[corev1.PodSpec](false) })
-	podSpecsAlike = sync.OnceValue(func() comparison { return compile[corev1.PodSpec](true) })
+	podSpecsEqual = sync.OnceValue(func() comparison {
+		c := comparer{done: map[reflect.Type]*comparison{}}
+		return *c.of(reflect.TypeFor[corev1.PodSpec]())
+	})
+	podSpecsAlike = sync.OnceValue(func() comparison { return CompareExactly(reflect.TypeFor[corev1.PodSpec]()) })
 )
+
+// CompareExactly returns the comparison of two variables of a type, given by where
+// they are: whatever only reads them finds the same in both when it says so. It may
+// say no where that is so.
+func CompareExactly(t reflect.Type) func(a, b unsafe.Pointer) bool {
+	c := comparer{exact: true, done: map[reflect.Type]*comparison{}}
+	return *c.of(t)
+}
 
 // samePodSpec is equality.Semantic.DeepEqual.
 func samePodSpec(a, b *corev1.PodSpec) bool {
 	return podSpecsEqual()(unsafe.Pointer(a), unsafe.Pointer(b))
-}
-
-// compile makes the comparison of a type.
-func compile[T any](exact bool) comparison {
-	c := comparer{exact: exact, done: map[reflect.Type]*comparison{}}
-	return *c.of(reflect.TypeFor[T]())
 }
 
 // of is the comparison of a type; it can be called when all are compiled, since a

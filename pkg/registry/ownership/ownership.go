@@ -26,6 +26,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
+
+	"coracle/pkg/resource"
 )
 
 // Kind follows the fields of one kind of object at one API version. It is safe
@@ -34,7 +36,10 @@ type Kind struct {
 	version string
 	node    *node
 	plan    *plan // of the Go type; nil for decoded JSON
-	unowned set   // what nobody owns: names, times and the like
+	// alike compares the top-level fields that have parts, by their place in the
+	// plan; nil for the others.
+	alike   []func(a, b unsafe.Pointer) bool
+	unowned set // what nobody owns: names, times and the like
 	memo    memo
 	walkers sync.Pool
 }
@@ -66,6 +71,16 @@ func New(schema *typed.TypedValue, t reflect.Type, version string) (*Kind, error
 	c.finish()
 	if k.plan.form != structForm || k.plan.atomic {
 		return nil, fmt.Errorf("%s of %s is not an object by its schema", t, version)
+	}
+	k.alike = make([]func(a, b unsafe.Pointer) bool, len(k.plan.fields))
+	for i := range k.plan.fields {
+		if f := &k.plan.fields[i]; f.plan.form == structForm && f.name != "metadata" { // which always differs
+			variable := f.plan.typ
+			if f.plan.pointer {
+				variable = reflect.PointerTo(variable)
+			}
+			k.alike[i] = resource.CompareExactly(variable)
+		}
 	}
 	return k, nil
 }
@@ -195,6 +210,8 @@ func (k *Kind) typedRoot(w *walker, l, r unsafe.Pointer, reset Reset) (d differe
 		case slices.Contains(reset.top, f.name):
 			w.validateField(f, fl)
 			w.validateField(f, fr)
+		case fl != nil && fr != nil && k.alike[i] != nil && k.alike[i](fl, fr):
+			w.validateField(f, fr) // and nothing is added, changed or removed
 		default:
 			sub := w.typed(f.plan, fl, fr)
 			w.push(element{name: f.name}, &sub)

@@ -12,7 +12,7 @@ const maxDepth = 200
 // Decode decodes a document into the struct that into points to, which is zero.
 // After an error it may be filled in part.
 func (p *Plan) Decode(doc []byte, into any) error {
-	s := scanner{doc: doc}
+	s := newScanner(doc)
 	s.space()
 	if err := p.decode(&s, reflect.ValueOf(into).Elem()); err != nil {
 		return err
@@ -30,7 +30,7 @@ func decodeString(s *scanner, v reflect.Value) error {
 	}
 	text, err := s.str()
 	if err == nil {
-		v.SetString(string(text))
+		v.SetString(s.keep(text))
 	}
 	return err
 }
@@ -127,12 +127,13 @@ func decodeTexts(s *scanner, v reflect.Value) error {
 		if _, twice := texts[string(name)]; twice {
 			return ErrUnusual
 		}
-		key := string(name) // the next string takes the place of this one
-		var text []byte
+		key, value := s.keep(name), "" // the next string takes the place of this one
 		if !s.null() {
+			var text []byte
 			text, err = s.str()
+			value = s.keep(text)
 		}
-		texts[key] = string(text)
+		texts[key] = value
 		if err == nil {
 			more, err = s.more('}')
 		}
@@ -160,7 +161,7 @@ func decodeMap(s *scanner, v reflect.Value, t reflect.Type, item decoder) error 
 			return err
 		}
 		key, value := reflect.New(t.Key()).Elem(), reflect.New(t.Elem()).Elem()
-		key.SetString(string(name))
+		key.SetString(s.keep(name))
 		if v.MapIndex(key).IsValid() {
 			return ErrUnusual
 		}

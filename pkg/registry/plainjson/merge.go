@@ -8,7 +8,7 @@ import "reflect"
 // merged into a value that is JSON or a struct in a map, is ErrUnusual; into may
 // have been changed in part then.
 func (p *Plan) Merge(patch []byte, into any) error {
-	s := scanner{doc: patch}
+	s := newScanner(patch)
 	s.space()
 	if s.peek() != '{' {
 		return ErrUnusual
@@ -86,7 +86,7 @@ func mergeMap(s *scanner, v reflect.Value, t reflect.Type, decode, item decoder)
 		}
 		seen[string(name)] = true
 		key := reflect.New(t.Key()).Elem()
-		key.SetString(string(name))
+		key.SetString(s.keep(name))
 		if err = mergeMember(s, v, key, t.Elem(), item); err == nil {
 			more, err = s.more('}')
 		}

@@ -131,6 +131,27 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+// TestStringsAreKept: what was decoded does not depend on the document, whether
+// that is short enough to be kept as one string or not.
+func TestStringsAreKept(t *testing.T) {
+	p := compile(t, &corev1.Pod{})
+	for _, filler := range []int{0, 64 << 10} {
+		doc := []byte(`{"kind":"P\u006fd","metadata":{"name":"na\"me","labels":{"a":"b","c\n":"d","e":"f\t","g":null,"h":""},` +
+			`"annotations":{"long":"` + strings.Repeat("x", filler) + `"}},"spec":{"nodeSelector":{"k\\":"v"},"containers":[{"name":"c","args":["\u00e4","ä",""]}]}}`)
+		var got, want corev1.Pod
+		if err := json.Unmarshal(doc, &want); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Decode(doc, &got); err != nil {
+			t.Fatal(err)
+		}
+		clear(doc)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("with %d bytes more: %s", filler, diff)
+		}
+	}
+}
+
 // FuzzDecode changes documents at will.
 func FuzzDecode(f *testing.F) {
 	for _, d := range documents {

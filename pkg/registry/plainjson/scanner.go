@@ -11,7 +11,32 @@ type scanner struct {
 	at    int
 	depth int
 	text  []byte // the last string that had escapes
-	nulls bool   // a null has been read
+	// whole is the document of a short one, of which strings are parts, so that
+	// they need no memory each; from is where the last one begins, negative for
+	// one that had escapes.
+	whole string
+	from  int
+	nulls bool // a null has been read
+}
+
+// shortDocument is how long a document may be for one string of it to hold all of
+// it in memory.
+const shortDocument = 16 << 10
+
+func newScanner(doc []byte) scanner {
+	s := scanner{doc: doc}
+	if len(doc) <= shortDocument {
+		s.whole = string(doc)
+	}
+	return s
+}
+
+// keep is the string that was read last, for longer than until the next one.
+func (s *scanner) keep(text []byte) string {
+	if s.whole == "" || s.from < 0 {
+		return string(text)
+	}
+	return s.whole[s.from : s.from+len(text)]
 }
 
 func (s *scanner) space() {
@@ -69,7 +94,7 @@ func (s *scanner) str() ([]byte, error) {
 	for i := begin; i < len(s.doc); i++ {
 		switch c := s.doc[i]; {
 		case c == '"':
-			s.at = i + 1
+			s.at, s.from = i+1, begin
 			text := s.doc[begin:i]
 			if !ascii && !utf8.Valid(text) {
 				return nil, ErrUnusual
@@ -91,7 +116,7 @@ var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n
 
 // escaped reads on from the first escape of a string.
 func (s *scanner) escaped(begin, i int) ([]byte, error) {
-	s.text = append(s.text[:0], s.doc[begin:i]...)
+	s.text, s.from = append(s.text[:0], s.doc[begin:i]...), -1
 	for i < len(s.doc) {
 		switch c := s.doc[i]; {
 		case c == '"':
