@@ -13,6 +13,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -192,5 +193,44 @@ func TestUnsupportedVersion(t *testing.T) {
 	})
 	if d.Calls("NodeGetInfo") != 0 || len(n.names()) != 0 {
 		t.Errorf("calls %v, drivers %v", d.AllCalls(), n.names())
+	}
+}
+
+// TestLimitChanges: a driver that wants to be asked anew is, and the CSINode
+// follows; one that does not is left alone.
+func TestLimitChanges(t *testing.T) {
+	n := newNode(t)
+	clock := clocktesting.NewFakeClock(time.Now())
+	n.Drivers = csi.New(csi.Config{NodeName: "n1", Client: n.client, Clock: clock})
+	period := int64(60)
+	for name, period := range map[string]*int64{"a.example": &period, "b.example": nil} {
+		object := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagev1.CSIDriverSpec{NodeAllocatableUpdatePeriodSeconds: period}}
+		if err := n.client.Tracker().Add(object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.run()
+	a, b := n.driver(csifake.Config{Name: "a.example", Max: 3}), n.driver(csifake.Config{Name: "b.example", Max: 3})
+	for _, d := range []*csifake.Driver{a, b} {
+		if err := d.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the registrations", func() bool { return len(n.names()) == 2 })
+	a.SetMax(7)
+	b.SetMax(7)
+	limits := func() map[string]int32 {
+		out := map[string]int32{}
+		for _, d := range n.csiNode().Spec.Drivers {
+			out[d.Name] = *d.Allocatable.Count
+		}
+		return out
+	}
+	eventually(t, "the new limit", func() bool {
+		clock.Step(30 * time.Second)
+		return limits()["a.example"] == 7
+	})
+	if got := limits()["b.example"]; got != 3 || b.Calls("NodeGetInfo") != 1 {
+		t.Errorf("the other's limit is %d after %d calls", got, b.Calls("NodeGetInfo"))
 	}
 }

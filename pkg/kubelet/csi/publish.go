@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,9 @@ const requestTimeout = 30 * time.Second
 // the CSINode once the Node is there, takes out drivers that are gone, and
 // writes anew what was lost with a Node that somebody deleted.
 func (d *Drivers) Run(ctx context.Context) error {
+	var limits sync.WaitGroup
+	defer limits.Wait()
+	limits.Go(func() { d.followLimits(ctx) })
 	for delay := firstRetry; ctx.Err() == nil; {
 		wait := checkEvery
 		if err := d.publish(ctx); err != nil {

@@ -45,6 +45,7 @@ type Driver struct {
 	requests map[string]any                                      // the last of each method; guarded by mu
 	before   map[string]func(ctx context.Context, req any) error // guarded by mu
 	after    map[string]func(ctx context.Context, req any) error // guarded by mu
+	max      int64                                               // volumes of the node; guarded by mu
 	statuses []*registration.RegistrationStatus                  // guarded by mu
 
 	service, announcement *grpc.Server // nil while not running
@@ -63,7 +64,7 @@ func New(cfg Config) *Driver {
 		cfg.Type = registration.CSIPlugin
 	}
 	return &Driver{
-		cfg: cfg, calls: map[string]int{}, requests: map[string]any{},
+		cfg: cfg, max: cfg.Max, calls: map[string]int{}, requests: map[string]any{},
 		before: map[string]func(context.Context, any) error{}, after: map[string]func(context.Context, any) error{},
 	}
 }
@@ -145,6 +146,13 @@ func (d *Driver) After(method string, f func(ctx context.Context, req any) error
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.after[method] = f
+}
+
+// SetMax changes how many volumes the node may have.
+func (d *Driver) SetMax(n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.max = n
 }
 
 // Calls is how often a method was called, NodePublishVolume for one.

@@ -19,7 +19,9 @@ func (d *Driver) VolumePath(handle string) string {
 
 // NodeGetInfo implements CSI.
 func (d *Driver) NodeGetInfo(context.Context, *spec.NodeGetInfoRequest) (*spec.NodeGetInfoResponse, error) {
-	reply := &spec.NodeGetInfoResponse{NodeId: d.cfg.NodeID, MaxVolumesPerNode: d.cfg.Max}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	reply := &spec.NodeGetInfoResponse{NodeId: d.cfg.NodeID, MaxVolumesPerNode: d.max}
 	if d.cfg.Topology != nil {
 		reply.AccessibleTopology = &spec.Topology{Segments: d.cfg.Topology}
 	}
