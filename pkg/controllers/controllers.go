@@ -51,6 +51,7 @@ import (
 	"coracle/pkg/controllers/serviceaccount"
 	"coracle/pkg/controllers/servicecidr"
 	"coracle/pkg/controllers/statefulset"
+	"coracle/pkg/controllers/storagemigration"
 	"coracle/pkg/controllers/storageprotection"
 	"coracle/pkg/controllers/tainteviction"
 	"coracle/pkg/controllers/trustbundle"
@@ -194,6 +195,9 @@ var list = []constructor{
 	}},
 	{name: "volumeattributesclass-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
 		return storageprotection.NewClasses(e), nil
+	}},
+	{name: "storage-version-migrator-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		return storagemigration.New(e, c.MetadataFor("storage-version-migrator-controller")), nil
 	}},
 	{name: "endpointslicemirroring-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return endpointmirror.New(e), nil }},
 }

@@ -180,6 +180,7 @@ func scriptsOfCluster() []script {
 				},
 			},
 		},
+		{name: "storage migration", objects: makeGadgets, steps: []func(*cluster){migrateGadgets}},
 		{
 			name: "aggregated roles",
 			steps: []func(*cluster){
