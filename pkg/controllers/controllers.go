@@ -42,6 +42,7 @@ import (
 	"coracle/pkg/controllers/namespace"
 	"coracle/pkg/controllers/nodeipam"
 	"coracle/pkg/controllers/nodelifecycle"
+	"coracle/pkg/controllers/podcertificate"
 	"coracle/pkg/controllers/podgc"
 	"coracle/pkg/controllers/replicaset"
 	"coracle/pkg/controllers/replicationcontroller"
@@ -131,6 +132,7 @@ var list = []constructor{
 		}
 		return trustbundle.New(e, c.CABundle), nil
 	}},
+	{name: "podcertificaterequestcleaner", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return podcertificate.NewCleaner(e), nil }},
 	{name: "bootstrap-signer", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		if !c.BootstrapTokens {
 			return nil, nil
