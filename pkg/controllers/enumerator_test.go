@@ -58,7 +58,7 @@ func TestFaults(t *testing.T) {
 			if writes == 0 {
 				t.Fatal("nothing was written: the script tests no controller")
 			}
-			for _, f := range s.faults(writes) {
+			for _, f := range s.faults(writes, everyPoint()) {
 				t.Run(f.String(), func(t *testing.T) {
 					bubble(t, func(t *testing.T, c *cluster) { f.run(c) })
 				})
@@ -86,8 +86,8 @@ const (
 )
 
 // faults are the disturbances of a script that writes so often when nothing
-// disturbs it.
-func (s *script) faults(writes int) []fault {
+// disturbs it; with every, there is a crash at each write.
+func (s *script) faults(writes int, every bool) []fault {
 	late := func(which func(string) bool) func(*cluster) {
 		return func(c *cluster) {
 			k := newCrasher(0, false)
@@ -100,13 +100,13 @@ func (s *script) faults(writes int) []fault {
 		{class: lateOwners, run: late(func(resource string) bool { return resource != "pods" })},
 		{class: hiddenObjects, run: s.runBlind},
 	}
-	for i, at := range points(writes) {
+	for i, at := range points(writes, every) {
 		for _, after := range []bool{false, true} {
-			if everyPoint() || after == (i%2 == 0) {
+			if every || after == (i%2 == 0) {
 				out = append(out, fault{crashes, fmt.Sprintf("at write %d, done %v", at, after), func(c *cluster) { s.runCrash(c, at, after, false) }})
 			}
 		}
-		if everyPoint() || i == crashPoints/2 {
+		if every || i == crashPoints/2 {
 			out = append(out, fault{staleRestarts, fmt.Sprintf("after write %d", at), func(c *cluster) { s.runCrash(c, at, true, true) }})
 		}
 	}
@@ -115,11 +115,11 @@ func (s *script) faults(writes int) []fault {
 
 func everyPoint() bool { return os.Getenv("CONTROLLERS_FAULTS") == "all" }
 
-// points are the writes to crash at: all, or some of them from first to last.
-func points(writes int) []int {
+// points are the writes to crash at: every, or some of them from first to last.
+func points(writes int, every bool) []int {
 	n := crashPoints
 	switch {
-	case everyPoint():
+	case every:
 		n = writes
 	case testing.Short():
 		n = 1

@@ -39,7 +39,7 @@ func TestFaultsFindPlantedBugs(t *testing.T) {
 			if !t.Run("sound", func(t *testing.T) {
 				s := sp.with("")
 				bubble(t, func(t *testing.T, c *cluster) { writes = s.runUndisturbed(c) })
-				for _, f := range s.faults(writes) {
+				for _, f := range s.faults(writes, false) {
 					t.Run(f.String(), func(t *testing.T) {
 						bubble(t, func(t *testing.T, c *cluster) { f.run(c) })
 					})
@@ -83,8 +83,9 @@ func (s script) reports(t *testing.T, class string) []string {
 		return out
 	}
 	out = nil // what counts is what the fault shows
-	for _, f := range s.faults(max(writes, crashPoints)) {
-		if f.class == class {
+	// Which write betrays the bug varies with the order of events.
+	for _, f := range s.faults(max(writes, crashPoints), true) {
+		if f.class == class && len(out) == 0 {
 			one(f)
 		}
 	}
