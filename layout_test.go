@@ -77,6 +77,8 @@ var layers = map[string][]string{
 	// Local clusters and the user's tool.
 	"pkg/cluster": {"pkg/network", "pkg/image", "pkg/pki", "pkg/nodeconfig", "pkg/localpath"},
 	"pkg/ctl":     {"pkg/cluster", "pkg/image", "pkg/placement", "pkg/auth/bootstraptoken", "pkg/pki"},
+	// What a role needs to be a process of its own.
+	"pkg/component": {"pkg/auth", "pkg/pki", "pkg/reconcile"},
 	// Composition.
 	"pkg/controlplane": {"pkg/"},
 	"pkg/testcluster":  {"pkg/"},

@@ -122,6 +122,7 @@ func TestListeners(t *testing.T) {
 		"pkg/network/relay.go":          "host ports that a pod has asked for, passed on to the pod (TestHostPortTraffic)",
 		"pkg/dns/server.go":             "the cluster's DNS, on its own address (TestServerFollowsTheCluster)",
 		"pkg/cluster/preflight.go":      "closed at once: whether a port is free",
+		"pkg/component/server.go":       "health for everybody; metrics and the explain API authenticated and authorized (TestPortIsGuarded)",
 	})
 }
 

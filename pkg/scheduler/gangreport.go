@@ -51,6 +51,11 @@ func (s *Scheduler) gangRefused(ctx context.Context, out *gangOutcome) {
 	for i := range out.members {
 		m := &out.members[i]
 		told.Go(func() error {
+			result := resultUnschedulable
+			if out.broken {
+				result = resultError
+			}
+			s.meters.count(m.e, result, m.o.began, s.cfg.Clock.Now())
 			message := m.o.why.message()
 			s.note(m.e, &m.o, message)
 			s.reportAs(ctx, m.e, reason, message, m.o.plan)

@@ -77,8 +77,9 @@ type Scheduler struct {
 	synced  []cache.InformerSynced
 	volumes *volumes
 	devices *devices.Tracker
-	slots   chan struct{}  // one for each binding under way
-	settles chan struct{}  // one for each pod that waits for volumes
+	slots   chan struct{} // one for each binding under way
+	settles chan struct{} // one for each pod that waits for volumes
+	meters  *meters
 	binding sync.WaitGroup // bindings and reports under way
 }
 
@@ -113,7 +114,7 @@ func New(cfg Config) (*Scheduler, error) {
 		volumes: volumes,
 		devices: devices.New(cfg.Informers, cfg.Log),
 		slots:   make(chan struct{}, bindWorkers),
-		settles: make(chan struct{}, maxSettling),
+		settles: make(chan struct{}, maxSettling), meters: newMeters(),
 	}
 	s.cluster.volumes, s.cluster.devices = volumes, s.devices
 	if s.cluster.profiles, err = newProfiles(cfg.Profiles, s.cluster, rand.New(rand.NewPCG(cfg.Seed, 0))); err != nil {
@@ -228,12 +229,18 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 func (s *Scheduler) loop(ctx context.Context) {
 	for ctx.Err() == nil {
+		began := s.cfg.Clock.Now()
 		e, o, next := s.cluster.attempt(s.cfg.Clock.Now)
 		if e == nil {
 			s.wait(ctx, next)
 			continue
 		}
+		s.meters.algorithm.Observe(s.cfg.Clock.Since(began).Seconds())
+		o.began = began
 		if o.gang != nil {
+			for i := range o.gang.members {
+				o.gang.members[i].o.began = began
+			}
 			s.startGang(ctx, o.gang)
 			continue
 		}
@@ -292,6 +299,8 @@ func (s *Scheduler) refused(ctx context.Context, e *entry, o *outcome) {
 		}
 		r.Error = true
 	}
+	s.meters.planned(&o.plan)
+	s.meters.count(e, resultUnschedulable, o.began, s.cfg.Clock.Now())
 	s.cluster.failed(e, r, s.cfg.Clock.Now())
 }
 
@@ -327,9 +336,11 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, o *outcome) {
 			s.cfg.Log.Warn("a pod could not be bound", "pod", p.Key(), "node", node, "error", err)
 		}
 		s.giveBack(ctx, p, o)
+		s.meters.count(e, resultError, o.began, s.cfg.Clock.Now())
 		s.cluster.undo(e, s.cfg.Clock.Now())
 		return
 	}
+	s.meters.placed(e, o.began, s.cfg.Clock.Now())
 	deed := reconcile.Deed{Type: corev1.EventTypeNormal, Reason: "Scheduled", Action: "Binding"}
 	s.events[p.Shape.Scheduler].Record(reference(p), deed, "Successfully assigned %s to %s", p.Key(), node)
 }

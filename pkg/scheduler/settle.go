@@ -209,5 +209,6 @@ func (s *Scheduler) unsettled(ctx context.Context, e *entry, o *outcome, by stri
 		s.report(ctx, e, fmt.Sprintf("running PreBind plugin %q: %v", by, err), plan{})
 	}
 	s.giveBack(ctx, e.Pod, o)
+	s.meters.count(e, resultError, o.began, s.cfg.Clock.Now())
 	s.cluster.undo(e, s.cfg.Clock.Now())
 }

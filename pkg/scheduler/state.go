@@ -197,6 +197,7 @@ func (c *cluster) deletePod(uid types.UID, now time.Time) {
 
 // outcome is what came of an attempt: a node or a diagnosis.
 type outcome struct {
+	began   time.Time // when the attempt began
 	profile *profile
 	node    string // "" when no node can take the pod
 	why     *diagnosis

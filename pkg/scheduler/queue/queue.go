@@ -48,9 +48,10 @@ type Config[P, E any] struct {
 // Fail, Done or Remove its Item is the caller's to read.
 type Entry[P any] struct {
 	Item[P]
-	// Added is when the pod was first seen, Attempts how often it was popped.
-	Added    time.Time
-	Attempts int
+	// Added is when the pod was first seen, Ready when it was first to be tried
+	// (zero while it is gated), Attempts how often it was popped.
+	Added, Ready time.Time
+	Attempts     int
 
 	seq   uint64 // ties of Added
 	ready time.Time
@@ -118,6 +119,23 @@ func New[P, E any](cfg Config[P, E]) *Queue[P, E] {
 // Len is how many pods are known.
 func (q *Queue[P, E]) Len() int { return len(q.entries) }
 
+// Counts are how many pods are in which state.
+type Counts struct {
+	// Active are to be tried now, Backoff later, Waiting when something changes,
+	// Gated not at all.
+	Active, Backoff, Waiting, Gated int
+}
+
+// Counts says how many pods wait for what. Those being tried are not counted.
+func (q *Queue[P, E]) Counts() Counts {
+	c := Counts{Active: q.active.Len(), Backoff: q.backoff.Len() + q.errors.Len()}
+	for _, b := range q.buckets {
+		c.Waiting += b.members.Len()
+	}
+	c.Gated = len(q.entries) - q.attempts - c.Active - c.Backoff - c.Waiting
+	return c
+}
+
 // Get returns a pod's entry, or nil.
 func (q *Queue[P, E]) Get(uid types.UID) *Entry[P] { return q.entries[uid] }
 
@@ -152,6 +170,9 @@ func (q *Queue[P, E]) enter(e *Entry[P], now time.Time) {
 	if e.Gated {
 		e.state = gated
 		return
+	}
+	if e.Ready.IsZero() {
+		e.Ready = now
 	}
 	q.activate(e, now)
 }
