@@ -22,7 +22,7 @@ func TestSelective(t *testing.T) {
 		admission.LimitRanger{}, admission.ServiceAccount{}, admission.TaintNodesByCondition{}, admission.AlwaysPullImages{},
 		podSecurity, admission.PodNodeSelector{}, admission.Priority{}, admission.DefaultTolerationSeconds{},
 		admission.PodTolerationRestriction{}, admission.ExtendedResourceToleration{}, admission.DefaultStorageClass{},
-		admission.StorageObjectInUseProtection{}, admission.PersistentVolumeClaimResize{}, admission.RuntimeClass{},
+		admission.StorageObjectInUseProtection{}, admission.PodGroupProtection{}, admission.PersistentVolumeClaimResize{}, admission.RuntimeClass{},
 		admission.CertificateApproval{}, admission.CertificateSigning{}, admission.ClusterTrustBundleAttest{},
 		admission.CertificateSubjectRestriction{}, admission.DefaultIngressClass{}, admission.DenyServiceExternalIPs{},
 		admission.PodTopologyLabels{}, admission.PodResizeValidator{}, admission.CertificateRequester{}, admission.PrivilegeEscalation{},

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -14,9 +15,10 @@ import (
 )
 
 var (
-	claimGVR   = corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")
-	ingressGVR = networkingv1.SchemeGroupVersion.WithResource("ingresses")
-	epoch      = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	podGroupGVR = schedulingv1beta1.SchemeGroupVersion.WithResource("podgroups")
+	claimGVR    = corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")
+	ingressGVR  = networkingv1.SchemeGroupVersion.WithResource("ingresses")
+	epoch       = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
 // named is the metadata of an object made seconds after the epoch, with
@@ -94,7 +96,7 @@ func TestDefaultIngressClass(t *testing.T) {
 	}
 }
 
-func TestStorageObjectInUseProtection(t *testing.T) {
+func TestProtectionOfWhatIsInUse(t *testing.T) {
 	tests := []struct {
 		name string
 		op   Operation
@@ -113,10 +115,16 @@ func TestStorageObjectInUseProtection(t *testing.T) {
 		{"volume", Create, corev1.SchemeGroupVersion.WithResource("persistentvolumes"), &corev1.PersistentVolume{}, []string{"kubernetes.io/pv-protection"}},
 		{"class", Create, storagev1.SchemeGroupVersion.WithResource("volumeattributesclasses"), &storagev1.VolumeAttributesClass{}, []string{"kubernetes.io/vac-protection"}},
 		{"update", Update, claimGVR, &corev1.PersistentVolumeClaim{}, nil},
+		{"group of pods", Create, podGroupGVR, &schedulingv1beta1.PodGroup{}, []string{"scheduling.k8s.io/podgroup-protection"}},
+		{"update of a group", Update, podGroupGVR, &schedulingv1beta1.PodGroup{}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			refused(t, pass(t, StorageObjectInUseProtection{}, request(t, tt.op, tt.gvr, "", tt.obj, nil)), "")
+			var plugin Plugin = StorageObjectInUseProtection{}
+			if tt.gvr.Group == schedulingv1beta1.GroupName {
+				plugin = PodGroupProtection{}
+			}
+			refused(t, pass(t, plugin, request(t, tt.op, tt.gvr, "", tt.obj, nil)), "")
 			if got := tt.obj.GetFinalizers(); !slices.Equal(got, tt.want) {
 				t.Errorf("finalizers %v, want %v", got, tt.want)
 			}

@@ -44,6 +44,7 @@ import (
 	"coracle/pkg/controllers/nodelifecycle"
 	"coracle/pkg/controllers/podcertificate"
 	"coracle/pkg/controllers/podgc"
+	"coracle/pkg/controllers/protection"
 	"coracle/pkg/controllers/replicaset"
 	"coracle/pkg/controllers/replicationcontroller"
 	"coracle/pkg/controllers/resourceclaim"
@@ -53,7 +54,6 @@ import (
 	"coracle/pkg/controllers/servicecidr"
 	"coracle/pkg/controllers/statefulset"
 	"coracle/pkg/controllers/storagemigration"
-	"coracle/pkg/controllers/storageprotection"
 	"coracle/pkg/controllers/tainteviction"
 	"coracle/pkg/controllers/trustbundle"
 	"coracle/pkg/controllers/ttlafterfinished"
@@ -190,13 +190,16 @@ var list = []constructor{
 	{name: "attachdetach-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return attachdetach.New(e), nil }},
 	{name: "local-path-provisioner", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return localpath.New(e), nil }},
 	{name: "pvc-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
-		return storageprotection.NewClaims(e), nil
+		return protection.NewClaims(e), nil
 	}},
 	{name: "pv-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
-		return storageprotection.NewVolumes(e), nil
+		return protection.NewVolumes(e), nil
 	}},
 	{name: "volumeattributesclass-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
-		return storageprotection.NewClasses(e), nil
+		return protection.NewClasses(e), nil
+	}},
+	{name: "podgroup-protection-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) {
+		return protection.NewGroups(e), nil
 	}},
 	{name: "storage-version-migrator-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
 		return storagemigration.New(e, c.MetadataFor("storage-version-migrator-controller")), nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,7 +19,7 @@ import (
 func scriptsOfStorage() []script {
 	return []script{
 		{name: "PersistentVolume binder", steps: []func(*cluster){bindVolumes}},
-		attachScript(), localPathScript(), protectionScript(),
+		attachScript(), localPathScript(), protectionScript(), groupScript(),
 	}
 }
 
@@ -135,6 +136,67 @@ func protectionScript() script {
 				c.eventually("all go", func() error {
 					if there := c.inUse("data", "v", "fast"); len(there) > 0 {
 						return fmt.Errorf("%v are left", there)
+					}
+					return nil
+				})
+			},
+		},
+	}
+}
+
+// groupScript deletes a group whose members are there, one of which goes and
+// one of which ends.
+func groupScript() script {
+	there := func(c *cluster) bool {
+		c.t.Helper()
+		_, err := c.Client.SchedulingV1beta1().PodGroups("default").Get(c.t.Context(), "crew", metav1.GetOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			c.t.Fatal(err)
+		}
+		return err == nil
+	}
+	return script{
+		name: "protection of a group of pods", pods: 2,
+		objects: func(c *cluster) {
+			group := &schedulingv1beta1.PodGroup{ObjectMeta: metav1.ObjectMeta{Name: "crew"}}
+			group.Spec.SchedulingPolicy.Gang = &schedulingv1beta1.GangSchedulingPolicy{MinCount: 2}
+			if _, err := c.Client.SchedulingV1beta1().PodGroups("default").Create(c.t.Context(), group, metav1.CreateOptions{}); err != nil {
+				c.t.Fatal(err)
+			}
+		},
+		steps: []func(*cluster){
+			func(c *cluster) {
+				for _, name := range []string{"a", "b"} {
+					pod := podLike(name, name)
+					pod.Spec.NodeName, pod.Spec.SchedulingGroup = "node-1", &corev1.PodSchedulingGroup{PodGroupName: new("crew")}
+					if _, err := c.Client.CoreV1().Pods("default").Create(c.t.Context(), pod, metav1.CreateOptions{}); err != nil {
+						c.t.Fatal(err)
+					}
+				}
+				if err := c.Client.SchedulingV1beta1().PodGroups("default").Delete(c.t.Context(), "crew", metav1.DeleteOptions{}); err != nil {
+					c.t.Fatal(err)
+				}
+				c.eventually("the members run", func() error {
+					if n := c.readyPods("default")["v1"]; n != 2 {
+						return fmt.Errorf("%d are ready", n)
+					}
+					return nil
+				})
+			},
+			func(c *cluster) {
+				c.deletePod("a")
+				time.Sleep(faultPatience / 2)
+				if !there(c) {
+					c.t.Error("the group went before its last member")
+				}
+			},
+			func(c *cluster) {
+				if _, err := c.Client.CoreV1().Pods("default").Patch(c.t.Context(), "b", types.StrategicMergePatchType, []byte(`{"status":{"phase":"Succeeded"}}`), metav1.PatchOptions{}, "status"); err != nil {
+					c.t.Fatal(err)
+				}
+				c.eventually("the group goes", func() error {
+					if there(c) {
+						return errors.New("it is there")
 					}
 					return nil
 				})

@@ -52,6 +52,7 @@ func (cp *ControlPlane) plugins() ([]placed, error) {
 		{Plugin: admission.ExtendedResourceToleration{}, off: true},
 		{Plugin: admission.DefaultStorageClass{Objects: objects}},
 		{Plugin: admission.StorageObjectInUseProtection{}},
+		{Plugin: admission.PodGroupProtection{}},
 		{Plugin: admission.OwnerReferencesPermissionEnforcement{Authorizer: cp.authz, Kinds: cp.kind}, off: true},
 		{Plugin: admission.PersistentVolumeClaimResize{Objects: objects}},
 		{Plugin: admission.RuntimeClass{Objects: objects}},

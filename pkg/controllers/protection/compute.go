@@ -1,4 +1,4 @@
-package storageprotection
+package protection
 
 import (
 	"slices"
@@ -73,6 +73,16 @@ func holds(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim) bool {
 // deleted it by force.
 func shutDown(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil && pod.DeletionGracePeriodSeconds != nil && *pod.DeletionGracePeriodSeconds == 0
+}
+
+// groupOf is the name of the group that the pod is a member of, and holds until
+// it has ended; empty for none.
+func groupOf(pod *corev1.Pod) string {
+	over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	if g := pod.Spec.SchedulingGroup; g != nil && g.PodGroupName != nil && !over {
+		return *g.PodGroupName
+	}
+	return ""
 }
 
 // bound says that a claim has the volume.

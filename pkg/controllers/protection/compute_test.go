@@ -1,4 +1,4 @@
-package storageprotection
+package protection
 
 import (
 	"slices"

@@ -1,8 +1,9 @@
-// Package storageprotection keeps storage that is in use: a claim that a pod
-// has mounted, a volume that a claim is bound to, a volume attributes class
-// that a claim or a volume has. Admission gives each a finalizer; here it is
-// taken off once the object is being deleted and nothing uses it.
-package storageprotection
+// Package protection keeps what is in use: a claim that a pod has mounted, a
+// volume that a claim is bound to, a volume attributes class that a claim or a
+// volume has, a group that pods are members of. Admission gives each a
+// finalizer; here it is taken off once the object is being deleted and nothing
+// uses it.
+package protection
 
 import (
 	"context"
@@ -20,13 +21,16 @@ import (
 )
 
 // Controller looks after the finalizer of one kind. Make it with NewClaims,
-// NewVolumes or NewClasses.
+// NewVolumes, NewClasses or NewGroups.
 type Controller[T object[T]] struct {
 	loop      *reconcile.Loop
 	informer  cache.SharedIndexInformer
 	finalizer string
-	used      func(ctx context.Context, obj T) (bool, error)
-	update    func(ctx context.Context, obj T, opts metav1.UpdateOptions) (T, error)
+	// bare leaves objects alone that came before their protection, or whose
+	// protection somebody took off.
+	bare   bool
+	used   func(ctx context.Context, obj T) (bool, error)
+	update func(ctx context.Context, obj T, opts metav1.UpdateOptions) (T, error)
 }
 
 type object[T any] interface {
@@ -46,6 +50,10 @@ func (c *Controller[T]) reconcile(ctx context.Context, req *reconcile.Request) (
 	switch decide(obj, c.finalizer) {
 	case leave:
 		return reconcile.Result{}, nil
+	case protect:
+		if c.bare {
+			return reconcile.Result{}, nil
+		}
 	case release:
 		used, err := c.used(ctx, obj)
 		if err != nil || used {
