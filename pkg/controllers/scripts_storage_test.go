@@ -27,8 +27,13 @@ func scriptsOfStorage() []script {
 func localPathScript() script {
 	var volume string
 	return script{
-		name:    "local path",
-		objects: func(c *cluster) { c.offerLocalPath("node-1") },
+		name: "local path",
+		objects: func(c *cluster) {
+			c.offerLocalPath("node-1")
+			// A provisioner that has not seen the node yet gives the claim back,
+			// and here is no scheduler to choose again.
+			time.Sleep(2 * staleness)
+		},
 		steps: []func(*cluster){
 			func(c *cluster) { volume = c.claimOnNode("data", "node-1"); c.wantBound("data", volume) },
 			func(c *cluster) {
