@@ -112,7 +112,7 @@ func (t *tool) printVerdict(p *placement.PodPlacement, now time.Time) error {
 		fmt.Fprintf(t.Out, "\n%s\n", escape(s.Message))
 	}
 	if len(s.Advice) > 0 {
-		fmt.Fprintln(t.Out, "\nWhat would have to change, any one of:")
+		fmt.Fprintln(t.Out, "\nWhat would have to change first, any one of:")
 		for _, line := range s.Advice {
 			fmt.Fprintf(t.Out, "  - %s\n", escape(line))
 		}

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// advise says, for each group of nodes, what would let one of them take the
-// pod. The reasons are in the words of FailedScheduling events.
+// advise says, for each group of nodes, what would do away with what they were
+// refused for. The reasons are in the words of FailedScheduling events.
 func advise(refusals []Refusal) []string {
 	var out []string
 	for i := range refusals {

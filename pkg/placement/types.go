@@ -63,8 +63,9 @@ type Status struct {
 	// Scores are those of the best nodes, best first. They are left out where
 	// keeping them would have slowed the scheduler down.
 	Scores []NodeScore `json:"scores,omitempty"`
-	// Advice says what would have to change, each line by itself enough for
-	// some node.
+	// Advice says what would have to change first: each line does away with
+	// what one plugin said of some nodes. Plugins that come after it were not
+	// asked about those.
 	Advice []string `json:"advice,omitempty"`
 }
 
