@@ -51,6 +51,7 @@ import (
 	"coracle/pkg/controllers/resourcequota"
 	"coracle/pkg/controllers/rootca"
 	"coracle/pkg/controllers/serviceaccount"
+	"coracle/pkg/controllers/serviceaccounttoken"
 	"coracle/pkg/controllers/servicecidr"
 	"coracle/pkg/controllers/statefulset"
 	"coracle/pkg/controllers/storagemigration"
@@ -90,6 +91,8 @@ type Config struct {
 	PodGC         podgc.Config
 	// Signer signs approved certificate requests, a *pki.CA; nil signs none.
 	Signer csr.Signer
+	// TokenOf signs the tokens that are kept in Secrets; nil fills none.
+	TokenOf serviceaccounttoken.Sign
 	// BootstrapTokens runs the controllers of the tokens with which machines
 	// join.
 	BootstrapTokens bool
@@ -121,6 +124,12 @@ func (c constructor) identity() string {
 // list is every controller, in the order in which they start.
 var list = []constructor{
 	{name: "service-account-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return serviceaccount.New(e), nil }},
+	{name: "serviceaccount-token-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		if c.TokenOf == nil {
+			return nil, nil
+		}
+		return serviceaccounttoken.New(e, c.CABundle, c.TokenOf), nil
+	}},
 	{name: "root-ca-cert-publisher", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) { return rootca.New(e, c.CABundle), nil }},
 	{name: "clusterrole-aggregation-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return aggregation.New(e), nil }},
 	{name: "certificate-controller", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {

@@ -15,7 +15,7 @@ import (
 // scripts is one entry per controller, or per way of its that may be disturbed.
 func scripts() []script {
 	return slices.Concat(scriptsOfWorkloads(), scriptsOfJobs(), scriptsOfOwners(), scriptsOfStorage(), scriptsOfOthers(),
-		scriptsOfServices(), scriptsOfCluster(), scriptsOfHelpers())
+		scriptsOfServices(), scriptsOfCluster(), scriptsOfTokens(), scriptsOfHelpers())
 }
 
 func scriptsOfWorkloads() []script {

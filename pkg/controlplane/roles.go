@@ -82,6 +82,7 @@ func (cp *ControlPlane) controllers(factory informers.SharedInformerFactory) (*c
 		ClusterCIDR:     cp.cfg.ClusterCIDR,
 		LoadBalancers:   cp.cfg.LoadBalancers,
 		Signer:          cp.signer(),
+		TokenOf:         cp.tokenOf(),
 		BootstrapTokens: cp.cfg.BootstrapTokens,
 		Rand:            cp.cfg.Rand,
 		Clock:           cp.cfg.Clock,

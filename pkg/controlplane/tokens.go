@@ -16,6 +16,7 @@ import (
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/bootstraptoken"
 	"coracle/pkg/auth/token"
+	"coracle/pkg/controllers/serviceaccounttoken"
 	"coracle/pkg/registry"
 )
 
@@ -38,6 +39,16 @@ func (t *tokens) Audiences() []string { return t.audiences }
 // Issue signs a token with the newest key.
 func (t *tokens) Issue(r token.Request, now time.Time) (*token.Issued, error) {
 	return t.issuer.Load().Issue(r, now)
+}
+
+// tokenOf signs the tokens that are kept in Secrets, where a key is here.
+func (cp *ControlPlane) tokenOf() serviceaccounttoken.Sign {
+	if cp.tokens == nil || cp.tokens.issuer.Load() == nil {
+		return nil
+	}
+	return func(account *corev1.ServiceAccount, secret string) (string, error) {
+		return cp.tokens.issuer.Load().IssueLegacy(account.Namespace, token.Ref{Name: account.Name, UID: string(account.UID)}, secret)
+	}
 }
 
 // identifyTokens sets what issues and checks bearer tokens.

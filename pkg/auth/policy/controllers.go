@@ -177,6 +177,10 @@ func clusterControllers() []*rbacv1.ClusterRole {
 		controller("service-account-controller",
 			on("create", "core", "serviceaccounts"),
 			recordEvents()),
+		// Upstream's writes as the controller manager itself.
+		controller("serviceaccount-token-controller",
+			on("delete get list update watch", "core", "secrets"),
+			on("get update", "core", "serviceaccounts")),
 		controller("ttl-controller",
 			on("list patch update watch", "core", "nodes"),
 			recordEvents()),

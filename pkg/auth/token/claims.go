@@ -32,6 +32,8 @@ type Claims struct {
 	ID        string           `json:"jti,omitempty"`
 	// Kubernetes are the claims of the cluster; nil in foreign tokens.
 	Kubernetes *ClusterClaims `json:"kubernetes.io,omitempty"`
+	// LegacyClaims are those of a token that is kept in a Secret.
+	LegacyClaims
 }
 
 // Audience is written as a list, also with one element, and read as a list or

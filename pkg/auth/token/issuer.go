@@ -128,19 +128,23 @@ func (i *Issuer) Issue(r Request, now time.Time) (*Issued, error) {
 	if err := c.valid(); err != nil {
 		return nil, err
 	}
-	payload, err := json.Marshal(&c)
-	if err != nil {
-		return nil, err
-	}
-	signed, err := i.signer.Sign(payload)
-	if err != nil {
-		return nil, fmt.Errorf("signing a service account token: %w", err)
-	}
-	text, err := signed.CompactSerialize()
+	text, err := i.sign(&c)
 	if err != nil {
 		return nil, err
 	}
 	return &Issued{Token: text, ID: id, Expires: expires, Audiences: audiences}, nil
+}
+
+func (i *Issuer) sign(c *Claims) (string, error) {
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	signed, err := i.signer.Sign(payload)
+	if err != nil {
+		return "", fmt.Errorf("signing a service account token: %w", err)
+	}
+	return signed.CompactSerialize()
 }
 
 func (i *Issuer) lifetime(asked time.Duration) time.Duration {
