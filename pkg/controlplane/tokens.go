@@ -99,7 +99,7 @@ func (cp *ControlPlane) setTokenKeys(key crypto.Signer, old []crypto.PublicKey) 
 	if t.verifier == nil {
 		t.verifier, err = token.NewVerifier(token.VerifierConfig{
 			Issuers: append([]string{id.Issuer}, id.OldIssuers...), Audiences: t.audiences, Keys: keys,
-			Objects: boundObjects{cp}, Clock: cp.cfg.Clock,
+			Objects: boundObjects{cp}, Secrets: newTokenSecrets(cp), Clock: cp.cfg.Clock,
 		})
 		if err != nil {
 			return err
@@ -114,8 +114,13 @@ func (cp *ControlPlane) setTokenKeys(key crypto.Signer, old []crypto.PublicKey) 
 
 // bootstrapSecret reads the Secret of a bootstrap token.
 func (cp *ControlPlane) bootstrapSecret(ctx context.Context, name string) (*corev1.Secret, error) {
+	return cp.secret(ctx, bootstraptoken.Namespace, name)
+}
+
+// secret reads a Secret consistently, nil when there is none. It is shared.
+func (cp *ControlPlane) secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	res := cp.resource(corev1.SchemeGroupVersion.WithResource("secrets"))
-	o, err := cp.registry.Get(ctx, registry.Request{Resource: res, Namespace: bootstraptoken.Namespace, Name: name}, "")
+	o, err := cp.registry.Get(ctx, registry.Request{Resource: res, Namespace: namespace, Name: name}, "")
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}

@@ -8,4 +8,7 @@
 // a deleted pod's token is worthless as soon as the API server knows of the
 // deletion, and a new pod of the same name does not revive it. Only the
 // signature check, which cannot change, is remembered.
+//
+// Tokens of LegacyIssuer are kept in Secrets and do not expire. Such a token is
+// worth what its Secret says: it counts while the Secret holds it.
 package token

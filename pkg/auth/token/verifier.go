@@ -61,6 +61,8 @@ type VerifierConfig struct {
 	Audiences []string
 	Keys      *KeySet
 	Objects   Objects
+	// Secrets are where tokens of LegacyIssuer are kept; nil refuses those.
+	Secrets Secrets
 	// Clock defaults to the system's.
 	Clock clock.PassiveClock
 }
@@ -68,7 +70,10 @@ type VerifierConfig struct {
 // Verifier checks service account tokens. It is safe for concurrent use.
 type Verifier struct {
 	config VerifierConfig
-	keys   atomic.Pointer[knownKeys]
+	// issuers are all that are believed, LegacyIssuer among them when there are
+	// Secrets to look into.
+	issuers []string
+	keys    atomic.Pointer[knownKeys]
 }
 
 // knownKeys are keys and the tokens that they were found to have signed.
@@ -86,10 +91,16 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	if len(c.Issuers) == 0 || len(c.Audiences) == 0 || c.Keys == nil || c.Objects == nil {
 		return nil, errors.New("a token verifier needs issuers, audiences, keys and objects")
 	}
+	if slices.Contains(c.Issuers, LegacyIssuer) {
+		return nil, fmt.Errorf("%s is the issuer of tokens in secrets: the issuer of service account tokens must be another", LegacyIssuer)
+	}
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}
-	v := &Verifier{config: c}
+	v := &Verifier{config: c, issuers: slices.Clone(c.Issuers)}
+	if c.Secrets != nil {
+		v.issuers = append(v.issuers, LegacyIssuer)
+	}
 	v.SetKeys(c.Keys)
 	return v, nil
 }
@@ -106,6 +117,9 @@ func (v *Verifier) AuthenticateToken(ctx context.Context, token string, audience
 	c, mine, err := v.signedClaims(token)
 	if !mine || err != nil {
 		return nil, false, err
+	}
+	if c.Issuer == LegacyIssuer {
+		return v.authenticateLegacy(ctx, token, c, audiences)
 	}
 	if err := c.valid(); err != nil {
 		return nil, false, err
@@ -137,7 +151,7 @@ func (v *Verifier) signedClaims(token string) (c *Claims, mine bool, err error) 
 	if c, ok := keys.known(sum); ok {
 		return c, true, nil
 	}
-	c, mine, err = verify(token, v.config.Issuers, keys.set)
+	c, mine, err = verify(token, v.issuers, keys.set)
 	if mine && err == nil {
 		keys.remember(sum, c)
 	}
