@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,13 +23,14 @@ import (
 
 	"coracle/pkg/auth"
 	"coracle/pkg/component"
+	"coracle/pkg/pki"
 	"coracle/pkg/scheduler"
 	"coracle/pkg/scheduler/config"
 	"coracle/pkg/testcluster"
 )
 
 // start runs a scheduler process's work; stop cuts it off and waits.
-func start(t *testing.T, c *testcluster.Cluster, identity string, l net.Listener) (stop func()) {
+func start(t *testing.T, c *testcluster.Cluster, identity string, l net.Listener, change ...func(*component.Options)) (stop func()) {
 	t.Helper()
 	role := component.Role{
 		Options: component.Options{
@@ -34,6 +38,9 @@ func start(t *testing.T, c *testcluster.Cluster, identity string, l net.Listener
 			Election: component.Election{Enabled: true, Duration: 3 * time.Second, Deadline: 2 * time.Second, Period: 100 * time.Millisecond, Namespace: "kube-system", Name: "kube-scheduler"},
 		},
 		Client: kubernetes.NewForConfigOrDie(c.As(auth.UserScheduler)), Listener: l, Identity: identity,
+	}
+	for _, f := range change {
+		f(&role.Options)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -136,30 +143,89 @@ func TestTheOtherGoesOn(t *testing.T) {
 	}
 }
 
-// TestPortIsGuarded: health is for everybody, metrics for who may read them.
+// TestPortIsGuarded: health is for everybody, metrics for who may read them, by
+// the API server's word about whom a certificate names.
 func TestPortIsGuarded(t *testing.T) {
 	c := testcluster.Start(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, c, "a", l)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 10 * time.Second}
-	get := func(path string) (int, string) {
+	now := time.Now()
+	ours, err := pki.NewCA("ours", 0, now, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := pki.NewCA("theirs", 0, now, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(bundle, ours.CertPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c, "a", l, func(o *component.Options) { o.ClientCAFile = bundle })
+	get := func(ca *pki.CA, user, group, path string) (int, string) {
+		config := &tls.Config{InsecureSkipVerify: true}
+		if ca != nil {
+			pair, err := ca.Issue(pki.Request{CommonName: user, Organization: []string{group}, ClientAuth: true}, now, rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			own, err := tls.X509KeyPair(pair.CertPEM, pair.KeyPEM)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.Certificates = []tls.Certificate{own}
+		}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 10 * time.Second}
 		resp, err := client.Get("https://" + l.Addr().String() + path)
 		if err != nil {
 			return 0, err.Error()
 		}
 		defer resp.Body.Close()
-		body, _ := io.ReadAll(resp.Body)
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
 		return resp.StatusCode, string(body)
 	}
-	await(t, "ready", func() bool { code, _ := get("/readyz"); return code == http.StatusOK })
-	for path, want := range map[string]int{
-		"/healthz": 200, "/livez": 200, "/metrics": 403, "/apis/explain.coracle.dev/v1/namespaces/default/podplacements/p": 403,
+	await(t, "ready", func() bool { code, _ := get(nil, "", "", "/readyz"); return code == http.StatusOK })
+	const verdict = "/apis/explain.coracle.dev/v1/namespaces/default/podplacements/p"
+	for _, x := range []struct {
+		ca                *pki.CA
+		user, group, path string
+		want              int
+	}{
+		{nil, "", "", "/healthz", http.StatusOK},
+		{nil, "", "", "/livez", http.StatusOK},
+		{nil, "", "", "/metrics", http.StatusForbidden},
+		{nil, "", "", verdict, http.StatusForbidden},
+		{ours, "jane", "developers", "/metrics", http.StatusForbidden},
+		{ours, "jane", "developers", verdict, http.StatusForbidden},
+		{theirs, "root", auth.GroupMasters, "/metrics", http.StatusUnauthorized},
+		{ours, "root", auth.GroupMasters, "/metrics", http.StatusOK},
+		{ours, "root", auth.GroupMasters, verdict, http.StatusNotFound},
 	} {
-		if code, body := get(path); code != want {
-			t.Errorf("%s: %d %s, want %d", path, code, strings.TrimSpace(body), want)
+		code, body := get(x.ca, x.user, x.group, x.path)
+		if code != x.want {
+			t.Errorf("%s for %q: %d %s, want %d", x.path, x.user, code, strings.TrimSpace(body), x.want)
 		}
+	}
+
+	// What was done is counted.
+	if _, err := c.Client.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`scheduler_schedule_attempts_total{profile="default-scheduler",result="unschedulable"} 1`,
+		`scheduler_pending_pods{queue="unschedulable"} 1`, `leader_election_master_status{name="kube-scheduler"} 1`, `scheduler_cache_size{type="nodes"} 0`,
+	} {
+		await(t, want, func() bool {
+			_, body := get(ours, "root", auth.GroupMasters, "/metrics")
+			return strings.Contains(body, "\n"+want+"\n")
+		})
 	}
 }
