@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -93,6 +94,8 @@ type Config struct {
 	Signer csr.Signer
 	// TokenOf signs the tokens that are kept in Secrets; nil fills none.
 	TokenOf serviceaccounttoken.Sign
+	// SecretsOf names the Secrets that a pod refers to; nil cleans no tokens.
+	SecretsOf func(*corev1.Pod) []string
 	// BootstrapTokens runs the controllers of the tokens with which machines
 	// join.
 	BootstrapTokens bool
@@ -129,6 +132,12 @@ var list = []constructor{
 			return nil, nil
 		}
 		return serviceaccounttoken.New(e, c.CABundle, c.TokenOf), nil
+	}},
+	{name: "legacy-service-account-token-cleaner", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
+		if c.SecretsOf == nil {
+			return nil, nil
+		}
+		return serviceaccounttoken.NewCleaner(e, c.SecretsOf), nil
 	}},
 	{name: "root-ca-cert-publisher", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) { return rootca.New(e, c.CABundle), nil }},
 	{name: "clusterrole-aggregation-controller", make: func(_ Config, e reconcile.Env) (reconcile.Runner, error) { return aggregation.New(e), nil }},

@@ -1,15 +1,24 @@
 package controllers_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
+	"coracle/pkg/auth/node"
 	"coracle/pkg/controllers"
+	"coracle/pkg/controllers/serviceaccounttoken"
+	"coracle/pkg/reconcile"
 )
 
 // signPlainly makes tokens that tell what they are of.
@@ -128,6 +137,85 @@ func TestTokenSecrets(t *testing.T) {
 		c.wantNoSecret("b")
 		c.wantNoSecret("sealed")
 	}, signPlainly)
+}
+
+// TestTokenCleaner: a token that was made with its account, and that nobody
+// uses, is marked after a year and goes after another; no other is touched.
+func TestTokenCleaner(t *testing.T) {
+	bubble(t, func(t *testing.T, c *cluster) {
+		secrets := c.Client.CoreV1().Secrets("default")
+		for _, name := range []string{"listed", "used", "mounted", "by-hand"} {
+			c.makeTokenSecret(name, "robot", func(s *corev1.Secret) {
+				if name == "used" {
+					s.Labels = map[string]string{"kubernetes.io/legacy-token-last-used": time.Now().AddDate(2, 0, 0).Format(time.DateOnly)}
+				}
+			})
+		}
+		if _, err := c.Client.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot"},
+			Secrets: []corev1.ObjectReference{{Name: "listed"}, {Name: "used"}, {Name: "mounted"}}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		pod := podLike("user", "user")
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "token", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "mounted"}}})
+		if _, err := c.Client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Client.CoreV1().ConfigMaps("kube-system").Create(t.Context(), &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: "kube-apiserver-legacy-service-account-token-tracking"},
+			Data:       map[string]string{"since": time.Now().Format(time.DateOnly)}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		ahead := clocktesting.NewFakeClock(time.Now().AddDate(2, 0, 0))
+		stop := c.startCleaner(ahead)
+		t.Cleanup(stop)
+		marked := func(name string) bool {
+			s, err := secrets.Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.Labels["kubernetes.io/legacy-token-invalid-since"] == ahead.Now().UTC().Format(time.DateOnly)
+		}
+		c.eventually("the unused one is marked", func() error {
+			if !marked("listed") {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+		for _, name := range []string{"used", "mounted", "by-hand"} {
+			if marked(name) {
+				t.Errorf("%s is marked", name)
+			}
+		}
+		ahead.Step(300 * 24 * time.Hour)
+		time.Sleep(time.Minute)
+		if _, err := secrets.Get(t.Context(), "listed", metav1.GetOptions{}); err != nil {
+			t.Errorf("after less than a year: %v", err)
+		}
+		ahead.Step(66 * 24 * time.Hour)
+		c.wantNoSecret("listed")
+	})
+}
+
+// startCleaner runs the cleaner alone, under its own identity.
+func (c *cluster) startCleaner(now clock.WithTicker) (stop func()) {
+	factory := reconcile.NewInformers(c.Client)
+	as := c.As("system:serviceaccount:kube-system:legacy-service-account-token-cleaner", "system:serviceaccounts", "system:serviceaccounts:kube-system")
+	mounts := func(p *corev1.Pod) []string {
+		pull, others := node.Secrets(p)
+		return append(pull, others...)
+	}
+	cleaner := serviceaccounttoken.NewCleaner(reconcile.Env{Client: kubernetes.NewForConfigOrDie(as), Informers: factory, Clock: now}, mounts)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
+	factory.StartWithContext(ctx)
+	done := make(chan error, 1)
+	go func() { done <- cleaner.Run(ctx) }()
+	return func() {
+		cancel()
+		factory.Shutdown()
+		if err := <-done; err != nil {
+			c.t.Errorf("run the cleaner: %v", err)
+		}
+	}
 }
 
 func scriptsOfTokens() []script {

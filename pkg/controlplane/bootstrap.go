@@ -68,6 +68,7 @@ func (cp *ControlPlane) bootstrap(ctx context.Context) error {
 		return err
 	}
 	rest = append(append(append(rest, config...), info...), cp.nodeCertificates()...)
+	rest = append(rest, cp.tokenTracking()...)
 	if err := cp.ensureAll(ctx, rest); err != nil {
 		return err
 	}

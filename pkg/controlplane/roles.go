@@ -83,6 +83,7 @@ func (cp *ControlPlane) controllers(factory informers.SharedInformerFactory) (*c
 		LoadBalancers:   cp.cfg.LoadBalancers,
 		Signer:          cp.signer(),
 		TokenOf:         cp.tokenOf(),
+		SecretsOf:       secretsOf,
 		BootstrapTokens: cp.cfg.BootstrapTokens,
 		Rand:            cp.cfg.Rand,
 		Clock:           cp.cfg.Clock,

@@ -15,6 +15,7 @@ import (
 	"coracle/pkg/apiserver"
 	"coracle/pkg/auth"
 	"coracle/pkg/auth/bootstraptoken"
+	"coracle/pkg/auth/node"
 	"coracle/pkg/auth/token"
 	"coracle/pkg/controllers/serviceaccounttoken"
 	"coracle/pkg/registry"
@@ -49,6 +50,12 @@ func (cp *ControlPlane) tokenOf() serviceaccounttoken.Sign {
 	return func(account *corev1.ServiceAccount, secret string) (string, error) {
 		return cp.tokens.issuer.Load().IssueLegacy(account.Namespace, token.Ref{Name: account.Name, UID: string(account.UID)}, secret)
 	}
+}
+
+// secretsOf names all Secrets that a pod refers to.
+func secretsOf(p *corev1.Pod) []string {
+	pull, others := node.Secrets(p)
+	return append(pull, others...)
 }
 
 // identifyTokens sets what issues and checks bearer tokens.

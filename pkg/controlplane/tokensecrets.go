@@ -7,10 +7,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/pkg/auth"
+	"coracle/pkg/auth/policy"
 	"coracle/pkg/auth/token"
 	"coracle/pkg/registry"
 )
@@ -83,4 +85,29 @@ func (t *tokenSecrets) mayTry(uid types.UID, now time.Time) bool {
 	}
 	t.tried[uid] = now
 	return true
+}
+
+// tokenTracking says since when the use of tokens in Secrets is noted, by which
+// an unused one is told from one that was used before.
+func (cp *ControlPlane) tokenTracking() []wantedObject {
+	if cp.tokens == nil || cp.tokens.verifier == nil {
+		return nil
+	}
+	today := cp.cfg.Clock.Now().UTC().Format(token.LegacyDate)
+	return []wantedObject{{
+		gvr: corev1.SchemeGroupVersion.WithResource("configmaps"),
+		obj: &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: token.TrackingName, Namespace: metav1.NamespaceSystem},
+			Data: map[string]string{token.TrackingSince: today}},
+		merge: func(current runtime.Object) (runtime.Object, policy.Action) {
+			m := current.(*corev1.ConfigMap)
+			_, err := time.Parse(token.LegacyDate, m.Data[token.TrackingSince])
+			if err != nil {
+				if m.Data == nil {
+					m.Data = map[string]string{}
+				}
+				m.Data[token.TrackingSince] = today
+			}
+			return m, updateIf(err != nil)
+		},
+	}}
 }

@@ -64,6 +64,13 @@ func TestTokenInSecret(t *testing.T) {
 	}
 
 	began := time.Now().UTC()
+	tracking, err := client.CoreV1().ConfigMaps("kube-system").Get(ctx, "kube-apiserver-legacy-service-account-token-tracking", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := time.Parse(time.DateOnly, tracking.Data["since"]); err != nil {
+		t.Error(err)
+	}
 	text := filled("kept")
 	if code := show(text); code != http.StatusOK {
 		t.Fatalf("the token gets a %d: %+v", code, review(text))

@@ -151,7 +151,7 @@ func clusterControllers() []*rbacv1.ClusterRole {
 			recordEvents()),
 		controller("legacy-service-account-token-cleaner",
 			named("get", "core", "configmaps", "kube-apiserver-legacy-service-account-token-tracking"),
-			on("delete patch", "core", "secrets")),
+			on("delete list patch", "core", "secrets")),
 		controller("namespace-controller",
 			on("delete get list watch", "core", "namespaces"),
 			on("update", "core", "namespaces/finalize namespaces/status"),

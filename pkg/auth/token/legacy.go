@@ -27,6 +27,12 @@ const (
 	LegacyDate = time.DateOnly
 )
 
+// The ConfigMap in kube-system that says since which day uses are noted.
+const (
+	TrackingName  = "kube-apiserver-legacy-service-account-token-tracking"
+	TrackingSince = "since"
+)
+
 // LegacyClaims are the claims of a token that is kept in a Secret.
 type LegacyClaims struct {
 	Namespace          string `json:"kubernetes.io/serviceaccount/namespace,omitempty"`
