@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -20,6 +22,25 @@ import (
 	"coracle/pkg/reconcile"
 	"coracle/pkg/testcluster"
 )
+
+// TestMain takes the pause out of the client library's handling of errors: it
+// remembers the time of the last error, against which a bubble's virtual time
+// lies decades in the past, so that the next error would wait for as long.
+func TestMain(m *testing.M) {
+	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
+	os.Exit(m.Run())
+}
+
+// TestErrorsTakeNoTime: what a bubble's clients could not do does not stop them.
+func TestErrorsTakeNoTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		utilruntime.HandleErrorWithContext(t.Context(), errors.New("made by a test"), "an error in virtual time")
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %v to note an error", took)
+		}
+	})
+}
 
 // cluster is a control plane with all controllers and a simulated node.
 type cluster struct {

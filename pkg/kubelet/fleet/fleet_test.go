@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,11 +13,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
 
 	"coracle/pkg/kubelet/fleet"
 	"coracle/pkg/testcluster"
 )
+
+// TestMain takes the pause out of the client library's handling of errors: it
+// remembers the time of the last error, against which a bubble's virtual time
+// lies decades in the past, so that the next error would wait for as long.
+func TestMain(m *testing.M) {
+	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
+	os.Exit(m.Run())
+}
 
 // limit bounds what a test waits for, in virtual time.
 const limit = time.Minute
