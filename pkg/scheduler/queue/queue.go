@@ -180,6 +180,17 @@ func (q *Queue[P, E]) enter(e *Entry[P], now time.Time) {
 // leave takes an entry out of where it is. When it was the probe of its class,
 // another takes its place.
 func (q *Queue[P, E]) leave(e *Entry[P], now time.Time) {
+	q.withdraw(e)
+	if b := e.bucket; b != nil {
+		e.bucket = nil
+		b.probe = nil
+		q.probe(b, now)
+	}
+}
+
+// withdraw takes an entry off the list of those that are to be tried; false
+// when it is on none.
+func (q *Queue[P, E]) withdraw(e *Entry[P]) bool {
 	switch e.state {
 	case active:
 		q.active.remove(e)
@@ -192,13 +203,10 @@ func (q *Queue[P, E]) leave(e *Entry[P], now time.Time) {
 		e.bucket.members.remove(e)
 		q.tidy(e.bucket)
 		e.bucket = nil
-		return
+	default:
+		return false
 	}
-	if b := e.bucket; b != nil {
-		e.bucket = nil
-		b.probe = nil
-		q.probe(b, now)
-	}
+	return true
 }
 
 // Remove forgets a pod that is bound or gone.
@@ -244,19 +252,7 @@ func (q *Queue[P, E]) Take(uid types.UID) *Entry[P] {
 	if e == nil {
 		return nil
 	}
-	switch e.state {
-	case active:
-		q.active.remove(e)
-	case backoff:
-		q.backoff.remove(e)
-	case penalised:
-		q.errors.remove(e)
-	case waiting:
-		q.unlist(e)
-		e.bucket.members.remove(e)
-		q.tidy(e.bucket)
-		e.bucket = nil
-	default:
+	if !q.withdraw(e) {
 		return nil
 	}
 	q.try(e)
