@@ -310,8 +310,12 @@ func (r *reaper) reconcile(ctx context.Context, req *reconcile.Request) (reconci
 	}
 	if r.bug != ownerByCache {
 		live, err := r.env.Client.AppsV1().ReplicaSets(pod.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-		if err != nil && !apierrors.IsNotFound(err) || err == nil && live.UID == ref.UID {
+		if err != nil && !apierrors.IsNotFound(err) {
 			return reconcile.Result{}, err
+		}
+		if err == nil && live.UID == ref.UID {
+			// The cache may never see it come, nor go.
+			return reconcile.Result{RequeueAfter: 5 * time.Second}, nil
 		}
 	}
 	options := *metav1.NewPreconditionDeleteOptions(string(pod.UID))
