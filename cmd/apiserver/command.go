@@ -94,6 +94,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.ServiceAccountJWKSURI, "service-account-jwks-uri", "", "where the discovery document says that the keys of service account tokens are; empty means below the issuer")
 	f.DurationVar(&s.MaxTokenLife, "service-account-max-token-expiration", 0, "longest life of a service account token; 0 means a day")
 	f.StringSliceVar(&s.APIAudiences, "api-audiences", nil, "names of this server as a receiver of tokens; empty means the issuer")
+	f.StringVar(&s.TokenFile, "token-auth-file", "", "CSV file of bearer tokens that are believed until the server ends: token, user name, user UID, and \"group1,group2\"")
 	f.BoolVar(&s.BootstrapTokens, "enable-bootstrap-token-auth", false, "let machines in that show a token of a Secret of type bootstrap.kubernetes.io/token in kube-system, and publish cluster-info for them")
 	o.oidc.add(f)
 	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")

@@ -44,6 +44,8 @@ type Identity struct {
 	// TokenKey signs service account tokens; OldTokenKeys still verify.
 	TokenKey     crypto.Signer
 	OldTokenKeys []crypto.PublicKey
+	// TokenFile knows the tokens of a file; nil knows none.
+	TokenFile *auth.TokenFile
 	// Kubelet is how nodes' agents are talked to: a client certificate and
 	// their authorities. Nil serves no logs, exec, attach or port-forward.
 	Kubelet *tls.Config

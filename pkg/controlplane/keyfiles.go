@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"coracle/pkg/auth"
 	"coracle/pkg/pki"
 )
 
@@ -54,6 +55,9 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 			return nil, err
 		}
 	}
+	if id.TokenFile, err = o.tokenFile(); err != nil {
+		return nil, err
+	}
 	if id.TokenKey, id.OldTokenKeys, err = o.tokenKeys(files); err != nil {
 		return nil, err
 	}
@@ -75,6 +79,22 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 			return cp.setTokenKeys(key, old)
 		}})
 	return id, nil
+}
+
+// tokenFile are the tokens of the flag.
+func (o *ServeOptions) tokenFile() (*auth.TokenFile, error) {
+	if o.TokenFile == "" {
+		return nil, nil
+	}
+	data, err := readKeyFile(o.TokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("read --token-auth-file: %w", err)
+	}
+	f, err := auth.ParseTokenFile(data)
+	if err != nil {
+		return nil, fmt.Errorf("read --token-auth-file %s: %w", o.TokenFile, err)
+	}
+	return f, nil
 }
 
 // clientAuthorities are those of the cluster and of the flag.

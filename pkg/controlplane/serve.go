@@ -70,6 +70,8 @@ type ServeOptions struct {
 	ServiceAccountJWKSURI string
 	// MaxTokenLife bounds the life of service account tokens; zero means a day.
 	MaxTokenLife time.Duration
+	// TokenFile holds bearer tokens and whose they are, see auth.ParseTokenFile.
+	TokenFile string
 	// AuthenticationFile is an AuthenticationConfiguration, in place of OIDC and
 	// Anonymous.
 	AuthenticationFile string

@@ -76,11 +76,14 @@ func (cp *ControlPlane) identifyTokens(id *Identity, server *apiserver.Config, a
 		t.Tokens = append(t.Tokens, auth.AudienceAgnostic{Own: t.audiences,
 			Tokens: &auth.BootstrapTokens{Secret: cp.bootstrapSecret, Clock: cp.cfg.Clock}})
 	}
+	if id.TokenFile != nil {
+		t.Tokens = append(t.Tokens, auth.AudienceAgnostic{Own: t.audiences, Tokens: id.TokenFile})
+	}
 	if err := cp.setAuthentication(cp.cfg.OIDC, nil); err != nil {
 		return err
 	}
 	t.Tokens = append(t.Tokens, trustedTokens{cp})
-	if id.TokenKey != nil || cp.cfg.BootstrapTokens || len(cp.cfg.OIDC) > 0 {
+	if id.TokenKey != nil || id.TokenFile != nil || cp.cfg.BootstrapTokens || len(cp.cfg.OIDC) > 0 {
 		authn.Tokens, authn.Audiences = t.Tokens, t.audiences
 	}
 	return nil
