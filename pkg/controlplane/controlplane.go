@@ -150,6 +150,8 @@ type ControlPlane struct {
 	tokens  *tokens // checks and issues bearer tokens; nil without an identity
 	// revoked are the client certificates that are refused; nil are none.
 	revoked atomic.Pointer[pki.Revoked]
+	// connections are those of clients with certificates.
+	connections connections
 	// authentication follows --authentication-config.
 	authentication atomic.Pointer[authentication]
 	// clientCA are the authorities that servers behind this one are told.

@@ -142,10 +142,14 @@ func (o *ServeOptions) revoked(files *Files) (*pki.Revoked, error) {
 	files.reloads = append(files.reloads, &reload{what: "the list of refused certificates", files: []string{path},
 		apply: func(_ context.Context, cp *ControlPlane) error {
 			list, err := read()
-			if err == nil {
-				cp.revoked.Store(list)
+			if err != nil {
+				return err
 			}
-			return err
+			cp.revoked.Store(list)
+			if n := cp.connections.end(list.Has); n > 0 {
+				o.Log.Info("connections of refused certificates are closed", "connections", n)
+			}
+			return nil
 		}})
 	return read()
 }

@@ -131,12 +131,12 @@ func Serve(ctx context.Context, opts ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	listeners := []net.Listener{tls.NewListener(listener, tlsConfig)}
+	listeners := []net.Listener{cp.connections.listener(listener, tlsConfig)}
 	if second, err := opts.listenAdvertised(ctx, files.Address); err != nil {
 		return err
 	} else if second != nil {
 		defer closeQuietly(second)
-		listeners = append(listeners, tls.NewListener(second, tlsConfig))
+		listeners = append(listeners, cp.connections.listener(second, tlsConfig))
 	}
 	return opts.run(ctx, cp, files, listeners)
 }
@@ -170,7 +170,7 @@ func closeQuietly(l net.Listener) {
 func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, listeners []net.Listener) error {
 	server := &http.Server{
 		Handler: guarded(cp.whenReady(), files.serving), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes,
-		IdleTimeout: 90 * time.Second, HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit}, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		ConnState: cp.connections.state, IdleTimeout: 90 * time.Second, HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit}, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cp.Run(ctx) })

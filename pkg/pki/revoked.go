@@ -20,7 +20,7 @@ const RevokedHead = `# Client certificates that are refused, although they have 
 #   X509SHA256=<64 hexadecimal digits>
 # or by the serial number, whichever authority gave it:
 #   serial=<hexadecimal digits>
-# A changed file counts within seconds.
+# A changed file counts within seconds: what is under way ends, too.
 `
 
 const (
@@ -71,6 +71,15 @@ func ParseRevoked(data []byte) (*Revoked, error) {
 	}
 	return r, nil
 }
+
+// RevokedLine is the line of the list that refuses a certificate.
+func RevokedLine(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.Raw)
+	return fingerprintPrefix + hex.EncodeToString(sum[:])
+}
+
+// Len is how many certificates are refused.
+func (r *Revoked) Len() int { return len(r.sums) + len(r.serials) }
 
 // Has says whether a certificate is on the list.
 func (r *Revoked) Has(cert *x509.Certificate) bool {
