@@ -20,53 +20,46 @@ const componentTimeout = 5 * time.Second
 
 // serveComputed answers for a kind whose objects are made when asked for:
 // ComponentStatus.
-func (s *Server) serveComputed(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, true)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
+func (s *Server) serveComputed(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) error {
+	rep, err := negotiate(r, true)
+	if err != nil {
+		return err
 	}
 	if req.Name == "" {
-		s.listComponents(w, r, sv, req, rep)
-		return
+		return s.listComponents(w, r, sv, req, rep)
 	}
 	for _, c := range s.cfg.Components {
 		if c.Name == req.Name {
 			o, err := registry.Transient(sv.res, componentStatus(r.Context(), c))
 			if err != nil {
-				WriteError(w, err)
-				return
+				return err
 			}
-			s.sendCached(w, http.StatusOK, rep, sv, o)
-			return
+			return s.sendCached(w, http.StatusOK, rep, sv, o)
 		}
 	}
-	WriteError(w, apierrors.NewNotFound(sv.res.GroupResource(), req.Name))
+	return apierrors.NewNotFound(sv.res.GroupResource(), req.Name)
 }
 
-func (s *Server) listComponents(w http.ResponseWriter, r *http.Request, sv served, req registry.Request, rep representation) {
+func (s *Server) listComponents(w http.ResponseWriter, r *http.Request, sv served, req registry.Request, rep representation) error {
 	opts, err := listOptions(r, sv, s.now())
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	match, err := registry.Selects(sv.res, opts.ListOptions)
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	page := &cache.List{Remaining: -1}
 	for _, c := range s.cfg.Components {
 		o, err := registry.Transient(sv.res, componentStatus(r.Context(), c))
 		if err != nil {
-			WriteError(w, err)
-			return
+			return err
 		}
 		if match == nil || match(o) {
 			page.Items = append(page.Items, o)
 		}
 	}
-	s.sendList(w, rep, sv, req, page)
+	return s.sendList(w, rep, sv, req, page)
 }
 
 func componentStatus(ctx context.Context, c Check) *corev1.ComponentStatus {

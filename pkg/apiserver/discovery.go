@@ -219,29 +219,29 @@ func (d *discovery) serve(w http.ResponseWriter, r *http.Request, path string) b
 		writeAll(w, agg.body)
 		return true
 	}
-	sendDocument(w, r, doc)
+	if err := sendDocument(w, r, doc); err != nil {
+		WriteError(w, err)
+	}
 	return true
 }
 
 // sendDocument answers with a discovery document in the encoding asked for.
-func sendDocument(w http.ResponseWriter, r *http.Request, doc any) {
-	rep, ok := negotiate(r, false)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
+func sendDocument(w http.ResponseWriter, r *http.Request, doc any) error {
+	rep, err := negotiate(r, false)
+	if err != nil {
+		return err
 	}
 	obj, isObject := doc.(runtime.Object)
 	if !isObject {
-		WriteError(w, fmt.Errorf("a discovery document is a %T", doc))
-		return
+		return fmt.Errorf("a discovery document is a %T", doc)
 	}
 	gvk := schema.FromAPIVersionAndKind("v1", obj.GetObjectKind().GroupVersionKind().Kind)
 	body, err := encodeDocument(rep.media, gvk, obj)
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	send(w, http.StatusOK, rep, body)
+	return nil
 }
 
 // encodeDocument is encodeObject of a document that all requests share, which

@@ -30,17 +30,16 @@ const (
 )
 
 // serveEviction deletes a pod unless that would break a disruption budget.
-func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
+func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request, req registry.Request) error {
 	rep, opts, eviction, err := readSub(s, w, r, req, &policyv1.Eviction{}, &metav1.CreateOptions{})
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	if err := s.evict(r.Context(), req, eviction, opts); err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	sendObject(w, http.StatusCreated, rep, statusGVK, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
+	return nil
 }
 
 func (s *Server) evict(ctx context.Context, req registry.Request, eviction *policyv1.Eviction, opts registry.WriteOptions) error {

@@ -50,8 +50,8 @@ func FuzzNegotiateForms(f *testing.F) {
 	f.Fuzz(func(t *testing.T, accept, encoding, query string) {
 		r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/", RawQuery: query}, Header: http.Header{"Accept": {accept}, "Accept-Encoding": {encoding}}}
 		for _, transforms := range []bool{true, false} {
-			rep, ok := negotiate(r, transforms)
-			if !ok {
+			rep, err := negotiate(r, transforms)
+			if err != nil {
 				continue
 			}
 			switch rep.media {

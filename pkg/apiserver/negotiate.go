@@ -31,17 +31,17 @@ type representation struct {
 
 // negotiate chooses a representation of the resource: custom resources have no
 // protobuf, but for their metadata.
-func (s served) negotiate(r *http.Request) (rep representation, ok bool) {
+func (s served) negotiate(r *http.Request) (representation, error) {
 	return negotiateAmong(r, true, s.res.Custom != nil)
 }
 
 // negotiate chooses the first representation of the Accept header that the
-// server has. ok is false when there is none (406).
-func negotiate(r *http.Request, transforms bool) (rep representation, ok bool) {
+// server has; the error is 406 when there is none.
+func negotiate(r *http.Request, transforms bool) (representation, error) {
 	return negotiateAmong(r, transforms, false)
 }
 
-func negotiateAmong(r *http.Request, transforms, untyped bool) (rep representation, ok bool) {
+func negotiateAmong(r *http.Request, transforms, untyped bool) (representation, error) {
 	header := strings.Join(r.Header.Values("Accept"), ",")
 	if strings.TrimSpace(header) == "" {
 		header = "*/*"
@@ -67,7 +67,7 @@ func negotiateAmong(r *http.Request, transforms, untyped bool) (rep representati
 		}
 	}
 	if bestQ == 0 {
-		return representation{}, false
+		return representation{}, notAcceptable()
 	}
 	query := r.URL.Query()
 	if query.Has("pretty") {
@@ -78,7 +78,7 @@ func negotiateAmong(r *http.Request, transforms, untyped bool) (rep representati
 	}
 	best.gzip = acceptsGzip(r)
 	best.includeObject = metav1.IncludeObjectPolicy(query.Get("includeObject"))
-	return best, true
+	return best, nil
 }
 
 func represent(media string, params map[string]string, transforms bool) (representation, bool) {

@@ -19,13 +19,22 @@ import (
 // Config.
 func (s *Server) ownHandlers() map[string]Handler {
 	h := map[string]Handler{
-		"pods/binding":  s.serveBinding,
-		"pods/eviction": s.serveEviction,
+		"pods/binding":  answering(s.serveBinding),
+		"pods/eviction": answering(s.serveEviction),
 	}
 	if s.cfg.Tokens != nil {
-		h["serviceaccounts/token"] = s.serveToken
+		h["serviceaccounts/token"] = answering(s.serveToken)
 	}
 	return h
+}
+
+// answering makes a Handler of a function that leaves its error to be written.
+func answering(serve func(http.ResponseWriter, *http.Request, registry.Request) error) Handler {
+	return func(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
+		if err := serve(w, r, req); err != nil {
+			WriteError(w, err)
+		}
+	}
 }
 
 // createUnstored serves the kinds that are created under their own name but
@@ -43,26 +52,25 @@ func (s *Server) createUnstored(ctx context.Context, sv served, req registry.Req
 	return s.bind(ctx, target, binding, opts)
 }
 
-func (s *Server) serveBinding(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
+func (s *Server) serveBinding(w http.ResponseWriter, r *http.Request, req registry.Request) error {
 	rep, opts, binding, err := readSub(s, w, r, req, &corev1.Binding{}, &metav1.CreateOptions{})
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	if err := s.bind(r.Context(), req, binding, opts); err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	sendObject(w, http.StatusCreated, rep, statusGVK, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
+	return nil
 }
 
 // readSub reads the body of a create on a subresource that takes a kind of
 // its own.
 func readSub[T runtime.Object](s *Server, w http.ResponseWriter, r *http.Request, req registry.Request, into T, options runtime.Object) (representation, registry.WriteOptions, T, error) {
 	var none T
-	rep, ok := negotiate(r, false)
-	if !ok {
-		return rep, registry.WriteOptions{}, none, notAcceptable()
+	rep, err := negotiate(r, false)
+	if err != nil {
+		return rep, registry.WriteOptions{}, none, err
 	}
 	if r.Method != http.MethodPost {
 		return rep, registry.WriteOptions{}, none, methodNotSupported(req.Resource.GroupResource(), r.Method)

@@ -1,29 +1,20 @@
 package apiserver
 
 import (
-	"encoding/json"
-	"io"
 	"net/http"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/pkg/registry"
 	"coracle/pkg/storage/cache"
 )
 
-// maxBody bounds a request body (upstream's limit).
-const maxBody = 3 << 20
-
-// serveResource handles a request for objects.
-func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *requestInfo) {
+// serveResource handles a request for objects. An error is one that nothing was
+// answered to yet.
+func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *requestInfo) error {
 	sv, ok := s.lookup(info)
 	if !ok {
-		WriteError(w, notFoundPath())
-		return
+		return notFoundPath()
 	}
 	sv.res = registry.ForRequest(r.Context(), sv.res)
 	if text := sv.res.Deprecated; text != "" && sv.view == nil {
@@ -32,41 +23,37 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *req
 	}
 	req := registry.Request{Resource: sv.res, View: sv.view, Subresource: info.subresource, Namespace: info.namespace, Name: info.name}
 	if info.subresource != "" {
-		s.serveSubresource(w, r, sv, req, info)
-		return
+		return s.serveSubresource(w, r, sv, req, info)
 	}
 	misplaced := r.Method == http.MethodPost && info.name != "" || info.name == "" && (info.verb == "update" || info.verb == "patch")
 	if !sv.res.HasVerb(info.verb) || misplaced {
-		WriteError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
-		return
+		return methodNotSupported(sv.res.GroupResource(), info.verb)
 	}
 	if sv.res.Computed {
-		s.serveComputed(w, r, sv, req)
-		return
+		return s.serveComputed(w, r, sv, req)
 	}
 	if !sv.res.Stored() {
-		s.serveReview(w, r, sv, req)
-		return
+		return s.serveReview(w, r, sv, req)
 	}
 	switch info.verb {
 	case "get":
-		s.serveGet(w, r, sv, req)
+		return s.serveGet(w, r, sv, req)
 	case "list":
-		s.serveList(w, r, sv, req)
+		return s.serveList(w, r, sv, req)
 	case "watch":
-		s.serveWatch(w, r, sv, req)
+		return s.serveWatch(w, r, sv, req)
 	case "create":
-		s.serveCreate(w, r, sv, req)
+		return s.serveCreate(w, r, sv, req)
 	case "update":
-		s.serveUpdate(w, r, sv, req)
+		return s.serveUpdate(w, r, sv, req)
 	case "patch":
-		s.servePatch(w, r, sv, req)
+		return s.servePatch(w, r, sv, req)
 	case "delete":
-		s.serveDelete(w, r, sv, req)
+		return s.serveDelete(w, r, sv, req)
 	case "deletecollection":
-		s.serveDeleteCollection(w, r, sv, req)
+		return s.serveDeleteCollection(w, r, sv, req)
 	default:
-		WriteError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+		return methodNotSupported(sv.res.GroupResource(), info.verb)
 	}
 }
 
@@ -94,313 +81,55 @@ func (s *Server) lookup(info *requestInfo) (served, bool) {
 	return sv, true
 }
 
-func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := sv.negotiate(r)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
+func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) error {
+	rep, err := sv.negotiate(r)
+	if err != nil {
+		return err
 	}
 	o, err := s.cfg.Registry.Get(r.Context(), req, r.URL.Query().Get("resourceVersion"))
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
-	s.sendCached(w, http.StatusOK, rep, sv, o)
+	return s.sendCached(w, http.StatusOK, rep, sv, o)
 }
 
-func (s *Server) sendCached(w http.ResponseWriter, code int, rep representation, sv served, o *cache.Object) {
+func (s *Server) sendCached(w http.ResponseWriter, code int, rep representation, sv served, o *cache.Object) error {
 	buf := s.buffers.small()
 	defer s.buffers.putSmall(buf)
 	body, err := sv.appendOne((*buf)[:0], o, rep, s.now(), true)
 	*buf = body
 	if err != nil {
-		WriteError(w, apierrors.NewInternalError(err))
-		return
+		return apierrors.NewInternalError(err)
 	}
 	if rep.media == registry.JSON {
 		*buf = append(body, '\n')
 	}
 	send(w, code, rep, *buf)
-}
-
-func (s *Server) serveList(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := sv.negotiate(r)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
-	}
-	opts, err := listOptions(r, sv, s.now())
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	page, err := s.cfg.Registry.List(r.Context(), req, opts.ListOptions)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	s.sendList(w, rep, sv, req, page)
-}
-
-func (s *Server) sendList(w http.ResponseWriter, rep representation, sv served, req registry.Request, page *cache.List) {
-	form, err := sv.listForm(registry.ContinueToken(req, page), page, rep, s.now())
-	if err != nil {
-		WriteError(w, apierrors.NewInternalError(err))
-		return
-	}
-	registry.Expect(sv.res, page.Items)
-	s.stream(w, rep, form, page.Items)
-}
-
-// readBody reads a request body within the limit.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.Body == nil {
-		return nil, nil
-	}
-	body := http.MaxBytesReader(w, r.Body, maxBody)
-	if r.ContentLength <= 0 || r.ContentLength > trustedLength {
-		return io.ReadAll(body)
-	}
-	data := make([]byte, 0, r.ContentLength+1) // one more, to see the end
-	for {
-		n, err := body.Read(data[len(data):cap(data)])
-		data = data[:len(data)+n]
-		switch {
-		case err == io.EOF:
-			return data, nil
-		case err != nil:
-			return data, err
-		case len(data) == cap(data): // the length was not true
-			data = append(data, 0)[:len(data)]
-		}
-	}
-}
-
-// trustedLength bounds the room that a body is given because of the length that
-// a client says it has.
-const trustedLength = 64 << 10
-
-// decodeBody reads and decodes a request body as the kind that is served.
-func (s *Server) decodeBody(w http.ResponseWriter, r *http.Request, sv served, validation registry.Validation) (runtime.Object, error) {
-	media, ok := bodyType(r)
-	if !ok {
-		return nil, unsupportedMediaType(r.Header.Get("Content-Type"))
-	}
-	data, err := readBody(w, r)
-	if err != nil {
-		return nil, err
-	}
-	if sv.view == nil {
-		return s.decoder.DecodeFor(sv.res, data, media, validation, warner(r.Context()))
-	}
-	obj, err := s.decoder.Decode(data, media, sv.gvk(), validation, warner(r.Context()))
-	if err != nil {
-		return nil, err
-	}
-	if obj, err = sv.view.From(obj); err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
-	}
-	return obj, nil
-}
-
-func (s *Server) serveCreate(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := sv.negotiate(r)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
-	}
-	opts, validation, err := writeOptions(r, &metav1.CreateOptions{})
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	obj, err := s.decodeBody(w, r, sv, validation)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	o, err := s.cfg.Registry.Create(r.Context(), req, obj, opts)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	if info, ok := r.Context().Value(infoKey).(*requestInfo); ok {
-		info.audit.Created(o.Name, string(o.UID))
-	}
-	s.sendCached(w, http.StatusCreated, rep, sv, o)
-}
-
-func (s *Server) serveUpdate(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := sv.negotiate(r)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
-	}
-	opts, validation, err := writeOptions(r, &metav1.UpdateOptions{})
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	obj, err := s.decodeBody(w, r, sv, validation)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	change := func(runtime.Object) (runtime.Object, error) { return obj.DeepCopyObject(), nil }
-	o, created, err := s.cfg.Registry.Update(r.Context(), req, change, registry.UpdateOptions{
-		WriteOptions: opts, AllowCreate: sv.res.AllowCreateOnUpdate && req.Subresource == "",
-	})
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	s.sendCached(w, createdCode(created), rep, sv, o)
-}
-
-func createdCode(created bool) int {
-	if created {
-		return http.StatusCreated
-	}
-	return http.StatusOK
-}
-
-func (s *Server) servePatch(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := sv.negotiate(r)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
-	}
-	opts, patch, err := s.patchOptions(w, r)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	o, created, err := s.cfg.Registry.Patch(r.Context(), s.decoder, req, patch, opts)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	s.sendCached(w, createdCode(created), rep, sv, o)
-}
-
-func patchType(r *http.Request) types.PatchType {
-	contentType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
-	return types.PatchType(strings.TrimSpace(contentType))
-}
-
-func isApply(r *http.Request) bool { return patchType(r) == types.ApplyPatchType }
-
-func (s *Server) patchOptions(w http.ResponseWriter, r *http.Request) (registry.PatchOptions, []byte, error) {
-	write, validation, err := writeOptions(r, &metav1.PatchOptions{})
-	opts := registry.PatchOptions{WriteOptions: write, Validation: validation}
-	if err != nil {
-		return opts, nil, err
-	}
-	opts.Type = patchType(r)
-	if opts.Type == types.ApplyPatchType {
-		opts.Manager = r.URL.Query().Get("fieldManager")
-	}
-	opts.Force = boolParam(r.URL.Query(), "force")
-	patch, err := readBody(w, r)
-	return opts, patch, err
-}
-
-// deleteOptions reads them from the query and from the body, which wins.
-func (s *Server) deleteOptions(w http.ResponseWriter, r *http.Request) (registry.DeleteOptions, error) {
-	opts := registry.DeleteOptions{}
-	opts.Warn = warner(r.Context())
-	body, err := readBody(w, r)
-	if err != nil {
-		return opts, err
-	}
-	if len(body) > 0 {
-		media, ok := bodyType(r)
-		if !ok {
-			return opts, unsupportedMediaType(r.Header.Get("Content-Type"))
-		}
-		if err := s.decodeDeleteOptions(body, media, &opts.DeleteOptions); err != nil {
-			return opts, err
-		}
-	} else if err := metav1.Convert_url_Values_To_v1_DeleteOptions(ptr(r.URL.Query()), &opts.DeleteOptions, nil); err != nil {
-		return opts, apierrors.NewBadRequest("the delete options in the query are not valid: " + err.Error())
-	}
-	if opts.WriteOptions.DryRun, err = dryRun(opts.DeleteOptions.DryRun); err != nil {
-		return opts, err
-	}
-	opts.Options = &opts.DeleteOptions
-	return opts, nil
-}
-
-func ptr[T any](v T) *T { return &v }
-
-// decodeDeleteOptions accepts DeleteOptions of any group version, as clients
-// send them under the group of the object they delete.
-func (s *Server) decodeDeleteOptions(body []byte, media registry.MediaType, into *metav1.DeleteOptions) error {
-	if media == registry.JSON {
-		if err := json.Unmarshal(body, into); err != nil {
-			return apierrors.NewBadRequest("the DeleteOptions in the body cannot be decoded: " + err.Error())
-		}
-		if into.Kind != "" && into.Kind != "DeleteOptions" {
-			return apierrors.NewBadRequest("the body must be DeleteOptions, not a " + into.Kind)
-		}
-		return nil
-	}
-	obj, err := s.decoder.DecodeInto(body, media, into)
-	if err != nil {
-		return apierrors.NewBadRequest("the DeleteOptions in the body cannot be decoded: " + err.Error())
-	}
-	if got, ok := obj.(*metav1.DeleteOptions); ok && got != into {
-		*into = *got
-	}
 	return nil
 }
 
-func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := sv.negotiate(r)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
-	}
-	opts, err := s.deleteOptions(w, r)
+func (s *Server) serveList(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) error {
+	rep, err := sv.negotiate(r)
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
-	o, gone, err := s.cfg.Registry.Delete(r.Context(), req, opts)
+	opts, err := listOptions(r, sv, s.now())
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
-	if gone && !sv.res.ReturnDeleted {
-		status := &metav1.Status{Status: metav1.StatusSuccess, Details: &metav1.StatusDetails{
-			Name: req.Name, Group: sv.res.Group, Kind: sv.res.Plural, UID: o.UID,
-		}}
-		sendObject(w, http.StatusOK, rep, statusGVK, status)
-		return
+	page, err := s.cfg.Registry.List(r.Context(), req, opts.ListOptions)
+	if err != nil {
+		return err
 	}
-	s.sendCached(w, http.StatusOK, rep, sv, o)
+	return s.sendList(w, rep, sv, req, page)
 }
 
-func (s *Server) serveDeleteCollection(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := sv.negotiate(r)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
-	}
-	list, err := listOptions(r, sv, s.now())
+func (s *Server) sendList(w http.ResponseWriter, rep representation, sv served, req registry.Request, page *cache.List) error {
+	form, err := sv.listForm(registry.ContinueToken(req, page), page, rep, s.now())
 	if err != nil {
-		WriteError(w, err)
-		return
+		return apierrors.NewInternalError(err)
 	}
-	opts, err := s.deleteOptions(w, r)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	page, err := s.cfg.Registry.DeleteCollection(r.Context(), req, list.ListOptions, opts)
-	if err != nil {
-		WriteError(w, err)
-		return
-	}
-	s.sendList(w, rep, sv, req, page)
+	registry.Expect(sv.res, page.Items)
+	s.stream(w, rep, form, page.Items)
+	return nil
 }

@@ -16,27 +16,24 @@ import (
 
 // serveReview answers a resource that is only created and never stored: the
 // object comes back with its status filled in.
-func (s *Server) serveReview(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := negotiate(r, false)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
+func (s *Server) serveReview(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) error {
+	rep, err := negotiate(r, false)
+	if err != nil {
+		return err
 	}
 	opts, validation, err := writeOptions(r, &metav1.CreateOptions{})
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	obj, err := s.decodeBody(w, r, sv, validation)
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	if err := s.review(r.Context(), sv, req, obj, opts); err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	sendObject(w, http.StatusCreated, rep, sv.gvk(), obj)
+	return nil
 }
 
 func (s *Server) review(ctx context.Context, sv served, req registry.Request, obj runtime.Object, opts registry.WriteOptions) error {

@@ -262,7 +262,9 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, info *requestI
 	case info.backend != nil:
 		serveAggregated(w, r, info.backend)
 	case info.resource:
-		s.serveResource(w, r, info)
+		if err := s.serveResource(w, r, info); err != nil {
+			WriteError(w, err)
+		}
 	default:
 		s.servePath(w, r)
 	}

@@ -26,129 +26,111 @@ type Handler func(w http.ResponseWriter, r *http.Request, req registry.Request, 
 
 // serveSubresource handles /status, /scale and those that write their parent
 // generically; all others have a Handler of their own.
-func (s *Server) serveSubresource(w http.ResponseWriter, r *http.Request, sv served, req registry.Request, info *requestInfo) {
+func (s *Server) serveSubresource(w http.ResponseWriter, r *http.Request, sv served, req registry.Request, info *requestInfo) error {
 	sub, ok := sv.res.Subresource(info.subresource)
 	if !ok || info.name == "" {
-		WriteError(w, notFoundPath())
-		return
+		return notFoundPath()
 	}
 	if h, ok := s.handlers[sv.res.GroupResource().String()+"/"+sub.Name]; ok {
 		h(w, r, req, info.rest)
-		return
+		return nil
 	}
 	if sub.Name != "status" && sub.Name != "scale" && sub.Prepare == nil {
 		// It needs a way to nodes or a key that this server was not given.
-		WriteError(w, apierrors.NewServiceUnavailable(sv.res.Plural+"/"+sub.Name+" is not served by this API server"))
-		return
+		return apierrors.NewServiceUnavailable(sv.res.Plural + "/" + sub.Name + " is not served by this API server")
 	}
 	if info.rest != "" {
-		WriteError(w, notFoundPath())
-		return
+		return notFoundPath()
 	}
 	if sub.Name == "scale" && sv.res.Scale != nil {
-		s.serveScale(w, r, req, info.verb)
-		return
+		return s.serveScale(w, r, req, info.verb)
 	}
 	switch info.verb {
 	case "get":
-		s.serveGet(w, r, sv, req)
+		return s.serveGet(w, r, sv, req)
 	case "update":
-		s.serveUpdate(w, r, sv, req)
+		return s.serveUpdate(w, r, sv, req)
 	case "patch":
-		s.servePatch(w, r, sv, req)
+		return s.servePatch(w, r, sv, req)
 	default:
-		WriteError(w, methodNotSupported(sv.res.GroupResource(), info.verb))
+		return methodNotSupported(sv.res.GroupResource(), info.verb)
 	}
 }
 
-func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry.Request, verb string) {
-	rep, ok := negotiate(r, false)
-	if !ok {
-		WriteError(w, notAcceptable())
-		return
+func (s *Server) serveScale(w http.ResponseWriter, r *http.Request, req registry.Request, verb string) error {
+	rep, err := negotiate(r, false)
+	if err != nil {
+		return err
 	}
 	var change func(runtime.Object) (runtime.Object, error)
 	opts, validation, err := writeOptions(r, &metav1.UpdateOptions{})
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	switch verb {
 	case "get":
-		s.sendScale(w, rep, req, r.Context())
-		return
+		return s.sendScale(w, rep, req, r.Context())
 	case "update":
 		change, err = s.scaleUpdate(w, r, validation)
 	case "patch":
 		if isApply(r) {
-			s.applyScale(w, r, rep, req)
-			return
+			return s.applyScale(w, r, rep, req)
 		}
 		change, err = s.scalePatch(w, r)
 	default:
 		err = methodNotSupported(req.Resource.GroupResource(), verb)
 	}
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	o, err := s.cfg.Registry.SetScale(r.Context(), req, change, registry.UpdateOptions{WriteOptions: opts})
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
-	writeScale(w, rep, req, o)
+	return writeScale(w, rep, req, o)
 }
 
 // writeScale answers with the Scale that an object shows.
-func writeScale(w http.ResponseWriter, rep representation, req registry.Request, o *cache.Object) {
+func writeScale(w http.ResponseWriter, rep representation, req registry.Request, o *cache.Object) error {
 	obj, err := registry.Shared(req.Resource, o)
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	scale := req.Resource.Scale(obj)
 	if scale == nil { // a custom resource may lack the field that it is read from
-		WriteError(w, apierrors.NewInternalError(errors.New("the spec replicas field of the scale subresource does not exist in the object")))
-		return
+		return apierrors.NewInternalError(errors.New("the spec replicas field of the scale subresource does not exist in the object"))
 	}
 	sendObject(w, http.StatusOK, rep, scaleGVK, scale)
+	return nil
 }
 
 // applyScale is server-side apply of a Scale: its manager comes to own the
 // number of replicas of the object itself.
-func (s *Server) applyScale(w http.ResponseWriter, r *http.Request, rep representation, req registry.Request) {
+func (s *Server) applyScale(w http.ResponseWriter, r *http.Request, rep representation, req registry.Request) error {
 	opts, patch, err := s.patchOptions(w, r)
 	if err == nil {
 		patch, err = registry.ParentOfScale(s.plain, req, patch, opts)
 	}
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	o, _, err := s.cfg.Registry.Patch(r.Context(), s.decoder, req, patch, opts)
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
-	writeScale(w, rep, req, o)
+	return writeScale(w, rep, req, o)
 }
 
-func (s *Server) sendScale(w http.ResponseWriter, rep representation, req registry.Request, ctx context.Context) {
+func (s *Server) sendScale(w http.ResponseWriter, rep representation, req registry.Request, ctx context.Context) error {
 	o, err := s.cfg.Registry.Get(ctx, req, "")
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
-	writeScale(w, rep, req, o)
+	return writeScale(w, rep, req, o)
 }
 
 func (s *Server) scaleUpdate(w http.ResponseWriter, r *http.Request, validation registry.Validation) (func(runtime.Object) (runtime.Object, error), error) {
-	media, ok := bodyType(r)
-	if !ok {
-		return nil, unsupportedMediaType(r.Header.Get("Content-Type"))
-	}
-	body, err := readBody(w, r)
+	body, media, err := readTyped(w, r)
 	if err != nil {
 		return nil, err
 	}
@@ -172,11 +154,7 @@ func (s *Server) scalePatch(w http.ResponseWriter, r *http.Request) (func(runtim
 // decodeAs reads a request body that must be of the given kind.
 func decodeAs[T runtime.Object](s *Server, w http.ResponseWriter, r *http.Request, into T, validation registry.Validation) (T, error) {
 	var none T
-	media, ok := bodyType(r)
-	if !ok {
-		return none, unsupportedMediaType(r.Header.Get("Content-Type"))
-	}
-	body, err := readBody(w, r)
+	body, media, err := readTyped(w, r)
 	if err != nil {
 		return none, err
 	}

@@ -52,20 +52,19 @@ const (
 	maxTokenSeconds     = 1 << 32
 )
 
-func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, req registry.Request, _ string) {
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, req registry.Request) error {
 	rep, opts, tr, err := readSub(s, w, r, req, &authenticationv1.TokenRequest{}, &metav1.CreateOptions{})
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	if tr.Spec.ExpirationSeconds == nil {
 		tr.Spec.ExpirationSeconds = ptr(int64(defaultTokenSeconds))
 	}
 	if err := s.issue(r.Context(), req, tr, opts); err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	sendObject(w, http.StatusCreated, rep, authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"), tr)
+	return nil
 }
 
 func validateTokenRequest(tr *authenticationv1.TokenRequest) field.ErrorList {

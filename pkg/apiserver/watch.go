@@ -24,16 +24,17 @@ const minWatch = 30 * time.Minute
 
 // serveWatch streams events until the client goes, the time is up or the
 // history is gone, which is the last event then.
-func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) {
-	rep, ok := sv.negotiate(r)
-	if !ok || rep.media == registry.YAML {
-		WriteError(w, notAcceptable())
-		return
+func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, req registry.Request) error {
+	rep, err := sv.negotiate(r)
+	if err != nil {
+		return err
+	}
+	if rep.media == registry.YAML {
+		return notAcceptable()
 	}
 	opts, err := listOptions(r, sv, s.now())
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	if req.Name != "" {
 		opts.Fields = named(opts.Fields, req.Name)
@@ -46,8 +47,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 	defer cancel()
 	watcher, err := s.cfg.Registry.Watch(ctx, req, opts.ListOptions)
 	if err != nil {
-		WriteError(w, err)
-		return
+		return err
 	}
 	defer watcher.Close()
 	if opts.Fields == nil || opts.Fields.Empty() {
@@ -59,19 +59,20 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, sv served, r
 	if wantsWebSocket(r) {
 		socket, watched, end, err := openSocket(w, r, ctx, rep)
 		if err != nil {
-			return
+			return nil // it was answered
 		}
 		defer end()
 		stream.sink, ctx = socket, watched
 	}
 	defer unblock(ctx, stream.sink)()
 	if !stream.sink.begin() {
-		return
+		return nil
 	}
 	stream.run(ctx, watcher)
 	if stream.timeUp && opts.Bookmarks && !stream.initial && r.Context().Err() == nil {
 		stream.last(watcher.Bookmark())
 	}
+	return nil
 }
 
 // begins has the watch leave its place as soon as it has sent the state that it
