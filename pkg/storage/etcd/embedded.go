@@ -55,6 +55,9 @@ const (
 	defaultName  = "coracle"
 	defaultQuota = 8 << 30
 	startTimeout = time.Minute
+	// commitInterval is how long what has been written may wait to be put into
+	// etcd's file. The log has it at once, and all reads see it.
+	commitInterval = 500 * time.Millisecond
 )
 
 // StartEmbedded starts an etcd in this process and returns when it serves. It
@@ -73,17 +76,7 @@ func StartEmbedded(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded etcd in %s does not start: %w", cfg.DataDir, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	select {
-	case <-server.Server.ReadyNotify():
-	case err = <-server.Err():
-	case <-server.Server.StopNotify():
-		err = errors.New("it stopped by itself")
-	case <-ctx.Done():
-		err = fmt.Errorf("it found no leader: %w", ctx.Err())
-	}
-	if err != nil {
+	if err := awaitReady(ctx, server, len(cfg.Members) < 2); err != nil {
 		server.Close()
 		return nil, fmt.Errorf("embedded etcd in %s is not ready: %w", cfg.DataDir, err)
 	}
@@ -128,6 +121,7 @@ func (cfg *Config) settings(core zapcore.Core) (*embed.Config, error) {
 	s.EnableGRPCGateway = false
 	s.AutoCompactionRetention = "0"
 	s.SnapshotCount, s.SnapshotCatchUpEntries = 1000, 500
+	s.BackendBatchInterval = commitInterval
 	s.QuotaBackendBytes = cfg.QuotaBytes
 	if s.QuotaBackendBytes == 0 {
 		s.QuotaBackendBytes = defaultQuota
@@ -176,7 +170,8 @@ func (cfg *Config) peers(s *embed.Config) error {
 	if cfg.Join {
 		s.ClusterState = embed.ClusterStateFlagExisting
 	}
-	s.TickMs, s.ElectionMs = 50, 250
+	// Alone, nobody waits for a heartbeat and elect does not wait for the ticks.
+	s.TickMs, s.ElectionMs = 500, 2500
 	if len(members) > 1 {
 		s.TickMs, s.ElectionMs = 100, 1000
 	}

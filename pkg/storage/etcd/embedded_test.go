@@ -137,8 +137,12 @@ func TestNoSpace(t *testing.T) {
 	defer s.Close()
 	value := make([]byte, 256<<10)
 	first, err := s.Put(ctx, "/registry/a/0", value, 0, 0)
-	for i := 1; err == nil && i < 100; i++ {
+	for i := 1; err == nil && i < 20; i++ {
 		_, err = s.Put(ctx, fmt.Sprintf("/registry/a/%d", i), value, 0, 0)
+	}
+	// That was too much, which the store sees when it puts it into its file.
+	for last := storage.Revision(0); err == nil; {
+		last, err = s.Put(ctx, "/registry/a/small", nil, last, 0)
 	}
 	if !errors.Is(err, storage.ErrNoSpace) {
 		t.Fatalf("the store is full: %v", err)

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -35,6 +36,10 @@ var expected = map[string]bool{
 	"simple token is not cryptographically signed":                                         true,
 }
 
+// pendingChanges ends raft's complaint about a member that is told to stand for
+// election too early; it is told again.
+const pendingChanges = "since there are still pending configuration changes to apply"
+
 func slogLevel(level zapcore.Level) slog.Level {
 	switch {
 	case level >= zapcore.ErrorLevel:
@@ -62,7 +67,7 @@ func (c *zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 
 func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	level := slogLevel(e.Level)
-	if expected[e.Message] || c.stopping.Load() {
+	if expected[e.Message] || c.stopping.Load() || strings.HasSuffix(e.Message, pendingChanges) {
 		level = slog.LevelDebug
 	}
 	c.log.Log(context.Background(), level, e.Message, attributes(fields)...)
