@@ -167,6 +167,14 @@ func checkDryRun(t *testing.T) {
 		cm := s.makeConfigMap(t, configMap("a", "k", "v"))
 		w := s.watch(t, configMaps("?watch=1&resourceVersion=%s", cm.ResourceVersion))
 		s.must(t, 201, "POST", configMaps("?dryRun=All"), `{"metadata":{"name":"b"}}`, contentType(jsonBody))
+		// It is the store that refuses a version on a new object, and it is not asked.
+		copied := s.must(t, 201, "POST", configMaps("?dryRun=All"), `{"metadata":{"name":"b","resourceVersion":"`+cm.ResourceVersion+`"}}`, contentType(jsonBody))
+		if !strings.Contains(string(copied.body), `"resourceVersion":"`+cm.ResourceVersion+`"`) {
+			t.Errorf("a dry run of a copy shows %s", copied.body)
+		}
+		if fresh := s.must(t, 201, "POST", configMaps("?dryRun=All"), `{"metadata":{"name":"b"}}`, contentType(jsonBody)); strings.Contains(string(fresh.body), "resourceVersion") {
+			t.Errorf("what is not stored has a version: %s", fresh.body)
+		}
 		s.must(t, 409, "POST", configMaps("?dryRun=All"), `{"metadata":{"name":"a"}}`, contentType(jsonBody))
 		s.must(t, 422, "POST", configMaps("?dryRun=All"), `{"metadata":{"name":"B"}}`, contentType(jsonBody))
 		s.must(t, 404, "POST", "/api/v1/namespaces/none/configmaps?dryRun=All", `{"metadata":{"name":"b"}}`, contentType(jsonBody))

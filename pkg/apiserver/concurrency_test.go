@@ -108,6 +108,8 @@ func checkTakenName(t *testing.T) {
 		if again := s.makeConfigMap(t, configMap("a")); again.UID == first.UID {
 			t.Error("a recreated object has its predecessor's UID")
 		}
+		// The version that no object has says nothing of one.
+		s.must(t, 201, "POST", configMaps(""), `{"metadata":{"name":"b","resourceVersion":"0"}}`, contentType(jsonBody))
 	})
 }
 

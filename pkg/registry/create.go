@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -200,8 +201,10 @@ func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object
 	if err := r.cfg.Chain.Validate(ctx, attrs); err != nil {
 		return nil, err
 	}
-	// The store refuses it, after who may not create such an object was told so.
-	if acc, err := meta.Accessor(obj); err == nil && acc.GetResourceVersion() != "" {
+	// The store refuses it, after who may not create such an object was told so:
+	// a dry run, which does not ask the store, takes a copy of a stored object.
+	version := versionOf(obj)
+	if version != "" && version != "0" && !opts.DryRun {
 		return nil, apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
 	}
 	if res.Warnings != nil {
@@ -221,7 +224,7 @@ func (r *Registry) storeNew(ctx context.Context, req Request, obj runtime.Object
 		if _, err := r.cfg.Cache.Get(ctx, key, cache.Read{}); err == nil {
 			return nil, apierrors.NewAlreadyExists(res.GroupResource(), req.Name)
 		}
-		return unstored(res, key, value)
+		return unstored(res, key, value, version)
 	}
 	o, err := r.cfg.Cache.Create(ctx, key, value, res.TTL)
 	var conflict *storage.ConflictError
@@ -247,13 +250,30 @@ func (r *Registry) checkNew(ctx context.Context, res *resource.Resource, obj run
 	return errs
 }
 
-// unstored returns the object that a dry run would have stored.
-func unstored(res *resource.Resource, key string, value []byte) (*cache.Object, error) {
-	o, err := indexAs(res, key, value, 0, true)
+// versionOf returns the resourceVersion that obj carries.
+func versionOf(obj runtime.Object) string {
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return ""
+	}
+	return acc.GetResourceVersion()
+}
+
+// unstored returns the object that a dry run would have stored. It has the
+// version that the client gave it, if any, and else none.
+func unstored(res *resource.Resource, key string, value []byte, version string) (*cache.Object, error) {
+	rev, err := strconv.ParseInt(version, 10, 64)
+	if err != nil || rev < 0 {
+		rev = 0
+	}
+	o, err := indexAs(res, key, value, storage.Revision(rev), true)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	o.Key, o.Value = key, value
+	o.Key = key
+	if rev == 0 {
+		o.Value = value
+	}
 	return o, nil
 }
 
@@ -263,7 +283,7 @@ func Transient(res *resource.Resource, obj runtime.Object) (*cache.Object, error
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	return unstored(res, "", value)
+	return unstored(res, "", value, "")
 }
 
 // wipeNew drops the metadata that is the server's, so that the client does not

@@ -63,7 +63,7 @@ func storeExample(t testing.TB, d *Decoder, res *resource.Resource, doc []byte) 
 	if err != nil {
 		t.Fatal(res.Kind, err)
 	}
-	o, err := unstored(res, "key", value)
+	o, err := unstored(res, "key", value, "")
 	if err != nil {
 		t.Fatal(res.Kind, err)
 	}
