@@ -14,7 +14,7 @@ import (
 
 // auditOptions are the flags of the audit log, named as kube-apiserver's.
 type auditOptions struct {
-	path, policy                string
+	path, policy, format        string
 	maxSize, maxAge, maxBackups int
 
 	webhook audit.WebhookConfig
@@ -22,11 +22,18 @@ type auditOptions struct {
 	mode, webhookMode string
 }
 
-// noAudit as a path writes no audit log.
-const noAudit = "none"
+const (
+	// noAudit as a path writes no audit log.
+	noAudit = "none"
+	// toOutput as a path writes it to the standard output.
+	toOutput = "-"
+	// auditFormat is the one form of events: a line of JSON each.
+	auditFormat = "json"
+)
 
 func (o *auditOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.path, "audit-log-path", "", "file of the audit log; empty is DIR/audit/audit.log where there is a --data-dir, "+noAudit+" writes none")
+	f.StringVar(&o.path, "audit-log-path", "", "file of the audit log; empty is DIR/audit/audit.log where there is a --data-dir, "+noAudit+" writes none, and "+toOutput+" writes to the standard output")
+	f.StringVar(&o.format, "audit-log-format", auditFormat, "form of the events; "+auditFormat+" is the only one")
 	f.StringVar(&o.policy, "audit-policy-file", "", "audit.k8s.io/v1 Policy; by default changes and reads of secrets are recorded, without bodies")
 	f.IntVar(&o.maxSize, "audit-log-maxsize", 100, "megabytes at which the audit log is put aside")
 	f.IntVar(&o.maxAge, "audit-log-maxage", 30, "days after which audit logs put aside are deleted; 0 keeps them")
@@ -52,8 +59,14 @@ func (o *auditOptions) open(dataDir string, log *slog.Logger) (*audit.Log, error
 	if cfg.Path == "" && dataDir != "" {
 		cfg.Path = filepath.Join(dataDir, "audit", "audit.log")
 	}
-	if cfg.Path == noAudit {
+	if o.format != auditFormat {
+		return nil, fmt.Errorf("--audit-log-format=%s is not offered: use %s", o.format, auditFormat)
+	}
+	switch cfg.Path {
+	case noAudit:
 		cfg.Path = ""
+	case toOutput:
+		cfg.Path, cfg.Out = "", os.Stdout
 	}
 	var err error
 	if cfg.Mode, err = audit.ParseMode(o.mode); err != nil {
@@ -68,7 +81,7 @@ func (o *auditOptions) open(dataDir string, log *slog.Logger) (*audit.Log, error
 			return nil, err
 		}
 	}
-	if cfg.Path == "" && cfg.Webhook == nil {
+	if cfg.Path == "" && cfg.Out == nil && cfg.Webhook == nil {
 		return nil, nil
 	}
 	if o.policy != "" {

@@ -46,6 +46,7 @@ type options struct {
 	audit       auditOptions
 	fairness    bool
 	scheduler   string
+	compatible  compatible
 }
 
 func newCommand(log *slog.Logger) *cobra.Command {
@@ -109,6 +110,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&s.Hardened, "hardened", false, "refuse some of what Kubernetes accepts, for a closed cluster: docs/security.md has the list")
 	f.BoolVar(&s.Profiling, "profiling", true, "serve Go's profiles below /debug/pprof to administrators")
 	f.Bool("allow-privileged", true, "accepted for compatibility; what pods may do is up to pod security admission")
+	o.compatible.addFlags(f)
 }
 
 // run opens the store and serves until ctx ends.
@@ -133,6 +135,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 		}
 	}
 	if err := o.oidc.apply(s); err != nil {
+		return err
+	}
+	if err := o.compatible.check(log); err != nil {
 		return err
 	}
 	if err := o.limits(); err != nil {

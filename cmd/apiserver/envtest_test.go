@@ -64,6 +64,11 @@ func TestEnvtest(t *testing.T) {
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: assets(t), AttachControlPlaneOutput: testing.Verbose(),
 	}
+	// What suites add to the flags.
+	env.ControlPlane.GetAPIServer().Configure().Append("feature-gates", "Some=true,Other=false").
+		Append("runtime-config", "resource.k8s.io/v1=true").Append("v", "2").
+		Append("audit-log-path", "-").Append("audit-log-format", "json").
+		Append("disable-admission-plugins", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook")
 	config, err := env.Start()
 	if err != nil {
 		t.Fatalf("start envtest: %v", err)

@@ -264,6 +264,30 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// TestOut: what is given to a writer is not put aside, however much it is.
+func TestOut(t *testing.T) {
+	for _, mode := range []Mode{ModeBatch, ModeBlockingStrict} {
+		var out bytes.Buffer
+		l, err := New(Config{Out: &out, Mode: mode, MaxBytes: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := l.write(func(b []byte) []byte { return append(b, "x\n"...) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, end := context.WithCancel(t.Context())
+		end()
+		if err := l.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != "x\nx\n" || l.Dropped() != 0 {
+			t.Errorf("%s: wrote %q and lost %d", mode, out.String(), l.Dropped())
+		}
+	}
+}
+
 // TestFullDisk: events that the disk does not take are counted within a bound,
 // nobody waits for them, and writing goes on once it can.
 func TestFullDisk(t *testing.T) {

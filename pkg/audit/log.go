@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,6 +22,9 @@ type Config struct {
 	// Path is the file, readable for its owner only; empty where there is a
 	// Webhook alone.
 	Path string
+	// Out takes the lines in place of a file. It is not closed, and nothing is put
+	// aside.
+	Out io.Writer
 	// Webhook gets all events as well; nil where there is none.
 	Webhook *Webhook
 	// Mode says whether requests wait for the file; empty is ModeBatch. That of the
@@ -74,10 +78,10 @@ func New(cfg Config) (*Log, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &Log{cfg: cfg, policy: cfg.Policy, wake: make(chan struct{}, 1)}
-	if cfg.Path == "" {
-		if cfg.Webhook == nil {
-			return nil, errors.New("an audit log needs a file or a webhook")
-		}
+	if !l.writes() && cfg.Webhook == nil {
+		return nil, errors.New("an audit log needs a file or a webhook")
+	}
+	if cfg.Path == "" || cfg.Out != nil {
 		return l, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o700); err != nil {
@@ -85,6 +89,9 @@ func New(cfg Config) (*Log, error) {
 	}
 	return l, l.open()
 }
+
+// writes says that lines are written, to a file or elsewhere.
+func (l *Log) writes() bool { return l.cfg.Path != "" || l.cfg.Out != nil }
 
 func (l *Log) open() error {
 	f, err := os.OpenFile(l.cfg.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -114,7 +121,7 @@ func (l *Log) Dropped() int64 {
 // write takes the event that encode appends. The error is that of a backend in
 // ModeBlockingStrict.
 func (l *Log) write(encode func([]byte) []byte) error {
-	file, hook := l.cfg.Path != "", l.cfg.Webhook
+	file, hook := l.writes(), l.cfg.Webhook
 	var err error
 	if file && l.cfg.Mode.blocks() || hook != nil && hook.cfg.Mode.blocks() {
 		line := encode(nil)
@@ -166,7 +173,7 @@ func (l *Log) Run(ctx context.Context) error {
 	if l.cfg.Webhook != nil {
 		g.Go(func() error { l.cfg.Webhook.run(ctx); return nil })
 	}
-	if l.cfg.Path != "" {
+	if l.writes() {
 		g.Go(func() error { return l.writeAll(ctx) })
 	}
 	return g.Wait()
@@ -233,6 +240,10 @@ func (l *Log) flush(spare []byte) []byte {
 // writeFile writes to the file, which it opens or puts aside where that is
 // needed. fileMu is held.
 func (l *Log) writeFile(out []byte) error {
+	if l.cfg.Out != nil {
+		_, err := l.cfg.Out.Write(out)
+		return err
+	}
 	if l.file != nil && l.cfg.MaxBytes > 0 && l.size > 0 && l.size+int64(len(out)) > l.cfg.MaxBytes {
 		if err := l.rotate(); err != nil {
 			return err

@@ -43,7 +43,7 @@ var errLost = errors.New("the audit event could not be stored")
 // is one of a strict backend.
 func (l *Log) now(line []byte) error {
 	var strict error
-	if l.cfg.Path != "" && l.cfg.Mode.blocks() {
+	if l.writes() && l.cfg.Mode.blocks() {
 		if err := l.fileNow(line); err != nil && l.cfg.Mode == ModeBlockingStrict {
 			strict = errLost
 		}
