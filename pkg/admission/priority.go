@@ -35,8 +35,8 @@ func (p Priority) Admit(ctx context.Context, a *Attributes) error {
 		return nil
 	}
 	if a.Operation == Update {
-		if old, ok := a.Old().(*corev1.Pod); ok && pod.Spec.Priority == nil {
-			pod.Spec.Priority = old.Spec.Priority // clients that do not know it leave it out
+		if old, ok := a.Old().(*corev1.Pod); ok {
+			keepPriority(&pod.Spec, &old.Spec)
 		}
 		return nil
 	}
@@ -66,6 +66,17 @@ func (p Priority) Admit(ctx context.Context, a *Attributes) error {
 	}
 	pod.Spec.Priority, pod.Spec.PreemptionPolicy = &value, &policy
 	return nil
+}
+
+// keepPriority puts back what an update leaves out: clients that do not know it,
+// or that send the pod as they created it, mean no change.
+func keepPriority(spec, old *corev1.PodSpec) {
+	if spec.Priority == nil {
+		spec.Priority = old.Priority
+	}
+	if spec.PreemptionPolicy == nil {
+		spec.PreemptionPolicy = old.PreemptionPolicy
+	}
 }
 
 // admitGroup gives a group the priority of its class, as its pods have it.

@@ -63,6 +63,7 @@ func checkErrors(t *testing.T) {
 		{"not JSON", "POST", configMaps(""), `{"metadata":`, []header{contentType(jsonBody)}, 400, metav1.StatusReasonBadRequest, ""},
 		{"not an object", "POST", configMaps(""), `[]`, []header{contentType(jsonBody)}, 400, metav1.StatusReasonBadRequest, ""},
 		{"nothing", "POST", configMaps(""), ``, []header{contentType(jsonBody)}, 400, metav1.StatusReasonBadRequest, ""},
+		{"YAML that is said to be JSON", "POST", configMaps(""), "kind: Pod", []header{contentType(jsonBody)}, 400, metav1.StatusReasonBadRequest, "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: "},
 		{"not YAML", "POST", configMaps(""), "a: [", []header{contentType(yamlBody)}, 400, metav1.StatusReasonBadRequest, ""},
 		{"not protobuf", "POST", configMaps(""), "k8s\x00\xff\xff", []header{contentType("application/vnd.kubernetes.protobuf")}, 400, metav1.StatusReasonBadRequest, ""},
 		{"a field of another type", "POST", configMaps(""), `{"metadata":{"name":"b"},"data":{"k":1}}`, []header{contentType(jsonBody)}, 400, metav1.StatusReasonBadRequest, "ConfigMap"},

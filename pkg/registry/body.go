@@ -1,8 +1,7 @@
 package registry
 
 import (
-	"encoding/json"
-	"errors"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strings"
@@ -108,7 +107,7 @@ func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionK
 	case runtime.IsNotRegisteredError(err):
 		return nil, errWrongKind(want, got)
 	case err != nil:
-		return nil, apierrors.NewBadRequest(describeDecodeError(err, want))
+		return nil, apierrors.NewBadRequest(describeDecodeError(err, got, want, data))
 	}
 	if *got != want {
 		return nil, errWrongKind(want, got)
@@ -231,15 +230,32 @@ func errWrongKind(want schema.GroupVersionKind, got *schema.GroupVersionKind) er
 }
 
 // describeDecodeError names the kind that could not be decoded and keeps the
-// library's field and reason.
-func describeDecodeError(err error, want schema.GroupVersionKind) string {
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
-		return fmt.Sprintf("the body is not valid JSON at offset %d: %v", syntax.Offset, err)
+// library's field and reason. got is nil when not even the kind was found.
+func describeDecodeError(err error, got *schema.GroupVersionKind, want schema.GroupVersionKind, data []byte) string {
+	if got == nil || got.Kind == "" {
+		return fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", want.Kind, err, beginning(data))
 	}
-	msg := err.Error()
-	if strings.Contains(msg, want.Kind+" in version") {
-		return msg
+	return undecodable(got.Kind, got.Version, want.Kind) + err.Error()
+}
+
+// undecodable is how the description of a body begins that is not what its kind
+// is made of.
+func undecodable(kind, version, want string) string {
+	return fmt.Sprintf("%s in version %q cannot be handled as a %s: ", kind, version, want)
+}
+
+// beginning shows enough of a body to know it by.
+func beginning(data []byte) string {
+	const most = 30
+	short, more := data, ""
+	if len(data) > most {
+		short, more = data[:most], " ..."
 	}
-	return fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err)
+	switch {
+	case len(data) == 0:
+		return "<empty>"
+	case data[0] == '{':
+		return string(short) + more
+	}
+	return hex.EncodeToString(short) + more
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -298,16 +299,29 @@ func (p *patcher) judge(make func(validation Validation, warn func(string)) (run
 	}
 	obj, err := make(validation, func(text string) { found = append(found, errors.New(text)) })
 	if err != nil {
-		return nil, err
+		return nil, p.unfit(err)
 	}
 	if p.opts.Validation == Strict && len(found) > 0 {
-		return nil, Invalid(schema.GroupKind{}, "", field.ErrorList{
-			field.Invalid(field.NewPath("patch"), string(p.patch), runtime.NewStrictDecodingError(found).Error())})
+		return nil, p.invalid(runtime.NewStrictDecodingError(found).Error())
 	}
 	for _, e := range found {
 		p.opts.warn(e.Error())
 	}
 	return obj, nil
+}
+
+// unfit is what is wrong with a patch that made of an object what is none.
+func (p *patcher) unfit(err error) error {
+	if !apierrors.IsBadRequest(err) {
+		return err
+	}
+	gvk := p.req.Resource.GVK()
+	return p.invalid(strings.TrimPrefix(err.Error(), undecodable(gvk.Kind, gvk.Version, gvk.Kind)))
+}
+
+// invalid says that the patch is at fault, and why.
+func (p *patcher) invalid(why string) error {
+	return Invalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), string(p.patch), why)})
 }
 
 // onJSON runs a patch over the object's JSON document and decodes the result.
@@ -368,7 +382,14 @@ func (p *patcher) strategic(current runtime.Object) (runtime.Object, error) {
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	return p.decode(data)
+	obj, err := p.decode(data)
+	if err != nil {
+		// This patch follows Go types, in whose terms clients know its errors.
+		if why := runtime.DefaultUnstructuredConverter.FromUnstructured(out, p.req.Resource.New()); why != nil && apierrors.IsInvalid(err) {
+			return nil, p.invalid(why.Error())
+		}
+	}
+	return obj, err
 }
 
 // mergeStrategically calls the library, which panics where the key of a list's

@@ -208,6 +208,54 @@ func TestServiceKeepsWhatWasAllocated(t *testing.T) {
 	}
 }
 
+// TestServiceAddressesFollowTheFirst: clusterIP alone is what a client of the
+// singular field changes, so that validation is about the address and not about
+// what the server filled in beside it.
+func TestServiceAddressesFollowTheFirst(t *testing.T) {
+	r := services()
+	old := created(t, r).(*corev1.Service)
+	old.Spec.ClusterIP, old.Spec.ClusterIPs = "None", []string{"None"}
+	svc := old.DeepCopy()
+	svc.Spec.ClusterIP = "10.96.0.7"
+	r.Default(svc)
+	r.Prepare(svc, old)
+	if len(svc.Spec.ClusterIPs) != 1 || svc.Spec.ClusterIPs[0] != "10.96.0.7" {
+		t.Errorf("a change of clusterIP leaves clusterIPs %v", svc.Spec.ClusterIPs)
+	}
+	svc.Spec.ClusterIPs = []string{"10.96.0.8"}
+	r.Prepare(svc, old)
+	if svc.Spec.ClusterIPs[0] != "10.96.0.8" {
+		t.Errorf("clusterIPs that the client changed too became %v", svc.Spec.ClusterIPs)
+	}
+}
+
+// TestServiceNodePortsFollowNames: a port that changes its number keeps its node
+// port, by its name, unless another port of the service takes that.
+func TestServiceNodePortsFollowNames(t *testing.T) {
+	r := services()
+	old := created(t, r).(*corev1.Service)
+	old.Spec.Type = corev1.ServiceTypeNodePort
+	old.Spec.Ports = []corev1.ServicePort{{Name: "a", Port: 80, Protocol: "TCP", NodePort: 30000}, {Name: "b", Port: 81, Protocol: "TCP", NodePort: 30001}}
+	for _, c := range []struct {
+		name  string
+		ports []corev1.ServicePort
+		want  []int32
+	}{
+		{"another number", []corev1.ServicePort{{Name: "a", Port: 8080, Protocol: "TCP"}, {Name: "b", Port: 81, Protocol: "UDP"}}, []int32{30000, 30001}},
+		{"another name", []corev1.ServicePort{{Name: "c", Port: 80, Protocol: "TCP"}, {Name: "b", Port: 81, Protocol: "TCP"}}, []int32{0, 30001}},
+		{"exchanged", []corev1.ServicePort{{Name: "a", Port: 80, Protocol: "TCP", NodePort: 30001}, {Name: "b", Port: 81, Protocol: "TCP"}}, []int32{30001, 0}},
+	} {
+		svc := old.DeepCopy()
+		svc.Spec.Ports = c.ports
+		r.Prepare(svc, old)
+		for i, want := range c.want {
+			if got := svc.Spec.Ports[i].NodePort; got != want {
+				t.Errorf("%s: port %d has node port %d, want %d", c.name, i, got, want)
+			}
+		}
+	}
+}
+
 func TestServiceNeeds(t *testing.T) {
 	for _, c := range []struct {
 		spec      corev1.ServiceSpec

@@ -30,6 +30,10 @@ func keepAllocated(svc, old *corev1.Service) {
 		svc.Spec.ClusterIP = old.Spec.ClusterIP
 		svc.Spec.ClusterIPs = slices.Clone(old.Spec.ClusterIPs)
 	}
+	// Who changes the first address alone knows but that field.
+	if svc.Spec.ClusterIP != "" && svc.Spec.ClusterIP != old.Spec.ClusterIP && slices.Equal(svc.Spec.ClusterIPs, old.Spec.ClusterIPs) {
+		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
+	}
 	if svc.Spec.IPFamilyPolicy == nil && old.Spec.IPFamilyPolicy != nil {
 		svc.Spec.IPFamilyPolicy = new(*old.Spec.IPFamilyPolicy)
 	}
@@ -44,25 +48,20 @@ func keepAllocated(svc, old *corev1.Service) {
 	}
 }
 
-// keepNodePorts gives ports without a node port the one that the same port
-// had, unless another port claims it now.
+// keepNodePorts gives ports without a node port the one that the port of the
+// same name had, unless another port claims it now. All else about the port may
+// have changed.
 func keepNodePorts(ports, old []corev1.ServicePort) {
-	type key struct {
-		protocol corev1.Protocol
-		port     int32
-	}
-	had, claimed := map[key]int32{}, map[int32]bool{}
+	had, claimed := map[string]int32{}, map[int32]bool{}
 	for _, p := range old {
-		had[key{p.Protocol, p.Port}] = p.NodePort
+		had[p.Name] = p.NodePort
 	}
 	for _, p := range ports {
 		claimed[p.NodePort] = true
 	}
 	for i := range ports {
-		p := &ports[i]
-		if np := had[key{p.Protocol, p.Port}]; p.NodePort == 0 && np != 0 && !claimed[np] {
-			p.NodePort = np
-			claimed[np] = true
+		if p := &ports[i]; p.NodePort == 0 && !claimed[had[p.Name]] {
+			p.NodePort = had[p.Name]
 		}
 	}
 }
