@@ -42,6 +42,7 @@ func controlPlaneArgs(f folder, s *Spec) []string {
 	}
 	return append(args,
 		"--all-in-one",
+		"--enable-bootstrap-token-auth",
 		"--data-dir="+f.control(),
 		"--bind-address=127.0.0.1",
 		"--advertise-address="+s.hostEnd().String(),

@@ -92,6 +92,11 @@ func checkContext(file string, f folder, name string) error {
 	return nil
 }
 
+// IsLocal says that a context is that of a local cluster.
+func IsLocal(c *clientcmdapi.Context) bool {
+	return c != nil && c.Extensions[extensionName] != nil
+}
+
 func (b *boot) kubeconfigStep() step {
 	return step{
 		name: "Write the kubeconfig",

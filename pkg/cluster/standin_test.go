@@ -36,6 +36,7 @@ import (
 func standInAPIServer(args []string) error {
 	flags := flag.NewFlagSet("apiserver", flag.ContinueOnError)
 	flags.Bool("all-in-one", false, "")
+	flags.Bool("enable-bootstrap-token-auth", false, "")
 	dir := flags.String("data-dir", "", "")
 	bindAddress := flags.String("bind-address", "", "")
 	advertise := flags.String("advertise-address", "", "")

@@ -139,6 +139,57 @@ func TestNodesRenewTheirCertificate(t *testing.T) {
 	}, func(c *controllers.Config) { c.Signer = ca })
 }
 
+// TestTokensDoNotPose: with a token to join a machine becomes a new node, but not
+// one that is there.
+func TestTokensDoNotPose(t *testing.T) {
+	ca, err := pki.NewCA("test", 0, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scenario(t, func(t *testing.T, c *cluster) {
+		const joiner = "system:bootstrap:abcdef"
+		subject := rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: "User", Name: joiner}
+		c.bind("system:node-bootstrapper", subject)
+		c.bind("system:certificates.k8s.io:certificatesigningrequests:nodeclient", subject)
+		c.eventually("the node is ready", func() error {
+			n, err := c.Client.CoreV1().Nodes().Get(t.Context(), "node-1", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			for _, cond := range n.Status.Conditions {
+				if cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionTrue {
+					return nil
+				}
+			}
+			return fmt.Errorf("%+v", n.Status.Conditions)
+		})
+		client := kubernetes.NewForConfigOrDie(c.As(joiner, "system:bootstrappers")).CertificatesV1().CertificateSigningRequests()
+		for _, name := range []string{"node-1", "node-9"} { // the first is decided first
+			r := request(t, name, "system:node:"+name, "system:nodes")
+			r.Spec.Username, r.Spec.Groups = joiner, []string{"system:bootstrappers", "system:authenticated"}
+			c.eventually("the request is made", func() error {
+				_, err := client.Create(t.Context(), r, metav1.CreateOptions{})
+				return err
+			})
+		}
+		admin := c.Client.CertificatesV1().CertificateSigningRequests()
+		c.eventually("the new node's certificate is issued", func() error {
+			r, err := admin.Get(t.Context(), "node-9", metav1.GetOptions{})
+			if err != nil || len(r.Status.Certificate) == 0 {
+				return fmt.Errorf("status %+v, err %v", r.Status, err)
+			}
+			return nil
+		})
+		r, err := admin.Get(t.Context(), "node-1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Status.Conditions) != 0 || len(r.Status.Certificate) != 0 {
+			t.Errorf("a token got the certificate of a node that is there: %+v", r.Status)
+		}
+	}, func(c *controllers.Config) { c.Signer = ca })
+}
+
 // TestNodesGetServingCertificates: a node's server gets a certificate for what the
 // Node object says, as soon as it says so, and for nothing else.
 func TestNodesGetServingCertificates(t *testing.T) {

@@ -76,6 +76,7 @@ func (cp *ControlPlane) plugins() ([]placed, error) {
 		{Plugin: deviceselector.Plugin{}},
 		{Plugin: admission.CertificateRequester{}},
 		{Plugin: admission.PrivilegeEscalation{Guard: &rbac.Guard{Authorizer: cp.authz, Rules: cp.rbac}}},
+		{Plugin: cp.bootstrapTokenUse()},
 		// Last: what it charges, nobody may refuse any more.
 		{Plugin: admission.NewResourceQuota(quotaStore{cp}, cp.cfg.Clock.Now)},
 	}, nil
@@ -84,7 +85,7 @@ func (cp *ControlPlane) plugins() ([]placed, error) {
 // neverDisabled are the plugins without which a cluster is not safe (CIS
 // 1.2.12-1.2.14); envtest asks for ServiceAccount to be left out, which is
 // about convenience there.
-var neverDisabled = []string{"NamespaceLifecycle", "NodeRestriction", "PrivilegeEscalation", "CertificateRequester"}
+var neverDisabled = []string{"NamespaceLifecycle", "NodeRestriction", "PrivilegeEscalation", "CertificateRequester", "BootstrapTokenUse"}
 
 // admission is the chain of the plugins that are on by default or enabled, and
 // not disabled.

@@ -21,6 +21,9 @@ type strictness struct {
 	// privileged are the namespaces that pod security leaves alone unless their
 	// labels say otherwise.
 	privileged []string
+	// machinesPerToken is how many machines a bootstrap token lets in that does not
+	// say it itself; 0 is any number.
+	machinesPerToken int
 }
 
 // hardenedPlugins are off otherwise, and cannot be disabled on a hardened
@@ -64,6 +67,9 @@ func hardened() []hardening {
 		}},
 		{"H28", "containers that do not say otherwise run under the runtime's seccomp profile, cannot gain rights, and send no raw packets (H40)", func(c *Config) {
 			c.EnableAdmission = append(c.EnableAdmission, "HardenedContainers")
+		}},
+		{"H31", "a bootstrap token lets in one machine, unless it says how many", func(c *Config) {
+			c.strict.machinesPerToken = 1
 		}},
 	}
 }

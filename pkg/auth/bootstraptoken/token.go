@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,6 +69,8 @@ type Token struct {
 	Authentication, Signing bool
 	// Groups are those of the bearer, system:bootstrappers among them.
 	Groups []string
+	// Limits say which machines it is for.
+	Limits Limits
 }
 
 // Parse reads the Secret of a token and says what is wrong with it.
@@ -91,6 +94,9 @@ func Parse(s *corev1.Secret) (*Token, error) {
 	if t.Expires, err = Expiration(s); err != nil {
 		return nil, err
 	}
+	if t.Limits, err = LimitsOf(s); err != nil {
+		return nil, err
+	}
 	t.Groups, err = groups(string(s.Data[keyGroups]))
 	return t, err
 }
@@ -98,18 +104,25 @@ func Parse(s *corev1.Secret) (*Token, error) {
 // NodeGroup is the group of machines that join as nodes, by kubeadm's name.
 const NodeGroup = groupPrefix + "kubeadm:default-node-token"
 
-// NewSecret makes the Secret of a token for nodes out of random text, of at
-// least 22 letters and digits with 5 bits of randomness each.
-func NewSecret(random string, expires time.Time) *corev1.Secret {
+// NewSecret makes the Secret of a token for the nodes within limits out of random
+// text, of at least 22 letters and digits with 5 bits of randomness each.
+func NewSecret(random string, expires time.Time, limits Limits) *corev1.Secret {
 	word := strings.ToLower(random)
 	id, secret := word[:idLength], word[idLength:idLength+secretLength]
-	return &corev1.Secret{
+	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: NamePrefix + id, Namespace: Namespace}, Type: SecretType,
 		Data: map[string][]byte{
 			keyID: []byte(id), keySecret: []byte(secret), keyExpiration: []byte(expires.UTC().Format(time.RFC3339)),
 			keyAuthentication: []byte("true"), keySigning: []byte("true"), keyGroups: []byte(NodeGroup),
 		},
 	}
+	if limits.Machines > 0 {
+		s.Data[keyMachines] = []byte(strconv.Itoa(limits.Machines))
+	}
+	if limits.Node != "" {
+		s.Data[keyNode] = []byte(limits.Node)
+	}
+	return s
 }
 
 // Expiration is the time at which the token of a Secret ends, zero when it does

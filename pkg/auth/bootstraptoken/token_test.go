@@ -135,12 +135,12 @@ func FuzzSplit(f *testing.F) {
 // TestNewSecret: a new token is one that the cluster believes, for its time.
 func TestNewSecret(t *testing.T) {
 	ends := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	token, err := Parse(NewSecret("ABCDEFGHIJKLMNOPQRSTUVWXYZ", ends))
+	token, err := Parse(NewSecret("ABCDEFGHIJKLMNOPQRSTUVWXYZ", ends, Limits{Machines: 2, Node: "n1"}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if token.ID != "abcdef" || token.Secret != "ghijklmnopqrstuv" || !token.Authentication || !token.Signing || !token.Expires.Equal(ends) ||
-		len(token.Groups) != 2 || token.Groups[1] != NodeGroup {
+		len(token.Groups) != 2 || token.Groups[1] != NodeGroup || token.Limits != (Limits{Machines: 2, Node: "n1"}) {
 		t.Errorf("%+v", token)
 	}
 }

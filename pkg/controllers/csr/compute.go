@@ -125,6 +125,19 @@ func permissions(r *certificatesv1.CertificateSigningRequest, csr *x509.Certific
 	return []permission{any}
 }
 
+// posing says why nobody with a bootstrap token becomes this node, or "". A node
+// that is there renews its certificate under the one that it has; whoever comes
+// with a token and asks for its name is another machine. One that has lost its
+// certificate is not ready for long, and can join again.
+func posing(n *corev1.Node) string {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+			return "there is such a node, and it is ready: delete its Node object, or approve the request by hand, if this is the machine"
+		}
+	}
+	return ""
+}
+
 // parse reads r's request and says why it cannot be signed, if so.
 func parse(r *certificatesv1.CertificateSigningRequest) (*x509.CertificateRequest, error) {
 	csr, err := pki.ParseCSR(r.Spec.Request)

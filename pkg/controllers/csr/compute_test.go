@@ -75,6 +75,19 @@ func certificate(t *testing.T, end time.Time) []byte {
 	return pair.CertPEM
 }
 
+// TestPosing: with a token nobody becomes a node that is there.
+func TestPosing(t *testing.T) {
+	for status, want := range map[corev1.ConditionStatus]bool{corev1.ConditionTrue: true, corev1.ConditionFalse: false, corev1.ConditionUnknown: false, "": false} {
+		n := node("a")
+		if status != "" {
+			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionTrue}, {Type: corev1.NodeReady, Status: status}}
+		}
+		if got := posing(n) != ""; got != want {
+			t.Errorf("ready is %q: refused %v, want %v", status, got, want)
+		}
+	}
+}
+
 func TestPermissions(t *testing.T) {
 	csr := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:a"}}
 	r := request(pki.SignerAPIServerClientKubelet, 0)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -25,6 +26,7 @@ import (
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"coracle/pkg/auth/bootstraptoken"
 	"coracle/pkg/pki"
 	"coracle/pkg/reconcile"
 )
@@ -148,12 +150,34 @@ func (c *Controller) reason(ctx context.Context, r *certificatesv1.CertificateSi
 		}
 		return servingMessage, nil
 	}
+	if why, err := c.refuseJoin(r, csr); err != nil || why != "" {
+		if why != "" {
+			c.env.Log.Info("a node's first certificate is not approved", "request", r.Name, "user", r.Spec.Username, "reason", why)
+		}
+		return "", err
+	}
 	for _, p := range permissions(r, csr) {
 		if allowed, err := c.allowed(ctx, r, p.subresource); err != nil || allowed {
 			return p.message, err
 		}
 	}
 	return "", nil
+}
+
+// refuseJoin says why a machine that shows a bootstrap token does not become the
+// node that it asks to be, or "".
+func (c *Controller) refuseJoin(r *certificatesv1.CertificateSigningRequest, csr *x509.CertificateRequest) (string, error) {
+	if !strings.HasPrefix(r.Spec.Username, bootstraptoken.UserPrefix) {
+		return "", nil
+	}
+	node, err := c.nodes.Get(strings.TrimPrefix(csr.Subject.CommonName, nodeUser))
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return posing(node), nil
 }
 
 // facts are read from the caches.
