@@ -187,6 +187,37 @@ func TestLostAnswer(t *testing.T) {
 	}
 }
 
+// TestWatchWithoutAnswer: who gives up while etcd does not confirm a watch does
+// not wait for it.
+func TestWatchWithoutAnswer(t *testing.T) {
+	addr, conf := external(t)
+	through, mute := proxy(t, addr)
+	s := dial(t, through, conf)
+	mute.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Watch(ctx, "/registry/", storage.WatchOptions{From: 1})
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a watch that was given up: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a watch that etcd does not confirm outlives its caller")
+	}
+	// The next one is as if there had been none before.
+	mute.Store(false)
+	w, err := s.Watch(t.Context(), "/registry/", storage.WatchOptions{From: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+}
+
 // proxy forwards connections; while mute is set, it keeps back what the server
 // says.
 func proxy(t *testing.T, to string) (addr string, mute *atomic.Bool) {

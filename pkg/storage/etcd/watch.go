@@ -48,11 +48,11 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 		}
 		from = now + 1
 	}
-	if _, cancel, err := s.begin(ctx); err != nil {
+	opening, opened, err := s.begin(ctx)
+	if err != nil {
 		return nil, err
-	} else {
-		cancel()
 	}
+	defer opened()
 	ops := []clientv3.OpOption{clientv3.WithCreatedNotify(), clientv3.WithRange(ordered.PrefixEnd(prefix)), clientv3.WithRev(int64(from))}
 	if opts.Prev {
 		ops = append(ops, clientv3.WithPrevKV())
@@ -63,7 +63,13 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 	// cut off does not look merely quiet.
 	streamCtx := metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(context.WithoutCancel(ctx)), streamKey, id)
 	w.ctx, w.cancel = context.WithCancel(streamCtx)
+	// The client waits for the member to confirm the watch, and would for as long as
+	// it takes: the caller's end and the bound of a call end the stream meanwhile.
+	confirmed := context.AfterFunc(opening, w.cancel)
 	w.responses = s.client.Watch(w.ctx, prefix, ops...)
+	if !confirmed() {
+		return nil, s.readError(ctx, fmt.Errorf("etcd has not confirmed the watch: %w", opening.Err()), 0)
+	}
 	s.mu.Lock()
 	s.watches[w] = struct{}{}
 	s.mu.Unlock()
