@@ -92,7 +92,7 @@ func (a *agent) kubelet(conf *nodeconfig.Kubelet) (runner, error) {
 		RuntimeEndpoint: conf.RuntimeEndpoint, RootDir: conf.RootDir, CgroupRoot: conf.CgroupRoot,
 		ClusterDNS: []string{conf.ClusterDNS.String()}, ClusterDomain: conf.ClusterDomain,
 		Labels: conf.NodeLabels, Closed: conf.Closed,
-		Server: &kubelet.ServerConfig{Address: net.JoinHostPort(conf.NodeIP.String(), strconv.Itoa(port)), TLS: a.identity.serving},
+		Server: &kubelet.ServerConfig{Address: net.JoinHostPort(conf.NodeIP.String(), strconv.Itoa(port)), TLS: a.identity.serving, ClientCAs: a.identity.trust.callers.Pool},
 		Log:    a.log.With("part", "kubelet"),
 	})
 }

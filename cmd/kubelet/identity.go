@@ -36,6 +36,7 @@ const (
 type identity struct {
 	client  kubernetes.Interface
 	serving *tls.Config
+	trust   *trust
 	// managers renew the certificates; empty when files of others are used.
 	managers []*certificate.Manager
 	log      *slog.Logger
@@ -43,15 +44,11 @@ type identity struct {
 
 // newIdentity reads what is there. It makes no request.
 func newIdentity(conf *nodeconfig.Kubelet, log *slog.Logger) (*identity, error) {
-	ca, err := os.ReadFile(conf.ClientCAFile)
+	believed, err := newTrust(conf, log)
 	if err != nil {
-		return nil, fmt.Errorf("read the authority of the API server: %w", err)
+		return nil, err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("%s holds no certificate", conf.ClientCAFile)
-	}
-	id := &identity{serving: &tls.Config{MinVersion: tls.VersionTLS12, ClientCAs: pool}, log: log}
+	id := &identity{serving: &tls.Config{MinVersion: tls.VersionTLS12, ClientCAs: believed.callers.Pool()}, trust: believed, log: log}
 	if conf.RotateCertificates {
 		return id, id.rotating(conf)
 	}
@@ -78,6 +75,9 @@ func (id *identity) rotating(conf *nodeconfig.Kubelet) error {
 		return err
 	}
 	own, err := ownConfig(conf.Kubeconfig)
+	if err == nil {
+		err = id.trust.readServer()
+	}
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (id *identity) clientManager(conf *nodeconfig.Kubelet, dir string, own *res
 		return fmt.Errorf("read the client certificate of %s: %w", conf.Kubeconfig, err)
 	}
 	live := &pki.Live{}
-	config, err := certificate.ClientConfig(own, live)
+	config, err := certificate.ClientConfig(own, live, id.trust.roots)
 	if err != nil {
 		return fmt.Errorf("the node's kubeconfig %s: %w", conf.Kubeconfig, err)
 	}
@@ -110,7 +110,7 @@ func (id *identity) clientManager(conf *nodeconfig.Kubelet, dir string, own *res
 			}
 			return id.client, nil
 		},
-		Seed: seed, Live: live, Log: id.log,
+		Authorities: id.trust.authorities, Seed: seed, Live: live, Log: id.log,
 	})
 	id.managers = append(id.managers, m)
 	return err
@@ -131,7 +131,7 @@ func (id *identity) servingManager(conf *nodeconfig.Kubelet, dir string) error {
 			return &x509.CertificateRequest{Subject: subject(conf), DNSNames: []string{conf.NodeName}, IPAddresses: []net.IP{conf.NodeIP.AsSlice()}}
 		},
 		Client: func(*x509.Certificate) (kubernetes.Interface, error) { return id.client, nil },
-		Seed:   seed, Live: live, Log: id.log,
+		Seed:   seed, Live: live, Log: id.log, Authorities: id.trust.authorities,
 	})
 	id.managers = append(id.managers, m)
 	return err
@@ -141,8 +141,14 @@ func subject(conf *nodeconfig.Kubelet) pkix.Name {
 	return pkix.Name{CommonName: "system:node:" + conf.NodeName, Organization: []string{"system:nodes"}}
 }
 
-// start has the certificates renewed until ctx ends.
+// start has the certificates renewed, and the authorities followed, until ctx ends.
 func (id *identity) start(ctx context.Context, g *errgroup.Group) {
+	id.trust.changed = func() {
+		for _, m := range id.managers {
+			m.Look()
+		}
+	}
+	g.Go(func() error { return id.trust.run(ctx, id.client) })
 	for _, m := range id.managers {
 		g.Go(func() error { return m.Run(ctx) })
 	}

@@ -24,6 +24,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"coracle/pkg/controlplane"
+	"coracle/pkg/kubelet/certificate"
 	"coracle/pkg/nodeconfig"
 	"coracle/pkg/pki"
 	"coracle/pkg/storage/memory"
@@ -34,6 +35,7 @@ type api struct {
 	admin *kubernetes.Clientset
 	url   string
 	ca    *pki.CA
+	pki   string // its folder of keys
 }
 
 func must(t *testing.T, err error) {
@@ -63,7 +65,7 @@ func serve(t *testing.T) *api {
 	go func() {
 		done <- controlplane.Serve(ctx, controlplane.ServeOptions{
 			Config:  controlplane.Config{Backend: memory.New(memory.Config{}), SoleWriter: true, Roles: true, BootstrapTokens: true},
-			DataDir: dir, BindAddress: "127.0.0.1",
+			DataDir: dir, BindAddress: "127.0.0.1", ReloadEvery: 20 * time.Millisecond,
 		})
 	}()
 	t.Cleanup(func() {
@@ -72,7 +74,7 @@ func serve(t *testing.T) *api {
 			t.Errorf("the server: %v", err)
 		}
 	})
-	a := &api{}
+	a := &api{pki: filepath.Join(dir, "pki")}
 	within(t, "the API server is ready", func() error {
 		config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "admin.kubeconfig"))
 		if err != nil {
@@ -217,6 +219,86 @@ func TestJoin(t *testing.T) {
 	}
 	if _, err := again.shown(t, a.ca)(); err != nil {
 		t.Errorf("after a restart: %v", err)
+	}
+}
+
+// TestAuthorityIsReplaced: the agent of a node that joined by itself goes on while
+// the cluster's authority is replaced: it learns of the new one, gets certificates of
+// it, and forgets the old.
+func TestAuthorityIsReplaced(t *testing.T) {
+	a := serve(t)
+	_, err := a.admin.CoreV1().Secrets("kube-system").Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-abcdef"}, Type: "bootstrap.kubernetes.io/token",
+		StringData: map[string]string{"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+			"auth-extra-groups": "system:bootstrappers:kubeadm:default-node-token"},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	conf, dir := a.node(t)
+	conf.BootstrapKubeconfig = filepath.Join(dir, "bootstrap")
+	c := clientcmdapi.NewConfig() // as "ctl join" writes it: the authority is in it
+	c.Clusters["c"] = &clientcmdapi.Cluster{Server: a.url, CertificateAuthorityData: a.ca.CertPEM()}
+	c.AuthInfos["c"], c.CurrentContext = &clientcmdapi.AuthInfo{Token: "abcdef.0123456789abcdef"}, "c"
+	c.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "c"}
+	must(t, clientcmd.WriteToFile(*c, conf.BootstrapKubeconfig))
+	id, err := newIdentity(conf, slog.New(slog.DiscardHandler))
+	must(t, err)
+	id.trust.every = 20 * time.Millisecond
+	id.run(t)
+	id.register(t)
+	known := func(n int) func() error {
+		return func() error {
+			if got := len(id.trust.authorities()); got != n {
+				return fmt.Errorf("%d authorities", got)
+			}
+			own, err := ownConfig(conf.Kubeconfig)
+			if err != nil {
+				return err
+			}
+			if got := strings.Count(string(own.CAData), "BEGIN CERTIFICATE"); got != n {
+				return fmt.Errorf("%d authorities in the kubeconfig", got)
+			}
+			return nil
+		}
+	}
+	rotate := func(to pki.Phase) *pki.CA {
+		t.Helper()
+		must(t, pki.Rotate(a.pki, pki.ClusterCA, to, time.Now(), rand.Reader))
+		now, err := pki.LoadAuthorities(a.pki, pki.ClusterCA, "", time.Now(), rand.Reader)
+		must(t, err)
+		return now.Signer
+	}
+	within(t, "the serving certificate is there", func() error { _, err := id.shown(t, a.ca)(); return err })
+	rotate(pki.Trusting)
+	within(t, "both authorities are known", known(2))
+	fresh := rotate(pki.Issuing)
+	within(t, "both certificates are of the new authority", func() error {
+		for _, name := range []string{clientName, servingName} {
+			data, err := os.ReadFile(certificate.File(conf.CertDir, name))
+			if err != nil {
+				return err
+			}
+			certs, err := pki.ParseCertificates(data)
+			if err != nil {
+				return err
+			}
+			if err := certs[0].CheckSignatureFrom(fresh.Cert); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return nil
+	})
+	rotate(pki.Steady)
+	within(t, "the old authority is forgotten", known(1))
+	if name, _ := id.whoami(t); name != "system:node:n1" {
+		t.Errorf("the agent is %s", name)
+	}
+	if _, err := id.shown(t, fresh)(); err != nil {
+		t.Errorf("the serving certificate: %v", err)
+	}
+	again, err := newIdentity(conf, slog.New(slog.DiscardHandler))
+	must(t, err)
+	if name, _ := again.whoami(t); name != "system:node:n1" {
+		t.Errorf("after a restart the agent is %s", name)
 	}
 }
 

@@ -25,21 +25,18 @@ const (
 	servingPair = "serving"
 )
 
-// caName is the file name of the cluster's authority in control/pki, which the
-// API server shares.
-const caName = "ca"
-
-func loadCA(f folder, s *Spec, now time.Time) (*pki.CA, error) {
-	return pki.LoadOrCreateCA(f.control("pki"), caName, s.Name, now, rand.Reader)
+// loadCA reads the cluster's authority in control/pki, which the API server shares.
+func loadCA(f folder, s *Spec, now time.Time) (*pki.Authorities, error) {
+	return pki.LoadAuthorities(f.control("pki"), pki.ClusterCA, s.Name, now, rand.Reader)
 }
 
 // issueNode writes the certificates that a node begins with, its kubeconfig and
 // its agent's configuration. Certificates that are good are kept. While the node
 // runs, its agent renews its certificates by itself, in a folder of its own; those
 // that it begins with spare it the wait, and let in one that was off too long.
-func issueNode(f folder, s *Spec, ca *pki.CA, index int, now time.Time) error {
+func issueNode(f folder, s *Spec, by *pki.Authorities, index int, now time.Time) error {
 	n := &s.Nodes[index]
-	dir := f.rootfs(n.Name, nodeDir)
+	dir, ca := f.rootfs(n.Name, nodeDir), by.Signer
 	_, err := pki.LoadOrCreate(dir, clientPair, ca, pki.Request{
 		CommonName:   "system:node:" + n.Name,
 		Organization: []string{"system:nodes"},
@@ -58,7 +55,7 @@ func issueNode(f folder, s *Spec, ca *pki.CA, index int, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("issue the certificates of node %s: %w", n.Name, err)
 	}
-	if err := writeFile(f.rootfs(n.Name, nodeCA), ca.CertPEM(), 0o644); err != nil {
+	if err := writeFile(f.rootfs(n.Name, nodeCA), by.Bundle(), 0o644); err != nil {
 		return err
 	}
 	kubeconfig, err := clientcmd.Write(*nodeClientConfig(s, n))

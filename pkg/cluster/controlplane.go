@@ -247,7 +247,12 @@ func notReady(want []NodeSpec, since map[string]time.Time, nodes []corev1.Node, 
 
 // poll calls fn until it is done, fails, or ctx ends.
 func poll(ctx context.Context, fn func() (bool, error)) error {
-	tick := time.NewTicker(statePoll)
+	return pollEvery(ctx, statePoll, fn)
+}
+
+// pollEvery is poll for what costs more to look at.
+func pollEvery(ctx context.Context, every time.Duration, fn func() (bool, error)) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		done, err := fn()

@@ -135,6 +135,22 @@ func mergeContext(ctx context.Context, f folder, s *Spec) error {
 	})
 }
 
+// refreshContext puts the cluster's authority and the administrator's certificate,
+// which are others now, into the user's kubeconfig. One from which the user has
+// taken the cluster is left alone.
+func refreshContext(ctx context.Context, f folder, s *Spec) error {
+	admin, err := contextConfig(f, s.Name)
+	if err != nil {
+		return err
+	}
+	return modifyKubeconfig(ctx, s.Kubeconfig, func(cfg *clientcmdapi.Config, _ bool) error {
+		if _, mine := ours(cfg, f, s.Name); mine {
+			cfg.Clusters[s.Name], cfg.AuthInfos[s.Name] = admin.Clusters[s.Name], admin.AuthInfos[s.Name]
+		}
+		return nil
+	})
+}
+
 // removeContext takes the cluster's entries out again. Entries of another
 // cluster of the same name stay, and so does a file that is not ours to remove.
 func removeContext(ctx context.Context, file string, f folder, name string) error {

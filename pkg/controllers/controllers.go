@@ -76,8 +76,8 @@ type Config struct {
 	// Required.
 	Informers informers.SharedInformerFactory
 	// CABundle is the API server's authority in PEM, published to every
-	// namespace. Required.
-	CABundle []byte
+	// namespace again when it changes. Required.
+	CABundle *pki.Bundle
 	// ClusterCIDR is the range of pod addresses, of which each node gets a part
 	// with the prefix length NodeCIDRBits (default 24, or 64 for IPv6). The zero
 	// prefix leaves spec.podCIDR to others.
@@ -145,7 +145,7 @@ var list = []constructor{
 		return csr.New(e, csr.Config{Signer: c.Signer, Rand: c.Rand}), nil
 	}},
 	{name: "kube-apiserver-serving-clustertrustbundle-publisher", make: func(c Config, e reconcile.Env) (reconcile.Runner, error) {
-		if _, err := pki.ParseCertificates(c.CABundle); err != nil {
+		if _, err := pki.ParseCertificates(c.CABundle.Bytes()); err != nil {
 			return nil, nil // an API server without TLS has no authority
 		}
 		return trustbundle.New(e, c.CABundle), nil
@@ -251,7 +251,7 @@ func (c *Config) validate() error {
 		return errors.New("controllers: set Config.MetadataFor to a function that makes a metadata client per controller")
 	case c.Informers == nil:
 		return errors.New("controllers: set Config.Informers to the process's informer factory")
-	case len(c.CABundle) == 0:
+	case c.CABundle == nil || len(c.CABundle.Bytes()) == 0:
 		return errors.New("controllers: set Config.CABundle to the API server's certificate authority in PEM")
 	}
 	return nil

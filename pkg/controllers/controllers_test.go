@@ -19,6 +19,7 @@ import (
 
 	"coracle/pkg/controllers"
 	"coracle/pkg/controllers/podset"
+	"coracle/pkg/pki"
 	"coracle/pkg/reconcile"
 	"coracle/pkg/testcluster"
 )
@@ -100,7 +101,7 @@ func (c *cluster) startControllers(via transports, change ...func(*controllers.C
 		ClientFor:   func(name string) kubernetes.Interface { return kubernetes.NewForConfigOrDie(as(name)) },
 		MetadataFor: func(name string) metadata.Interface { return metadata.NewForConfigOrDie(as(name)) },
 		Informers:   reconcile.NewInformers(kubernetes.NewForConfigOrDie(reader)),
-		CABundle:    []byte("a certificate"),
+		CABundle:    pki.NewBundle([]byte("a certificate")),
 		ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 		Log:         slog.New(slog.NewTextHandler(testWriter{c.t}, &slog.HandlerOptions{Level: logLevel()})),
 	}

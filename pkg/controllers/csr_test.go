@@ -291,5 +291,5 @@ func TestAuthorityIsPublished(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.eventually("the authority is published again", published)
-	}, func(c *controllers.Config) { c.CABundle = ca.CertPEM() })
+	}, func(c *controllers.Config) { c.CABundle = pki.NewBundle(ca.CertPEM()) })
 }

@@ -22,11 +22,11 @@ const clusterInfoRole = "kubeadm:bootstrap-signer-clusterinfo"
 // signer adds the signatures by which the machine believes it.
 func (cp *ControlPlane) clusterInfo() ([]wantedObject, error) {
 	id := cp.cfg.Identity
-	if !cp.cfg.BootstrapTokens || id == nil || len(id.RootCA) == 0 || !cp.cfg.Advertise.IsValid() {
+	if !cp.cfg.BootstrapTokens || id == nil || id.RootCA == nil || !cp.cfg.Advertise.IsValid() {
 		return nil, nil
 	}
 	config := clientcmdapi.NewConfig()
-	config.Clusters[""] = &clientcmdapi.Cluster{Server: "https://" + cp.cfg.Advertise.String(), CertificateAuthorityData: id.RootCA}
+	config.Clusters[""] = &clientcmdapi.Cluster{Server: "https://" + cp.cfg.Advertise.String(), CertificateAuthorityData: id.RootCA.Bytes()}
 	text, err := clientcmd.Write(*config)
 	if err != nil {
 		return nil, err

@@ -2,10 +2,12 @@ package controlplane
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,7 +23,7 @@ import (
 type FrontProxy struct {
 	// CA is the PEM bundle of the authorities of front proxies. They are for
 	// nothing else: who has a certificate of theirs names any user.
-	CA []byte
+	CA *pki.Bundle
 	// AllowedNames are the common names that are front proxies; empty means all
 	// of CA's.
 	AllowedNames []string
@@ -31,31 +33,36 @@ type FrontProxy struct {
 
 // frontProxyName is the common name of the certificate that the server issues
 // itself.
-const frontProxyName = "front-proxy-client"
+const (
+	frontProxyName      = "front-proxy-client"
+	frontProxyAuthority = "coracle-front-proxy" // of the authority
+)
 
 // frontProxy loads the certificates of the flags, or makes those of a folder.
 func (o *ServeOptions) frontProxy(files *Files) (*FrontProxy, error) {
 	f := &FrontProxy{AllowedNames: o.RequestHeaderAllowedNames, Client: &pki.Live{}}
 	switch {
 	case o.RequestHeaderCAFile != "":
-		var err error
-		if f.CA, err = os.ReadFile(o.RequestHeaderCAFile); err != nil {
+		bundle, err := os.ReadFile(o.RequestHeaderCAFile)
+		if err != nil {
 			return nil, fmt.Errorf("read --requestheader-client-ca-file: %w", err)
 		}
-		if _, err := pki.ParseCertificates(f.CA); err != nil {
+		if _, err := pki.ParseCertificates(bundle); err != nil {
 			return nil, fmt.Errorf("read --requestheader-client-ca-file: %w", err)
 		}
+		f.CA = pki.NewBundle(bundle)
 	case files.CA == nil:
 		return nil, nil
 	default:
-		ca, err := pki.LoadOrCreateCA(files.PKI, "front-proxy-ca", "coracle-front-proxy", o.Clock.Now(), o.Rand)
+		a, err := pki.LoadAuthorities(files.PKI, pki.FrontProxyCA, frontProxyAuthority, o.Clock.Now(), o.Rand)
 		if err != nil {
 			return nil, err
 		}
-		f.CA, f.AllowedNames = ca.CertPEM(), []string{frontProxyName}
+		files.frontCA = pki.NewLiveCA(a)
+		f.CA, f.AllowedNames = pki.NewBundle(a.Bundle()), []string{frontProxyName}
 		request := pki.Request{CommonName: frontProxyName, ClientAuth: true}
 		if o.ProxyClientCertFile == "" {
-			return f, o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "front-proxy-client", CA: ca,
+			return f, o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "front-proxy-client", CA: files.frontCA,
 				Request: func() pki.Request { return request }, Live: f.Client})
 		}
 	}
@@ -80,24 +87,47 @@ func (o *ServeOptions) frontProxy(files *Files) (*FrontProxy, error) {
 // authenticator believes front proxies.
 func (f *FrontProxy) authenticator(cp *ControlPlane) (*auth.FrontProxy, error) {
 	var roots pki.LivePool
-	if err := roots.Set(f.CA); err != nil {
+	if err := roots.Set(f.CA.Bytes()); err != nil {
 		return nil, fmt.Errorf("read the authorities of front proxies: %w", err)
 	}
+	f.CA.Follow(func() {
+		if err := roots.Set(f.CA.Bytes()); err != nil {
+			cp.cfg.Log.Error("the new authorities of front proxies are not in force", "error", err)
+		}
+	})
 	return &auth.FrontProxy{Roots: roots.Pool, AllowedNames: f.AllowedNames, Clock: cp.cfg.Clock}, nil
 }
 
 // setClientCA replaces the authorities of client certificates, here and for the
-// servers behind this one.
+// servers behind this one. What is under way under a certificate of one that is
+// trusted no more ends.
 func (cp *ControlPlane) setClientCA(ctx context.Context, bundle []byte) error {
-	if err := cp.cfg.Identity.Clients.Set(bundle); err != nil {
+	clients := cp.cfg.Identity.Clients
+	before := clients.Pool()
+	if err := clients.Set(bundle); err != nil {
 		return err
 	}
 	cp.clientCA.Store(&bundle)
+	now := cp.cfg.Clock.Now()
+	if n := cp.connections.end(func(c *x509.Certificate) bool {
+		return vouchedFor(c, before, now) && !vouchedFor(c, clients.Pool(), now)
+	}); n > 0 {
+		cp.cfg.Log.Info("connections under authorities that are trusted no more are closed", "connections", n)
+	}
 	wanted, err := cp.authenticationConfig()
 	if err != nil {
 		return err
 	}
 	return cp.ensureAll(auth.WithUser(ctx, self()), wanted)
+}
+
+// vouchedFor says whether one of the roots has issued the certificate itself.
+func vouchedFor(c *x509.Certificate, roots *x509.CertPool, now time.Time) bool {
+	if roots == nil {
+		return false
+	}
+	_, err := c.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	return err == nil
 }
 
 // authenticationConfig is where servers behind this one read whom they are to
@@ -112,7 +142,7 @@ func (cp *ControlPlane) authenticationConfig() ([]wantedObject, error) {
 		data["client-ca-file"] = string(*ca)
 	}
 	if f := id.FrontProxy; f != nil {
-		data["requestheader-client-ca-file"] = string(f.CA)
+		data["requestheader-client-ca-file"] = string(f.CA.Bytes())
 		names := f.AllowedNames
 		if names == nil {
 			names = []string{}

@@ -49,10 +49,11 @@ type Identity struct {
 	// Kubelet is how nodes' agents are talked to: a client certificate and
 	// their authorities. Nil serves no logs, exec, attach or port-forward.
 	Kubelet *tls.Config
-	// CA signs approved CertificateSigningRequests; nil signs none.
-	CA *pki.CA
-	// RootCA is the PEM bundle that pods verify the API server with.
-	RootCA []byte
+	// CA signs approved CertificateSigningRequests, and in place of those of
+	// Kubelet its authorities are the agents'; nil signs none.
+	CA *pki.LiveCA
+	// RootCA is the PEM bundle that pods verify the API server with; nil is none.
+	RootCA *pki.Bundle
 }
 
 // Version is the Kubernetes version this control plane behaves as.
@@ -110,7 +111,7 @@ func (o *ServeOptions) kubeletClient(files *Files) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the API server's client certificate for nodes: %w", err)
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetClientCertificate: live.GetClientCertificate, RootCAs: files.CA.Pool()}, nil
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetClientCertificate: live.GetClientCertificate, RootCAs: files.CA.Pool().Pool()}, nil
 }
 
 // newProxy reaches nodes' agents, and pods and Services through them.
@@ -123,6 +124,9 @@ func (cp *ControlPlane) newProxy() *nodeproxy.Proxy {
 	}
 	if cp.cfg.Identity != nil {
 		cfg.TLS = cp.cfg.Identity.Kubelet
+		if ca := cp.cfg.Identity.CA; ca != nil {
+			cfg.Roots = ca.Pool().Pool
+		}
 	}
 	return nodeproxy.New(cfg)
 }

@@ -22,7 +22,7 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 		id.Issuer, id.OldIssuers = o.ServiceAccountIssuers[0], o.ServiceAccountIssuers[1:]
 	}
 	if files.CA != nil {
-		id.RootCA, id.CA = files.CA.CertPEM(), files.CA
+		id.RootCA, id.CA = pki.NewBundle(files.CA.Authorities().Bundle()), files.CA
 	}
 	bundle, err := o.clientAuthorities(files)
 	if err != nil {
@@ -101,7 +101,7 @@ func (o *ServeOptions) tokenFile() (*auth.TokenFile, error) {
 func (o *ServeOptions) clientAuthorities(files *Files) ([]byte, error) {
 	var bundle []byte
 	if files.CA != nil {
-		bundle = append(bundle, files.CA.CertPEM()...)
+		bundle = files.CA.Authorities().Bundle()
 	}
 	if o.ClientCAFile == "" {
 		return bundle, nil

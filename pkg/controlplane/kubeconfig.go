@@ -12,7 +12,7 @@ import (
 )
 
 // writeKubeconfig issues the administrator's certificate and writes the
-// kubeconfig that uses it, now and each time that the certificate is renewed.
+// kubeconfig that uses it, now and each time that the certificate or the authority is another.
 func (o *ServeOptions) writeKubeconfig(files *Files) error {
 	request := pki.Request{CommonName: auth.UserAdmin, ClientAuth: true}
 	if !o.strict.noMasters {
@@ -27,7 +27,7 @@ func (o *ServeOptions) writeKubeconfig(files *Files) error {
 	return o.keep(files, &pki.Keeper{Dir: files.PKI, Name: "admin", CA: files.CA, Live: &pki.Live{},
 		Request: func() pki.Request { return request },
 		Renewed: func(pair *pki.Pair) error {
-			data, err := Kubeconfig("coracle", server, files.CA.CertPEM(), pair)
+			data, err := Kubeconfig("coracle", server, files.CA.Authorities().Bundle(), pair)
 			if err != nil {
 				return err
 			}

@@ -3,8 +3,10 @@ package controlplane
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -23,6 +25,8 @@ const (
 type reload struct {
 	what  string
 	files []string
+	// mayLack says that some of the files need not be there.
+	mayLack bool
 	// apply reads the files and puts them into force, or changes nothing and says
 	// why.
 	apply func(ctx context.Context, cp *ControlPlane) error
@@ -34,7 +38,7 @@ type reload struct {
 // check puts what has changed into force. Files that are replaced one after the
 // other do not fit together in between: the old ones stay until all do.
 func (r *reload) check(ctx context.Context, cp *ControlPlane, log *slog.Logger) {
-	sum, err := fingerprint(r.files)
+	sum, err := fingerprint(r.files, r.mayLack)
 	if err == nil && sum == r.seen {
 		return
 	}
@@ -51,10 +55,14 @@ func (r *reload) check(ctx context.Context, cp *ControlPlane, log *slog.Logger) 
 	r.refused = sum
 }
 
-func fingerprint(files []string) (sum [sha256.Size]byte, err error) {
+func fingerprint(files []string, mayLack bool) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	for _, name := range files {
 		data, err := readKeyFile(name)
+		if mayLack && errors.Is(err, fs.ErrNotExist) {
+			h.Write(make([]byte, sha256.Size)) // no content has this sum
+			continue
+		}
 		if err != nil {
 			return sum, err
 		}

@@ -2,11 +2,14 @@ package controlplane
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +18,35 @@ import (
 
 	"coracle/pkg/pki"
 )
+
+// TestAgingAuthority: the log says in time that an authority ends.
+func TestAgingAuthority(t *testing.T) {
+	begin := time.Now()
+	said := &bytes.Buffer{}
+	clk := clocktesting.NewFakeClock(begin)
+	o := ServeOptions{DataDir: t.TempDir(), BindAddress: "127.0.0.1"}
+	o.Clock, o.Rand, o.ServiceCIDR = clk, rand.Reader, netip.MustParsePrefix("10.96.0.0/16")
+	o.Log = slog.New(slog.NewTextHandler(said, nil))
+	files, _, err := o.prepare(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 6443})
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel() // one look each
+	for _, tc := range []struct {
+		age  time.Duration
+		want int
+	}{{0, 0}, {pki.DefaultCALifetime - pki.DefaultLifetime - time.Hour, 0}, {pki.DefaultCALifetime - pki.DefaultLifetime + time.Hour, 2}} {
+		said.Reset()
+		clk.SetTime(begin.Add(tc.age))
+		if err := o.watchAuthorities(over, files); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(said.String(), "ctl cluster rotate-ca"); got != tc.want {
+			t.Errorf("after %s: %q", tc.age, said)
+		}
+	}
+}
 
 // TestOwnCertificatesRenew: every certificate that the server issued itself, and
 // the administrator's kubeconfig, is replaced while the server runs, and not

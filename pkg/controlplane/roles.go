@@ -12,6 +12,7 @@ import (
 	"coracle/pkg/auth"
 	"coracle/pkg/controllers"
 	"coracle/pkg/controllers/csr"
+	"coracle/pkg/pki"
 	"coracle/pkg/reconcile"
 	"coracle/pkg/scheduler"
 )
@@ -101,9 +102,9 @@ func (cp *ControlPlane) signer() csr.Signer {
 
 // rootCA is what pods verify the API server with. A control plane that is only
 // reached in memory has none to give, and says so in the published bundle.
-func (cp *ControlPlane) rootCA() []byte {
-	if id := cp.cfg.Identity; id != nil && len(id.RootCA) > 0 {
+func (cp *ControlPlane) rootCA() *pki.Bundle {
+	if id := cp.cfg.Identity; id != nil && id.RootCA != nil {
 		return id.RootCA
 	}
-	return []byte("# this API server has no certificate\n")
+	return pki.NewBundle([]byte("# this API server has no certificate\n"))
 }

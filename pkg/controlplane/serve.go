@@ -83,7 +83,7 @@ type ServeOptions struct {
 // Files is what a control plane that keeps its own keys has in its folder.
 type Files struct {
 	// CA is the authority of the cluster, nil when the flags brought another.
-	CA *pki.CA
+	CA *pki.LiveCA
 	// PKI is the folder of keys and certificates.
 	PKI string
 	// Kubeconfig is the administrator's, empty when there is no CA.
@@ -91,6 +91,7 @@ type Files struct {
 	// Address is where the API server listens.
 	Address netip.AddrPort
 
+	frontCA *pki.LiveCA   // of front proxies, nil as CA
 	serving *pki.Live     // the server's own certificate
 	keepers []*pki.Keeper // renew the certificates that the server issued itself
 	reloads []*reload     // follow those that the flags brought
@@ -182,6 +183,7 @@ func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, 
 			return nil
 		})
 	}
+	g.Go(func() error { return o.watchAuthorities(ctx, files) })
 	for _, k := range files.keepers {
 		g.Go(func() error { return k.Run(ctx) })
 	}
@@ -219,11 +221,11 @@ func (o *ServeOptions) prepare(addr net.Addr) (*Files, *tls.Config, error) {
 		if err := os.MkdirAll(files.PKI, 0o700); err != nil {
 			return nil, nil, fmt.Errorf("make the folder for keys: %w", err)
 		}
-		ca, err := pki.LoadOrCreateCA(files.PKI, "ca", "coracle", o.Clock.Now(), o.Rand)
+		a, err := pki.LoadAuthorities(files.PKI, pki.ClusterCA, clusterAuthority, o.Clock.Now(), o.Rand)
 		if err != nil {
 			return nil, nil, err
 		}
-		files.CA = ca
+		files.CA = pki.NewLiveCA(a)
 	}
 	advertise, err := o.advertise(files.Address)
 	if err != nil {
@@ -243,6 +245,7 @@ func (o *ServeOptions) prepare(addr net.Addr) (*Files, *tls.Config, error) {
 		if err := o.writeKubeconfig(files); err != nil {
 			return nil, nil, err
 		}
+		o.followAuthorities(files)
 	}
 	config := pki.ServerConfig(files.serving, nil)
 	// Certificates are asked for, and verified by the authenticator: a client may
@@ -298,14 +301,14 @@ func (o *ServeOptions) serving(files *Files) (*pki.Live, error) {
 	}
 	ca, dir := files.CA, files.PKI
 	if ca == nil {
-		var err error
 		if o.CertDir == "" {
 			return nil, errors.New("the API server needs a folder for its certificates: give --data-dir, or --cert-dir, or --tls-cert-file with --tls-private-key-file")
 		}
-		if ca, err = pki.LoadOrCreateCA(o.CertDir, "apiserver-ca", "coracle-apiserver", o.Clock.Now(), o.Rand); err != nil {
+		own, err := pki.LoadOrCreateCA(o.CertDir, "apiserver-ca", "coracle-apiserver", o.Clock.Now(), o.Rand)
+		if err != nil {
 			return nil, err
 		}
-		dir = o.CertDir
+		ca, dir = pki.FixedCA(own), o.CertDir
 	}
 	return live, o.keep(files, &pki.Keeper{Dir: dir, Name: "apiserver", CA: ca, Request: o.servingRequest, Live: live})
 }

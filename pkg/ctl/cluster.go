@@ -25,7 +25,7 @@ func (t *tool) cluster() *cobra.Command {
 		Long:  "Local clusters are made of real nodes on this machine, each a set of Linux namespaces with its own containerd and kubelet. Root is needed.",
 	}
 	cmd.AddCommand(t.clusterCreate(), t.clusterDelete(), t.clusterList(), t.clusterStart(), t.clusterStop(),
-		t.clusterKubeconfig(), t.clusterRotateKey(), t.clusterRevoke(), t.clusterNode())
+		t.clusterKubeconfig(), t.clusterRotateKey(), t.clusterRotateCA(), t.clusterCerts(), t.clusterRevoke(), t.clusterNode())
 	return cmd
 }
 

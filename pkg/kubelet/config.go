@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -93,6 +94,9 @@ type ServerConfig struct {
 	Listener net.Listener // used if set, else Address, ":10250" if empty
 	Address  string
 	TLS      *tls.Config // required; ClientCAs verify the API server's certificate
+	// ClientCAs, when set, are in place of those of TLS, as they are when a
+	// connection is made.
+	ClientCAs func() *x509.CertPool
 	// Auth decides whether a user may do verb on nodes/subresource of this node;
 	// nil asks the API server.
 	Auth func(ctx context.Context, user string, groups []string, verb, subresource string) error

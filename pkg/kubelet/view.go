@@ -159,7 +159,8 @@ func (k *Kubelet) newServer(c *ServerConfig) (*server.Server, error) {
 		volumes = k.drivers.volumeStats
 	}
 	return server.New(server.Config{
-		Listener: c.Listener, Address: c.Address, TLS: c.TLS, NodeName: k.cfg.NodeName, Auth: auth, Token: token,
+		Listener: c.Listener, Address: c.Address, TLS: c.TLS, ClientCAs: c.ClientCAs,
+		NodeName: k.cfg.NodeName, Auth: auth, Token: token,
 		Pods: k, Runtime: streams{k.runtime}, NodeUsage: usage, VolumeStats: volumes, LogDir: k.cfg.LogDir, Log: k.log,
 	})
 }

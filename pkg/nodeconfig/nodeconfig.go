@@ -35,7 +35,8 @@ type Kubelet struct {
 	Kubeconfig string `json:"kubeconfig"`
 	// BootstrapKubeconfig is the file with the identity under which the agent asks
 	// for its first client certificate, commonly a bootstrap token. It needs
-	// RotateCertificates.
+	// RotateCertificates. An agent that has one keeps the authorities in ClientCAFile
+	// and Kubeconfig up to date when the cluster replaces its own.
 	BootstrapKubeconfig string `json:"bootstrapKubeconfig,omitempty"`
 	// RotateCertificates has the agent ask for its certificates, and for new ones
 	// in time. Those of Kubeconfig and ServingCertFile are then what it begins with,
@@ -43,7 +44,8 @@ type Kubelet struct {
 	RotateCertificates bool `json:"rotateCertificates,omitempty"`
 	// CertDir is where the agent keeps certificates; empty means pki in RootDir.
 	CertDir string `json:"certDir,omitempty"`
-	// ClientCAFile verifies who calls the agent's own server.
+	// ClientCAFile verifies who calls the agent's own server. Of several authorities
+	// the first signs: certificates of the others are renewed. The file is followed.
 	ClientCAFile string `json:"clientCAFile"`
 	// ServingCertFile and ServingKeyFile are what that server shows; the
 	// certificate names NodeName and NodeIP.

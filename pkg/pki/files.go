@@ -28,25 +28,41 @@ func KeyFile(dir, name string) string { return filepath.Join(dir, name+".key") }
 func LoadOrCreateCA(dir, name, commonName string, now time.Time, rand io.Reader) (*CA, error) {
 	var ca *CA
 	err := locked(dir, func() error {
-		certPEM, err := os.ReadFile(CertFile(dir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			ca, err = createCA(dir, name, commonName, now, rand)
-			return err
-		}
-		if err != nil {
-			return err
-		}
-		keyPEM, err := readKey(KeyFile(dir, name))
-		if err != nil {
-			return fmt.Errorf("the key of authority %s: %w", CertFile(dir, name), err)
-		}
-		ca, err = ParseCA(certPEM, keyPEM)
-		if err != nil {
-			return fmt.Errorf("authority %s: %w", CertFile(dir, name), err)
-		}
-		return nil
+		var err error
+		ca, err = loadOrCreateCA(dir, name, commonName, now, rand)
+		return err
 	})
 	return ca, err
+}
+
+func loadOrCreateCA(dir, name, commonName string, now time.Time, rand io.Reader) (*CA, error) {
+	ca, err := loadCA(dir, name)
+	if errors.Is(err, errNoCA) {
+		return createCA(dir, name, commonName, now, rand)
+	}
+	return ca, err
+}
+
+// errNoCA says that there is no certificate of an authority.
+var errNoCA = errors.New("there is no such authority")
+
+func loadCA(dir, name string) (*CA, error) {
+	certPEM, err := os.ReadFile(CertFile(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", CertFile(dir, name), errNoCA)
+	}
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, err := readKey(KeyFile(dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("the key of authority %s: %w", CertFile(dir, name), err)
+	}
+	ca, err := ParseCA(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("authority %s: %w", CertFile(dir, name), err)
+	}
+	return ca, nil
 }
 
 // createCA writes the key first: without a certificate beside it, it is

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -73,6 +75,22 @@ func (p *LivePool) Set(bundlePEM []byte) error {
 	return nil
 }
 
+// SetChanged is Set, but keeps the pool when it has these authorities already.
+func (p *LivePool) SetChanged(bundlePEM []byte) error {
+	certs, err := ParseCertificates(bundlePEM)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	for _, c := range certs {
+		pool.AddCert(c)
+	}
+	if old := p.pool.Load(); old == nil || !old.Equal(pool) {
+		p.pool.Store(pool)
+	}
+	return nil
+}
+
 // Pool returns the authorities, nil when there are none yet. The same pool is
 // returned until the next Set.
 func (p *LivePool) Pool() *x509.CertPool { return p.pool.Load() }
@@ -121,12 +139,14 @@ type Keeper struct {
 	Dir, Name string
 	// CA issues it, Request says what for. Request is called at each check, so
 	// that new names and addresses get into the certificate.
-	CA      *CA
+	CA      *LiveCA
 	Request func() Request
-	// Live receives each new pair.
+	// Live receives each new pair, with what makes it known to those who only know
+	// the authority that is being replaced.
 	Live *Live
-	// Renewed is called with each new pair before Live has it; one that it fails
-	// for is tried again at the next check. May be nil.
+	// Renewed is called with each new pair, and when the authorities have changed,
+	// before Live has it; one that it fails for is tried again at the next check.
+	// May be nil.
 	Renewed func(*Pair) error
 	// Every is the time between checks, default one hour.
 	Every time.Duration
@@ -135,27 +155,40 @@ type Keeper struct {
 	Rand io.Reader
 	// Log may be nil.
 	Log *slog.Logger
+
+	mu sync.Mutex
+	// seen are the authorities of the last refresh; guarded by mu.
+	seen *Authorities
 }
 
-// Refresh issues the pair if that is needed and puts it into Live.
+// Refresh issues the pair if that is needed and puts it into Live. It is safe for
+// concurrent use.
 func (k *Keeper) Refresh() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	now := time.Now
 	if k.Now != nil {
 		now = k.Now
 	}
-	pair, err := LoadOrCreate(k.Dir, k.Name, k.CA, k.Request(), now(), k.Rand)
+	by := k.CA.Authorities()
+	pair, err := LoadOrCreate(k.Dir, k.Name, by.Signer, k.Request(), now(), k.Rand)
 	if err != nil {
 		return err
 	}
-	if leaf := k.Live.Leaf(); leaf != nil && leaf.Equal(pair.Cert) {
+	if leaf := k.Live.Leaf(); leaf != nil && leaf.Equal(pair.Cert) && k.seen == by {
 		return nil
 	}
+	pair.CertPEM = slices.Concat(pair.CertPEM, by.Cross)
 	if k.Renewed != nil {
 		if err := k.Renewed(pair); err != nil {
 			return fmt.Errorf("certificate %s: %w", CertFile(k.Dir, k.Name), err)
 		}
 	}
-	return k.Live.Set(pair.CertPEM, pair.KeyPEM)
+	if err := k.Live.Set(pair.CertPEM, pair.KeyPEM); err != nil {
+		return err
+	}
+	k.seen = by
+	return nil
 }
 
 // Run refreshes until ctx ends. The first refresh is the caller's, since a

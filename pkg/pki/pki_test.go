@@ -252,7 +252,7 @@ func TestKeeper(t *testing.T) {
 			t.Fatal(err)
 		}
 		live := &Live{}
-		k := &Keeper{Dir: dir, Name: "x", CA: ca, Live: live, Rand: rand.Reader,
+		k := &Keeper{Dir: dir, Name: "x", CA: FixedCA(ca), Live: live, Rand: rand.Reader,
 			Request: func() Request { return Request{CommonName: "x", ClientAuth: true, Lifetime: 30 * time.Hour} }}
 		if err := k.Refresh(); err != nil {
 			t.Fatal(err)

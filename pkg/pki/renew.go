@@ -18,6 +18,15 @@ func Due(now time.Time, cert *x509.Certificate) bool {
 	return !now.Before(RenewAt(cert)) || now.Before(cert.NotBefore)
 }
 
+// agingLeft is how long before its end an authority should be replaced: from then on
+// it cuts short what it issues.
+const agingLeft = DefaultLifetime
+
+// AuthorityAging says whether an authority should be replaced.
+func AuthorityAging(cert *x509.Certificate, now time.Time) bool {
+	return cert.NotAfter.Sub(now) < agingLeft
+}
+
 // Outdated says why a certificate does not serve the request any more, or ""
 // when it does: it is due, it is from another authority, or something asked
 // for is not in it.

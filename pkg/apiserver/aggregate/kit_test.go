@@ -96,7 +96,7 @@ func start(t *testing.T, options ...testcluster.Option) *site {
 	s := &site{t: t}
 	front, serving := authority(t, "front"), authority(t, "serving")
 	s.clients, s.bundle = authority(t, "clients"), serving.CertPEM()
-	proxy := &controlplane.FrontProxy{CA: front.CertPEM(), AllowedNames: []string{"front-proxy-client"}, Client: &pki.Live{}}
+	proxy := &controlplane.FrontProxy{CA: pki.NewBundle(front.CertPEM()), AllowedNames: []string{"front-proxy-client"}, Client: &pki.Live{}}
 	if err := proxy.Client.Set(issue(t, front, pki.Request{CommonName: "front-proxy-client", ClientAuth: true})); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ package nodeproxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,9 @@ type Config struct {
 	// TLS has the client certificate and the authorities of agents. Without it
 	// there are no handlers, and DialService goes to pods directly.
 	TLS *tls.Config
+	// Roots are the authorities of agents as they are at the moment, in place of
+	// those of TLS; nil leaves those.
+	Roots func() *x509.CertPool
 	// Dial connects to addresses that are no pod's; nil goes through the network,
 	// to what CheckAddress allows.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -117,10 +121,19 @@ func (p *Proxy) Handlers() map[string]apiserver.Handler {
 
 // dial connects to an agent. HTTP/2 is not offered: streams need HTTP/1.1.
 func (p *Proxy) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	config := p.cfg.TLS.Clone()
+	config := p.tls()
 	config.NextProtos = []string{"http/1.1"}
 	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: config}
 	return d.DialContext(ctx, network, addr)
+}
+
+// tls is the configuration of a connection that is made now.
+func (p *Proxy) tls() *tls.Config {
+	config := p.cfg.TLS.Clone()
+	if p.cfg.Roots != nil {
+		config.RootCAs = p.cfg.Roots()
+	}
+	return config
 }
 
 // agent is where a node's agent is.

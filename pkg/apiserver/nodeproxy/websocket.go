@@ -68,7 +68,7 @@ func channels(s streams) []wsstream.ChannelType {
 // run executes the command at the agent over SPDY.
 func (p *Proxy) run(ctx context.Context, target *url.URL, s streams, chans []io.ReadWriteCloser) error {
 	tripper, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{
-		TLS: p.cfg.TLS, PingPeriod: 5 * time.Second,
+		TLS: p.tls(), PingPeriod: 5 * time.Second,
 	})
 	if err != nil {
 		return err

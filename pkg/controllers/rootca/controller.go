@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"coracle/pkg/pki"
 	"coracle/pkg/reconcile"
 )
 
@@ -26,18 +27,18 @@ const (
 // Controller reconciles namespaces. Make it with New.
 type Controller struct {
 	env        reconcile.Env
-	data       map[string]string
+	bundle     *pki.Bundle
 	namespaces cache.SharedIndexInformer
 	configMaps cache.SharedIndexInformer
 	loop       *reconcile.Loop
 }
 
 // New registers the controller's informers. bundle is the authority in PEM.
-func New(env reconcile.Env, bundle []byte) *Controller {
+func New(env reconcile.Env, bundle *pki.Bundle) *Controller {
 	env = env.Defaulted()
 	c := &Controller{
 		env:        env,
-		data:       map[string]string{"ca.crt": string(bundle)},
+		bundle:     bundle,
 		namespaces: env.Informers.Core().V1().Namespaces().Informer(),
 		configMaps: env.Informers.Core().V1().ConfigMaps().Informer(),
 	}
@@ -48,6 +49,11 @@ func New(env reconcile.Env, bundle []byte) *Controller {
 			return nil
 		}
 		return []reconcile.Key{{Name: m.Namespace}}
+	})
+	bundle.Follow(func() {
+		for _, name := range c.namespaces.GetStore().ListKeys() {
+			c.loop.Add(reconcile.Key{Name: name})
+		}
 	})
 	return c
 }
@@ -61,7 +67,7 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 		return reconcile.Result{}, nil
 	}
 	have := reconcile.Cached[*corev1.ConfigMap](c.configMaps, reconcile.Key{Namespace: ns.Name, Name: configMapName})
-	want := compute(have, ns.Name, c.data)
+	want := compute(have, ns.Name, map[string]string{"ca.crt": string(c.bundle.Bytes())})
 	if want == nil {
 		return reconcile.Result{}, nil
 	}

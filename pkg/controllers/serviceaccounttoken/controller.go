@@ -20,6 +20,7 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"coracle/pkg/pki"
 	"coracle/pkg/reconcile"
 )
 
@@ -37,7 +38,7 @@ const byAccount = "service-account"
 // Controller reconciles token Secrets. Make it with New.
 type Controller struct {
 	env      reconcile.Env
-	bundle   []byte
+	bundle   *pki.Bundle
 	sign     Sign
 	secrets  cache.SharedIndexInformer
 	accounts cache.SharedIndexInformer
@@ -51,7 +52,7 @@ type Controller struct {
 
 // New registers the controller's informers. bundle is what pods verify the API
 // server with.
-func New(env reconcile.Env, bundle []byte, sign Sign) *Controller {
+func New(env reconcile.Env, bundle *pki.Bundle, sign Sign) *Controller {
 	env = env.Defaulted()
 	c := &Controller{
 		env: env, bundle: bundle, sign: sign,
@@ -68,6 +69,13 @@ func New(env reconcile.Env, bundle []byte, sign Sign) *Controller {
 			keys = append(keys, reconcile.KeyOf(s))
 		}
 		return keys
+	})
+	bundle.Follow(func() {
+		for _, s := range c.secrets.GetStore().List() {
+			if s, ok := s.(*corev1.Secret); ok {
+				c.loop.Add(reconcile.KeyOf(s))
+			}
+		}
 	})
 	return c
 }
@@ -185,10 +193,10 @@ func (c *Controller) remove(ctx context.Context, s *corev1.Secret) error {
 // complete writes what a Secret lacks. Nothing can be written to an immutable
 // one, and a token of an account that is being deleted would be refused.
 func (c *Controller) complete(ctx context.Context, req *reconcile.Request, s *corev1.Secret, account *corev1.ServiceAccount) error {
-	if complete(s, c.bundle) || (s.Immutable != nil && *s.Immutable) || account.DeletionTimestamp != nil {
+	if complete(s, c.bundle.Bytes()) || (s.Immutable != nil && *s.Immutable) || account.DeletionTimestamp != nil {
 		return nil
 	}
-	want, err := fill(s, account, c.bundle, c.sign)
+	want, err := fill(s, account, c.bundle.Bytes(), c.sign)
 	if err != nil {
 		return fmt.Errorf("make the token of the secret %s/%s: %w", s.Namespace, s.Name, err)
 	}

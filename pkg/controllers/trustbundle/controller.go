@@ -14,23 +14,24 @@ import (
 	listers "k8s.io/client-go/listers/certificates/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"coracle/pkg/pki"
 	"coracle/pkg/reconcile"
 )
 
 // Controller keeps the one bundle. Make it with New.
 type Controller struct {
 	env      reconcile.Env
-	anchors  string
+	anchors  *pki.Bundle
 	informer cache.SharedIndexInformer
 	bundles  listers.ClusterTrustBundleLister
 	loop     *reconcile.Loop
 }
 
 // New registers the controller's informer. anchors is the authority in PEM.
-func New(env reconcile.Env, anchors []byte) *Controller {
+func New(env reconcile.Env, anchors *pki.Bundle) *Controller {
 	env = env.Defaulted()
 	bundles := env.Informers.Certificates().V1().ClusterTrustBundles()
-	c := &Controller{env: env, anchors: string(anchors), informer: bundles.Informer(), bundles: bundles.Lister()}
+	c := &Controller{env: env, anchors: anchors, informer: bundles.Informer(), bundles: bundles.Lister()}
 	c.loop = env.Loop("trustbundle", c.reconcile)
 	reconcile.Watch(c.loop, c.informer, func(b *certificatesv1.ClusterTrustBundle) []reconcile.Key {
 		if b.Spec.SignerName != signer {
@@ -38,6 +39,7 @@ func New(env reconcile.Env, anchors []byte) *Controller {
 		}
 		return []reconcile.Key{all}
 	})
+	anchors.Follow(func() { c.loop.Add(all) })
 	c.loop.Add(all) // there may be none yet to tell of
 	return c
 }
@@ -53,7 +55,7 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	a, client := compute(have, c.anchors), c.env.Client.CertificatesV1().ClusterTrustBundles()
+	a, client := compute(have, string(c.anchors.Bytes())), c.env.Client.CertificatesV1().ClusterTrustBundles()
 	var got *certificatesv1.ClusterTrustBundle
 	switch {
 	case a.create != nil:

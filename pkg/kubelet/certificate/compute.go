@@ -71,6 +71,15 @@ func due(cert *x509.Certificate, want *x509.CertificateRequest, now time.Time) (
 	return "it is due for renewal", 0
 }
 
+// outmoded says whether a certificate is of one of the authorities, but not of the
+// first, which signs now.
+func outmoded(cert *x509.Certificate, authorities []*x509.Certificate) bool {
+	if cert == nil || len(authorities) < 2 || cert.CheckSignatureFrom(authorities[0]) == nil {
+		return false
+	}
+	return slices.ContainsFunc(authorities[1:], func(a *x509.Certificate) bool { return cert.CheckSignatureFrom(a) == nil })
+}
+
 // better is which of two certificates to begin with: one that does, and of two
 // that do the one that ends last. Either may be nil.
 func better(a, b *pki.Pair, want *x509.CertificateRequest, now time.Time) *pki.Pair {

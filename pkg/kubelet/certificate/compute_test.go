@@ -50,6 +50,31 @@ func TestRenewAt(t *testing.T) {
 	}
 }
 
+// TestOutmoded: only a certificate of an authority that is being replaced is.
+func TestOutmoded(t *testing.T) {
+	old, fresh, other := authority(t, begin), authority(t, begin), authority(t, begin)
+	of := func(ca *pki.CA) *x509.Certificate {
+		return issue(t, ca, pki.Request{CommonName: "a", ClientAuth: true}, begin).Cert
+	}
+	for _, tc := range []struct {
+		cert  *x509.Certificate
+		known []*pki.CA
+		want  bool
+	}{
+		{of(old), []*pki.CA{old}, false}, {of(old), []*pki.CA{old, fresh}, false}, {of(old), []*pki.CA{fresh, old}, true},
+		{of(fresh), []*pki.CA{fresh, old}, false}, {of(other), []*pki.CA{fresh, old}, false}, {of(old), []*pki.CA{fresh}, false},
+		{of(old), nil, false}, {nil, []*pki.CA{fresh, old}, false},
+	} {
+		var known []*x509.Certificate
+		for _, ca := range tc.known {
+			known = append(known, ca.Cert)
+		}
+		if got := outmoded(tc.cert, known); got != tc.want {
+			t.Errorf("%v of %d: %v", tc.cert, len(known), got)
+		}
+	}
+}
+
 func TestDue(t *testing.T) {
 	ca := authority(t, begin)
 	node := pki.Request{CommonName: "system:node:a", Organization: []string{"system:nodes"}, DNSNames: []string{"a"}, IPs: []net.IP{{10, 0, 0, 1}},

@@ -42,6 +42,8 @@ const (
 	// so on up to lastRetry.
 	firstRetry = 2 * time.Second
 	lastRetry  = 5 * time.Minute
+	// askAgain is the least time between two renewals because of the authority.
+	askAgain = 5 * time.Minute
 )
 
 // Config says which certificate is wanted, and where it is kept.
@@ -65,6 +67,9 @@ type Config struct {
 	Seed *pki.Pair
 	// Live receives each certificate. Required.
 	Live *pki.Live
+	// Authorities are those of the cluster, the one that signs first: a certificate
+	// of another of them, which is being replaced, is renewed. Nil knows none.
+	Authorities func() []*x509.Certificate
 
 	Clock clock.WithTicker // the real clock if nil
 	Rand  io.Reader        // crypto/rand if nil
@@ -77,6 +82,9 @@ type Manager struct {
 	store store
 	ready chan struct{} // closed when Live holds a certificate
 	once  sync.Once     // closes ready
+	look  chan struct{} // has one when somebody wants the next step now
+	// asked is when a certificate was last renewed because of its authority; of Run.
+	asked time.Time
 }
 
 // New reads the certificate that is there, if one is, and puts it into Live. It
@@ -95,7 +103,7 @@ func New(cfg Config) (*Manager, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Log = cfg.Log.With("certificate", cfg.Name)
-	m := &Manager{cfg: cfg, store: store{cfg.Dir, cfg.Name}, ready: make(chan struct{})}
+	m := &Manager{cfg: cfg, store: store{cfg.Dir, cfg.Name}, ready: make(chan struct{}), look: make(chan struct{}, 1)}
 	stored, err := m.store.load()
 	if err != nil {
 		// A new one takes the place of a damaged one.
@@ -112,6 +120,14 @@ func New(cfg Config) (*Manager, error) {
 
 // Ready is closed as soon as there is a certificate.
 func (m *Manager) Ready() <-chan struct{} { return m.ready }
+
+// Look has Run see at once whether a certificate is due.
+func (m *Manager) Look() {
+	select {
+	case m.look <- struct{}{}:
+	default:
+	}
+}
 
 // Run gets and renews the certificate until ctx ends. An API server that does not
 // answer, or refuses, is asked again.
@@ -133,6 +149,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-t.C():
+		case <-m.look:
 		}
 		t.Stop()
 	}
@@ -145,7 +162,11 @@ func (m *Manager) step(ctx context.Context) (time.Duration, error) {
 	if want == nil {
 		return firstRetry, nil
 	}
-	why, rest := due(m.cfg.Live.Leaf(), want, m.cfg.Clock.Now())
+	now := m.cfg.Clock.Now()
+	why, rest := due(m.cfg.Live.Leaf(), want, now)
+	if why == "" && m.replaced(now) {
+		why = "its authority is being replaced"
+	}
 	if why == "" {
 		return min(rest, lookEvery), nil
 	}
@@ -156,4 +177,14 @@ func (m *Manager) step(ctx context.Context) (time.Duration, error) {
 	m.once.Do(func() { close(m.ready) })
 	m.cfg.Log.Info("a new certificate is in force", "until", m.cfg.Live.Leaf().NotAfter)
 	return 0, nil
+}
+
+// replaced says whether the certificate is of an authority that signs no more. An
+// API server that goes on signing with it is not asked again at once.
+func (m *Manager) replaced(now time.Time) bool {
+	if m.cfg.Authorities == nil || now.Sub(m.asked) < askAgain || !outmoded(m.cfg.Live.Leaf(), m.cfg.Authorities()) {
+		return false
+	}
+	m.asked = now
+	return true
 }

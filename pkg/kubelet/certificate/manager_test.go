@@ -31,7 +31,7 @@ func bubble(t *testing.T, roles bool, body func(t *testing.T, c *testcluster.Clu
 		ca := authority(t, time.Now())
 		body(t, testcluster.Start(t, testcluster.WithConfig(func(cfg *controlplane.Config) {
 			cfg.Roles, cfg.BootstrapTokens, cfg.Rand = roles, true, rand.Reader
-			cfg.Identity = &controlplane.Identity{CA: ca, RootCA: ca.CertPEM()}
+			cfg.Identity = &controlplane.Identity{CA: pki.FixedCA(ca), RootCA: pki.NewBundle(ca.CertPEM())}
 		})))
 	})
 }

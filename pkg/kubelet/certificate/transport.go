@@ -26,31 +26,44 @@ const (
 	dialLimit = 30 * time.Second
 )
 
-// Transport makes requests under the client certificate that a Live holds. After
-// that was replaced, requests go over new connections; those of the old
+// Transport makes requests under the client certificate that a Live holds, to
+// servers of the authorities of the moment. After one of them was replaced, requests go over new connections; those of the old
 // certificate go on with what is under way on them, such as watches, and are
 // closed when that ends.
 type Transport struct {
-	live *pki.Live
-	base *tls.Config
+	live  *pki.Live
+	base  *tls.Config
+	roots func() *x509.CertPool // nil for those of base
 
 	mu   sync.Mutex
 	leaf *x509.Certificate // that now was made for; guarded by mu
+	pool *x509.CertPool    // likewise
 	now  *http.Transport   // guarded by mu
 }
 
-// NewTransport verifies servers by base, which it takes over.
-func NewTransport(base *tls.Config, live *pki.Live) *Transport {
+// NewTransport verifies servers by base, which it takes over, and by roots where
+// they are not nil. As long as nothing changes, roots returns the same pool.
+func NewTransport(base *tls.Config, live *pki.Live, roots func() *x509.CertPool) *Transport {
 	base.GetClientCertificate = live.GetClientCertificate
-	t := &Transport{live: live, base: base}
-	t.leaf, t.now = live.Leaf(), t.make()
+	t := &Transport{live: live, base: base, roots: roots}
+	t.leaf, t.pool = live.Leaf(), t.believed()
+	t.now = t.make()
 	return t
+}
+
+func (t *Transport) believed() *x509.CertPool {
+	if t.roots == nil {
+		return t.base.RootCAs
+	}
+	return t.roots()
 }
 
 func (t *Transport) make() *http.Transport {
 	dialer := &net.Dialer{Timeout: dialLimit, KeepAlive: dialLimit}
+	config := t.base.Clone()
+	config.RootCAs = t.pool
 	return &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: t.base.Clone(),
+		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: config,
 		TLSHandshakeTimeout: dialLimit, IdleConnTimeout: idleLimit, MaxIdleConnsPerHost: 25, ForceAttemptHTTP2: true,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit},
 	}
@@ -67,17 +80,18 @@ func (t *Transport) CloseIdleConnections() { t.current().CloseIdleConnections() 
 func (t *Transport) current() *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if leaf := t.live.Leaf(); leaf != t.leaf {
+	if leaf, pool := t.live.Leaf(), t.believed(); leaf != t.leaf || pool != t.pool {
 		t.now.CloseIdleConnections()
-		t.leaf, t.now = leaf, t.make()
+		t.leaf, t.pool = leaf, pool
+		t.now = t.make()
 	}
 	return t.now
 }
 
 // ClientConfig is a configuration of clients that reach the server of base, know
-// it by the same authority, and are known by what live holds. Nothing else of base
-// is taken over.
-func ClientConfig(base *rest.Config, live *pki.Live) (*rest.Config, error) {
+// it by the same authority, or by roots where they are not nil, and are known by what
+// live holds. Nothing else of base is taken over.
+func ClientConfig(base *rest.Config, live *pki.Live, roots func() *x509.CertPool) (*rest.Config, error) {
 	if base.Insecure {
 		return nil, errors.New("the kubeconfig says not to verify the API server: name its authority instead")
 	}
@@ -95,7 +109,7 @@ func ClientConfig(base *rest.Config, live *pki.Live) (*rest.Config, error) {
 			return nil, errors.New("the authority of the API server holds no certificate")
 		}
 	}
-	return &rest.Config{Host: base.Host, APIPath: base.APIPath, Transport: NewTransport(config, live)}, nil
+	return &rest.Config{Host: base.Host, APIPath: base.APIPath, Transport: NewTransport(config, live, roots)}, nil
 }
 
 // Seed is the client certificate of a configuration, nil when it has none.

@@ -19,6 +19,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -77,6 +78,9 @@ type Config struct {
 	// TLS holds the serving certificate (or GetCertificate) and, in ClientCAs,
 	// the cluster's CA. Required.
 	TLS *tls.Config
+	// ClientCAs, when set, are in place of those of TLS, as they are when a
+	// connection is made.
+	ClientCAs func() *x509.CertPool
 	// NodeName is put into statistics.
 	NodeName string
 	// Auth decides whether a user may do verb on nodes/subresource of this
@@ -159,6 +163,15 @@ func New(cfg Config) (*Server, error) {
 	}
 	// An upgrade takes over the connection, which HTTP/2 does not allow.
 	cfg.TLS.NextProtos = []string{"http/1.1"}
+	if cfg.ClientCAs != nil {
+		base := cfg.TLS
+		cfg.TLS = base.Clone()
+		cfg.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			now := base.Clone()
+			now.ClientCAs = cfg.ClientCAs()
+			return now, nil
+		}
+	}
 	return &Server{cfg: cfg}, nil
 }
 
