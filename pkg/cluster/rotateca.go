@@ -186,8 +186,9 @@ func (r *caRotation) spread(ctx context.Context) error {
 		}
 	}
 	// The nodes come after the server: the first authority in their file is the one
-	// that they ask for a certificate.
-	if err := r.eachNode(func(i int) error { return writeFile(r.f.rootfs(r.s.Nodes[i].Name, nodeCA), a.Bundle(), 0o644) }); err != nil {
+	// that they ask for a certificate. Those that they begin with are issued anew.
+	now := time.Now()
+	if err := r.eachNode(func(i int) error { return issueNode(r.f, r.s, a, i, now) }); err != nil {
 		return err
 	}
 	if !r.running || r.s.Kubeconfig == "" {

@@ -81,8 +81,9 @@ func outmoded(cert *x509.Certificate, authorities []*x509.Certificate) bool {
 }
 
 // better is which of two certificates to begin with: one that does, and of two
-// that do the one that ends last. Either may be nil.
-func better(a, b *pki.Pair, want *x509.CertificateRequest, now time.Time) *pki.Pair {
+// that do the one of the authority that signs now, which is the first of
+// authorities, or the one that ends last. Either may be nil.
+func better(a, b *pki.Pair, want *x509.CertificateRequest, authorities []*x509.Certificate, now time.Time) *pki.Pair {
 	fits := func(p *pki.Pair) bool { return p != nil && unfit(p.Cert, want, now) == "" }
 	switch {
 	case !fits(b):
@@ -90,7 +91,19 @@ func better(a, b *pki.Pair, want *x509.CertificateRequest, now time.Time) *pki.P
 			return a
 		}
 		return nil
-	case !fits(a) || a.Cert.NotAfter.Before(b.Cert.NotAfter):
+	case !fits(a):
+		return b
+	}
+	if len(authorities) > 0 {
+		ofA, ofB := a.Cert.CheckSignatureFrom(authorities[0]) == nil, b.Cert.CheckSignatureFrom(authorities[0]) == nil
+		if ofA != ofB {
+			if ofA {
+				return a
+			}
+			return b
+		}
+	}
+	if a.Cert.NotAfter.Before(b.Cert.NotAfter) {
 		return b
 	}
 	return a

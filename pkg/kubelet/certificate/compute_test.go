@@ -132,8 +132,19 @@ func TestBetter(t *testing.T) {
 		{"expired", short, nil, time.Hour, nil},
 		{"the one that has not expired", short, long, time.Hour, long},
 	} {
-		if got := better(tc.a, tc.b, want, begin.Add(tc.age)); got != tc.outcome {
-			t.Errorf("%s: not the right one", tc.name)
+		for _, known := range [][]*x509.Certificate{nil, {ca.Cert}, {authority(t, begin).Cert, ca.Cert}} {
+			if got := better(tc.a, tc.b, want, known, begin.Add(tc.age)); got != tc.outcome {
+				t.Errorf("%s: not the right one", tc.name)
+			}
+		}
+	}
+	// What was made before the authority was replaced counts no more, however long
+	// it lasts.
+	fresh := authority(t, begin)
+	renewed := issue(t, fresh, pki.Request{CommonName: "a", ClientAuth: true, Lifetime: time.Hour}, begin)
+	for _, known := range [][]*x509.Certificate{{fresh.Cert}, {fresh.Cert, ca.Cert}} {
+		if better(renewed, long, want, known, begin) != renewed || better(long, renewed, want, known, begin) != renewed {
+			t.Error("the one of the authority that was replaced")
 		}
 	}
 }

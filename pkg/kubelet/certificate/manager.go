@@ -109,7 +109,11 @@ func New(cfg Config) (*Manager, error) {
 		// A new one takes the place of a damaged one.
 		cfg.Log.Error("the stored certificate cannot be used", "error", err)
 	}
-	if p := better(stored, cfg.Seed, cfg.Want(), cfg.Clock.Now()); p != nil {
+	var authorities []*x509.Certificate
+	if cfg.Authorities != nil {
+		authorities = cfg.Authorities()
+	}
+	if p := better(stored, cfg.Seed, cfg.Want(), authorities, cfg.Clock.Now()); p != nil {
 		if err := cfg.Live.Set(p.CertPEM, p.KeyPEM); err != nil {
 			return nil, err
 		}
