@@ -54,7 +54,7 @@ type state struct {
 	kind   Kind
 	timing timing
 
-	id     string // container the rest is about, "" if none
+	id     string // container the rest is about, "" if none has started
 	result Result
 	// last and streak are the outcome of the last attempt and how often in a
 	// row it came.
@@ -82,6 +82,9 @@ func initial(kind Kind) Result {
 // verdict changed by it.
 func (s *state) look(v view, now time.Time) (changed bool) {
 	before := s.result
+	if v.container.StartedAt.IsZero() {
+		v.container.ID = "" // it was created, and nothing counts from then
+	}
 	if v.container.ID != s.id {
 		s.reset(v.container, now)
 	}

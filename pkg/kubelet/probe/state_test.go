@@ -56,6 +56,26 @@ func TestThresholds(t *testing.T) {
 	}
 }
 
+// A container is seen when it has been created and not started yet: its delay
+// begins when it starts.
+func TestDelayBeginsAtTheStart(t *testing.T) {
+	for _, kind := range []Kind{Readiness, Liveness, Startup} {
+		s := newState(kind, corev1.Probe{InitialDelaySeconds: 15})
+		created := running("1")
+		created.container.Running, created.container.StartedAt = false, time.Time{}
+		s.look(created, at(0))
+		if due, ok := s.due(created); ok {
+			t.Errorf("%v: a container that does not run is probed at %v", kind, due)
+		}
+		started := running("1")
+		started.container.StartedAt = at(2)
+		s.look(started, at(3))
+		if due, ok := s.due(started); !ok || !due.Equal(at(17)) {
+			t.Errorf("%v: the first attempt is due at %v (%v), want %v", kind, due, ok, at(17))
+		}
+	}
+}
+
 func TestWhenDue(t *testing.T) {
 	s := newState(Readiness, corev1.Probe{InitialDelaySeconds: 7, PeriodSeconds: 5})
 	v := running("1")
