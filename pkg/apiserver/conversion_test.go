@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -130,4 +132,72 @@ func soon(t *testing.T, c <-chan struct{}, otherwise string) {
 	case <-time.After(patience):
 		t.Fatal(otherwise)
 	}
+}
+
+// selectableGadgets are gadgets with a selectable field in each version, which
+// the webhook moves: size of v1, which is stored, is width of v1beta1.
+func selectableGadgets(conversion string) string {
+	out := gadgets(conversion, "v1")
+	for _, field := range []string{"size", "width"} {
+		schema := `"` + field + `":{"type":"string"}}}}}}`
+		out = strings.Replace(out, schema, schema+`,"selectableFields":[{"jsonPath":".spec.`+field+`"}]`, 1)
+	}
+	return out
+}
+
+// Selectors look at objects as the version shows them that was asked for, not as
+// they are stored (KEP-4358).
+func TestSelectorsSeeConvertedObjects(t *testing.T) {
+	onBackends(t, func(t *testing.T, s *server) {
+		var calls atomic.Int64
+		s.define(t, selectableGadgets(converter(t, func(*apiextensionsv1.ConversionResponse) { calls.Add(1) })))
+		watch := s.watch(t, gadgetPath("v1beta1")+"?watch=1&fieldSelector=spec.width%3Db")
+		stored := s.watch(t, gadgetPath("v1")+"?watch=1&fieldSelector=spec.size%3Db")
+		for _, name := range []string{"a", "b", "c", "d"} {
+			s.must(t, http.StatusCreated, "POST", gadgetPath("v1"), gadget(name))
+		}
+		watch.want("ADDED", "b")
+		stored.want("ADDED", "b")
+		calls.Store(0)
+		for query, want := range map[string][]string{
+			"v1?fieldSelector=spec.size%3Dc":                {"c"},
+			"v1beta1?fieldSelector=spec.width%3Dc":          {"c"},
+			"v1beta1?fieldSelector=spec.width!%3Dc":         {"a", "b", "d"},
+			"v1beta1?fieldSelector=spec.width!%3Dc&limit=2": {"a", "b"},
+			"v1beta1?labelSelector=converted%3Dyes":         {"a", "b", "c", "d"},
+			"v1beta1?labelSelector=!converted":              nil,
+			"v1?labelSelector=!converted":                   {"a", "b", "c", "d"},
+		} {
+			version, query, _ := strings.Cut(query, "?")
+			got, token := s.names(t, gadgetPath(version)+"?"+query)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s?%s: %v, want %v", version, query, got, want)
+			}
+			if token == "" {
+				continue
+			}
+			if got, _ := s.names(t, gadgetPath(version)+"?"+query+"&continue="+token); !slices.Equal(got, []string{"d"}) {
+				t.Errorf("the second page of %s has %v", query, got)
+			}
+		}
+		if calls.Load() > 1 { // "b" was converted for its watch
+			t.Errorf("7 lists of 4 objects took %d calls of the webhook", calls.Load())
+		}
+		s.must(t, http.StatusOK, "PATCH", gadgetPath("v1")+"/b", `{"spec":{"size":"x"}}`, header{"Content-Type", "application/merge-patch+json"})
+		watch.want("DELETED", "b")
+		stored.want("DELETED", "b")
+	})
+}
+
+// names lists a page of custom resources; more is the token of the next one.
+func (s *server) names(t *testing.T, path string) (names []string, more string) {
+	t.Helper()
+	var list unstructured.UnstructuredList
+	if err := list.UnmarshalJSON(s.must(t, http.StatusOK, "GET", path, "").body); err != nil {
+		t.Fatal(err)
+	}
+	for i := range list.Items {
+		names = append(names, list.Items[i].GetName())
+	}
+	return names, list.GetContinue()
 }

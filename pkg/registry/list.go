@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -120,7 +119,7 @@ func (r *Registry) List(ctx context.Context, req Request, opts ListOptions) (*ca
 		if token.Revision > 0 {
 			q.Read.Exact = token.Revision
 		}
-		page, err := r.cfg.Cache.List(ctx, prefix, q)
+		page, err := r.page(ctx, req.Resource, prefix, q)
 		if isExpired(err) {
 			return nil, expiredToken(token)
 		}
@@ -137,7 +136,7 @@ func (r *Registry) List(ctx context.Context, req Request, opts ListOptions) (*ca
 			return nil, err
 		}
 	}
-	page, err := r.cfg.Cache.List(ctx, prefix, q)
+	page, err := r.page(ctx, req.Resource, prefix, q)
 	return page, readError(err, req.Resource, "")
 }
 
@@ -178,47 +177,6 @@ func checkListVersion(opts ListOptions) error {
 		return invalidOptions("resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"")
 	}
 	return nil
-}
-
-// Selects compiles the selectors of opts; nil selects everything.
-// A field that the resource does not offer is a BadRequest.
-func Selects(res *resource.Resource, opts ListOptions) (cache.Predicate, error) {
-	byLabel := opts.Labels != nil && !opts.Labels.Empty()
-	byField := opts.Fields != nil && !opts.Fields.Empty()
-	if byField {
-		for _, req := range opts.Fields.Requirements() {
-			if req.Field != "metadata.name" && (req.Field != "metadata.namespace" || !res.Namespaced) && !slices.Contains(res.FieldNames, req.Field) {
-				return nil, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
-			}
-		}
-	}
-	if !byLabel && !byField {
-		return nil, nil
-	}
-	return func(o *cache.Object) bool {
-		return (!byLabel || opts.Labels.Matches(labels.Set(o.Labels))) && (!byField || opts.Fields.Matches(objectFields{o}))
-	}, nil
-}
-
-// objectFields shows an object's selectable fields to a selector.
-type objectFields struct{ o *cache.Object }
-
-func (f objectFields) Has(name string) bool {
-	if name == "metadata.name" || name == "metadata.namespace" {
-		return true
-	}
-	_, ok := f.o.Fields[name]
-	return ok
-}
-
-func (f objectFields) Get(name string) string {
-	switch name {
-	case "metadata.name":
-		return f.o.Name
-	case "metadata.namespace":
-		return f.o.Namespace
-	}
-	return f.o.Fields[name]
 }
 
 // token is what a continue string holds, in upstream's form.
@@ -290,7 +248,9 @@ func (r *Registry) Watch(ctx context.Context, req Request, opts ListOptions) (*c
 		return nil, err
 	}
 	q := cache.WatchOptions{Bookmarks: opts.Bookmarks, Match: match}
-	q.Field, q.Value = hint(req.Resource, opts.Fields)
+	if !convertsToSelect(req.Resource) {
+		q.Field, q.Value = hint(req.Resource, opts.Fields)
+	}
 	if name, ok := singleName(req, opts); ok {
 		// A name that cannot be one is no key: then the selector alone decides.
 		if key, err := Key(req.Resource, req.Namespace, name); err == nil {
@@ -346,18 +306,4 @@ func invalidListOptions(causes ...string) error {
 		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
 		Message: "ListOptions.meta.k8s.io \"\" is invalid: " + strings.Join(causes, ", "),
 	}}
-}
-
-// hint finds a field that every selected object has at one value, so that the
-// cache need not wake the watch for others.
-func hint(res *resource.Resource, sel fields.Selector) (field, value string) {
-	if sel == nil {
-		return "", ""
-	}
-	for _, name := range res.FieldNames {
-		if value, ok := sel.RequiresExactMatch(name); ok && value != "" {
-			return name, value
-		}
-	}
-	return "", ""
 }
