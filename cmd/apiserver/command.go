@@ -161,7 +161,6 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	s.Backend = backend
 	s.Encryption = o.encrypt()
 	s.Roles = o.allInOne
-	g.Go(func() error { return storage.Compactor{Backend: backend, Log: log}.Run(ctx) })
 	// The audit log outlives the last request.
 	auditing, served := context.WithCancel(context.WithoutCancel(ctx))
 	defer served()

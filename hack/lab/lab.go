@@ -107,7 +107,6 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 	l.group, ctx = errgroup.WithContext(ctx)
 	l.group.Go(func() error { return l.cp.Run(ctx) })
 	l.group.Go(func() error { return record.Run(ctx) })
-	l.group.Go(func() error { return storage.Compactor{Backend: l.store, Log: log}.Run(ctx) })
 	wait, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := l.cp.WaitReady(wait); err != nil {

@@ -364,6 +364,8 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 	defer cp.callouts.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cp.cache.Run(ctx) })
+	history := storage.Compactor{Backend: cp.cfg.Backend, Clock: cp.cfg.Clock, Log: cp.cfg.Log, Done: cp.cache.Compacted}
+	g.Go(func() error { return history.Run(ctx) })
 	if cp.encryption != nil {
 		g.Go(func() error { return cp.encryption.run(ctx) })
 	}

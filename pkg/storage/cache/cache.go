@@ -36,6 +36,10 @@ type Cache struct {
 	// floor is a revision that somebody has seen already; a consistent read of
 	// a sole writer waits for it.
 	floor  atomic.Int64
+	// compacted is the revision before which history has expired; Compacted
+	// raises it.
+	compacted atomic.Int64
+
 	relist atomic.Bool  // set while a silent watch is to be made up for by reading everything
 	nudged atomic.Int64 // when progress was last asked for, Unix nanoseconds
 

@@ -281,6 +281,14 @@ func TestPages(t *testing.T) {
 		if _, err := start(t, b, nil).List(bounded(t), pods, exact); !isExpired(err) {
 			t.Errorf("a page of a compacted revision: %v", err)
 		}
+		c.Compacted(now)
+		if _, err := c.List(bounded(t), pods, exact); !isExpired(err) {
+			t.Errorf("a page of a revision that is known to be compacted: %v", err)
+		}
+		exact.Read.Exact = now
+		if got := c.mustList(t, pods, exact); got.Revision != now {
+			t.Errorf("the list at what was compacted to is of %d", got.Revision)
+		}
 		// The inconsistent continuation goes on after the last key.
 		on := other.mustList(t, pods, ListOptions{After: first.Next, Limit: 1})
 		if len(on.Items) == 1 && on.Items[0].Key <= first.Next {

@@ -162,10 +162,28 @@ func (k *kind) kept(rev storage.Revision) *kindState {
 	return nil
 }
 
-func (k *kind) dropOldSnapshots(now time.Time) {
+// Compacted says that the store's history before rev is gone. Lists at a
+// revision before it expire with it, also those that the cache could serve:
+// whether a client's token holds must not depend on what else was read here.
+func (c *Cache) Compacted(rev storage.Revision) {
+	for {
+		known := c.compacted.Load()
+		if known >= int64(rev) {
+			return
+		}
+		if c.compacted.CompareAndSwap(known, int64(rev)) {
+			break
+		}
+	}
+	for _, k := range c.table() {
+		k.dropSnapshots(func(s snapshot) bool { return s.until < rev })
+	}
+}
+
+func (k *kind) dropSnapshots(drop func(snapshot) bool) {
 	k.snapMu.Lock()
 	defer k.snapMu.Unlock()
-	k.snaps = slices.DeleteFunc(k.snaps, func(s snapshot) bool { return now.Sub(s.at) > snapshotAge })
+	k.snaps = slices.DeleteFunc(k.snaps, drop)
 }
 
 // corruptUnder returns the first unreadable key under prefix, or nil.

@@ -114,7 +114,7 @@ func (c *Cache) sweep(now time.Time) {
 	c.exclusive(func() {
 		for _, k := range c.table() {
 			k.trim(now)
-			k.dropOldSnapshots(now)
+			k.dropSnapshots(func(s snapshot) bool { return now.Sub(s.at) > snapshotAge })
 		}
 	})
 }

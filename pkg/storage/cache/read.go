@@ -75,6 +75,9 @@ func (c *Cache) listExact(ctx context.Context, k *kind, prefix string, opts List
 	if err := c.reach(ctx, rev); err != nil {
 		return nil, err
 	}
+	if int64(rev) < c.compacted.Load() {
+		return nil, &ExpiredError{Revision: rev}
+	}
 	st := k.state.Load()
 	if st.revision > rev {
 		st = k.kept(rev)
