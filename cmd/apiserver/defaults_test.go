@@ -17,14 +17,14 @@ import (
 // traces is on by default.
 func TestFlags(t *testing.T) {
 	flags := newCommand(slog.New(slog.DiscardHandler)).Flags()
-	for _, name := range []string{"token-auth-file", "basic-auth-file", "password-file", "insecure-port", "insecure-bind-address", "anonymous-auth", "kubelet-https",
+	for _, name := range []string{"basic-auth-file", "password-file", "insecure-port", "insecure-bind-address", "anonymous-auth", "kubelet-https",
 		"authorization-policy-file", "service-account-extend-token-expiration", "service-account-lookup", "cors-allowed-origins", "kubelet-insecure-tls"} {
 		if flags.Lookup(name) != nil {
 			t.Errorf("there is a flag --%s", name)
 		}
 	}
 	for name, want := range map[string]string{"audit-log-maxage": "30", "audit-log-maxbackup": "10", "audit-log-maxsize": "100", "allow-external-ips": "false",
-		"bind-address": "127.0.0.1", "enable-bootstrap-token-auth": "false", "authorization-mode": "[Node,RBAC]"} {
+		"bind-address": "127.0.0.1", "enable-bootstrap-token-auth": "false", "authorization-mode": "[Node,RBAC]", "token-auth-file": ""} {
 		if f := flags.Lookup(name); f == nil || f.DefValue != want {
 			t.Errorf("--%s is %v by default, want %s", name, f, want)
 		}

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,5 +37,20 @@ func TestTokenAuthFile(t *testing.T) {
 	}
 	if _, err := whoami(t.Context(), config, "Sesame"); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a token that is not in the file: %v", err)
+	}
+}
+
+func TestNoTokenFileWhenHardened(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "tokens.csv")
+	if err := os.WriteFile(file, []byte("sesame,ali,42\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := newCommand(slog.New(slog.DiscardHandler))
+	cmd.SetArgs([]string{"--data-dir", dir, "--storage-backend", "memory", "--secure-port", "0", "--hardened", "--token-auth-file", file})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := cmd.ExecuteContext(ctx); err == nil || !strings.Contains(err.Error(), "refused by --hardened") {
+		t.Errorf("the server ended with %v", err)
 	}
 }

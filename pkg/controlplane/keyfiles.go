@@ -86,6 +86,9 @@ func (o *ServeOptions) tokenFile() (*auth.TokenFile, error) {
 	if o.TokenFile == "" {
 		return nil, nil
 	}
+	if o.Hardened { // H2
+		return nil, fmt.Errorf("--token-auth-file %s is refused by --hardened: its tokens have no end; give out tokens of service accounts", o.TokenFile)
+	}
 	data, err := readKeyFile(o.TokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("read --token-auth-file: %w", err)
