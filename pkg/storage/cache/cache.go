@@ -35,7 +35,7 @@ type Cache struct {
 	applied, shown atomic.Int64
 	// floor is a revision that somebody has seen already; a consistent read of
 	// a sole writer waits for it.
-	floor  atomic.Int64
+	floor atomic.Int64
 	// compacted is the revision before which history has expired; Compacted
 	// raises it.
 	compacted atomic.Int64
