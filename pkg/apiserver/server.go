@@ -153,8 +153,6 @@ func (s *Server) serve(writer http.ResponseWriter, r *http.Request, authenticate
 	began, counted, stream := time.Now(), s.seriesOf(r, &info), longRunning(r, &info)
 	if stream {
 		defer counted.stream()()
-	} else {
-		growStack()
 	}
 	defer func() {
 		counted.done(w.code, w.size, time.Since(began), stream)

@@ -4,12 +4,11 @@ package apiserver
 // deep calls that make the JSON of a stored pod: 32 KB in all.
 const stackRoom = 24 << 10
 
-// growStack makes the goroutine's stack large enough at once. Every request
-// over HTTP/2 has a goroutine of its own, which begins with a small stack;
-// growing it step by step in the depth of a request copies all frames that are
-// there by then, each time, and took a tenth of the cost of a get. At the
-// beginning there is next to nothing to copy. Streams last, and are better off
-// with little memory.
+// growStack makes the goroutine's stack large enough at once. Every request in
+// memory has a goroutine of its own, which begins with a small stack; growing it
+// step by step in the depth of a request copies all frames that are there by
+// then, each time. At the beginning there is next to nothing to copy. Over the
+// network, connections and workers have stacks that have grown (pkg/apiserver/h2).
 //
 //go:noinline
 func growStack() byte {

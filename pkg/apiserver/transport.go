@@ -51,6 +51,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 				w.pipe.fail(errors.New("the in-memory request was aborted by its handler"))
 			}
 		}()
+		growStack()
 		t.server.serve(w, in, func(*http.Request) (*auth.User, error) { return t.user, nil })
 	}()
 	select {

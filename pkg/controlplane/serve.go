@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"coracle/pkg/apiserver/h2"
 	"coracle/pkg/pki"
 )
 
@@ -105,6 +106,8 @@ const (
 	// readHeaderTimeout and maxHeaderBytes bound what an unknown peer costs.
 	readHeaderTimeout = 10 * time.Second
 	maxHeaderBytes    = 64 << 10
+	// idleTimeout is how long a connection without requests is kept.
+	idleTimeout = 90 * time.Second
 	// A connection on which nothing came for pingAfter is asked for a sign of
 	// life, and closed with all its watches when none comes within pingLimit.
 	pingAfter = 30 * time.Second
@@ -171,8 +174,11 @@ func closeQuietly(l net.Listener) {
 func (o *ServeOptions) run(ctx context.Context, cp *ControlPlane, files *Files, listeners []net.Listener) error {
 	server := &http.Server{
 		Handler: guarded(cp.whenReady(), files.serving), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ConnState: cp.connections.state, IdleTimeout: 90 * time.Second, HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit}, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		ConnState: cp.connections.state, IdleTimeout: idleTimeout, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
+	streams := h2.New(h2.Config{MaxHeaderBytes: maxHeaderBytes, IdleTimeout: idleTimeout, PingAfter: pingAfter, PingLimit: pingLimit, Log: o.Log})
+	streams.Attach(server)
+	defer streams.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cp.Run(ctx) })
 	if len(files.reloads) > 0 {
