@@ -1,11 +1,13 @@
 package admission
 
 import (
+	"context"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -187,7 +189,12 @@ func TestPodNodeSelector(t *testing.T) {
 func TestPodTopologyLabels(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{
 		corev1.LabelTopologyZone: "a", corev1.LabelTopologyRegion: "r", corev1.LabelHostname: "n"}}}
-	plugin := PodTopologyLabels{Objects: stored{nodeGVR: {node}}}
+	plugin := PodTopologyLabels{NodeLabels: func(_ context.Context, name string) (map[string]string, error) {
+		if name != node.Name {
+			return nil, apierrors.NewNotFound(corev1.Resource("nodes"), name)
+		}
+		return node.Labels, nil
+	}}
 	want := map[string]string{corev1.LabelTopologyZone: "a", corev1.LabelTopologyRegion: "r"}
 	binding := func(kind, name string) *corev1.Binding {
 		return &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns"}, Target: corev1.ObjectReference{Kind: kind, Name: name}}

@@ -11,7 +11,11 @@ import (
 
 // PodTopologyLabels tells pods, in labels, the zone and the region of the node
 // that they are bound to.
-type PodTopologyLabels struct{ Objects Objects }
+type PodTopologyLabels struct {
+	// NodeLabels reads the labels of a node, which are shared and never changed;
+	// an API NotFound error says that there is none.
+	NodeLabels func(ctx context.Context, name string) (map[string]string, error)
+}
 
 // Name implements Plugin.
 func (PodTopologyLabels) Name() string { return "PodTopologyLabels" }
@@ -40,7 +44,7 @@ func (p PodTopologyLabels) Admit(ctx context.Context, a *Attributes) error {
 }
 
 func (p PodTopologyLabels) label(ctx context.Context, meta *metav1.ObjectMeta, name string) error {
-	node, err := get[*corev1.Node](ctx, p.Objects, nodeGVR, "", name)
+	labels, err := p.NodeLabels(ctx, name)
 	if apierrors.IsNotFound(err) {
 		return nil // static pods may come before their node
 	}
@@ -48,7 +52,7 @@ func (p PodTopologyLabels) label(ctx context.Context, meta *metav1.ObjectMeta, n
 		return err
 	}
 	for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelTopologyRegion} {
-		if value, ok := node.Labels[key]; ok {
+		if value, ok := labels[key]; ok {
 			metav1.SetMetaDataLabel(meta, key, value)
 		}
 	}

@@ -108,10 +108,11 @@ func (s *Server) bind(ctx context.Context, req registry.Request, b *corev1.Bindi
 		}
 	}
 	opts.Internal = true // the binding was admitted
+	now := metav1.Time{Time: s.now()}
 	_, _, err = s.cfg.Registry.Update(ctx, req, func(current runtime.Object) (runtime.Object, error) {
 		pod := current.(*corev1.Pod)
-		return pod, assign(pod, b, metav1.Time{Time: s.now()})
-	}, registry.UpdateOptions{WriteOptions: opts, Preconditions: pre, Verbatim: true, KeepManagers: true}) // nobody owns a node's name
+		return pod, assign(pod, b, now)
+	}, registry.UpdateOptions{WriteOptions: opts, Preconditions: pre, Verbatim: true, KeepManagers: true, Splice: bindSplice(b, now)}) // nobody owns a node's name
 	return err
 }
 
@@ -136,7 +137,7 @@ func assign(pod *corev1.Pod, b *corev1.Binding, now metav1.Time) error {
 	for k, v := range b.Labels {
 		metav1.SetMetaDataLabel(&pod.ObjectMeta, k, v)
 	}
-	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: now.Truncate(1e9)}}
+	scheduled := scheduledCondition(now)
 	for i := range pod.Status.Conditions {
 		if pod.Status.Conditions[i].Type == corev1.PodScheduled {
 			pod.Status.Conditions[i] = scheduled
@@ -145,4 +146,9 @@ func assign(pod *corev1.Pod, b *corev1.Binding, now metav1.Time) error {
 	}
 	pod.Status.Conditions = append(pod.Status.Conditions, scheduled)
 	return nil
+}
+
+// scheduledCondition is what a pod says that has a node since now.
+func scheduledCondition(now metav1.Time) corev1.PodCondition {
+	return corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: now.Truncate(1e9)}}
 }

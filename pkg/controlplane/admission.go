@@ -62,7 +62,7 @@ func (cp *ControlPlane) plugins() ([]placed, error) {
 		{Plugin: admission.CertificateSubjectRestriction{}},
 		{Plugin: admission.DefaultIngressClass{Objects: objects}},
 		{Plugin: admission.DenyServiceExternalIPs{}, off: cp.cfg.AllowExternalIPs},
-		{Plugin: admission.PodTopologyLabels{Objects: objects}},
+		{Plugin: admission.PodTopologyLabels{NodeLabels: objects.nodeLabels}},
 		{Plugin: admission.PodResizeValidator{Objects: objects}},
 		{Plugin: admission.DeviceTaintTimes{Now: cp.cfg.Clock.Now}},
 		{Plugin: admission.NewEventRateLimit(cp.cfg.Clock.Now), off: true},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,6 +14,7 @@ import (
 	"coracle/pkg/admission/celpolicy"
 	"coracle/pkg/registry"
 	"coracle/pkg/resource"
+	"coracle/pkg/storage/cache"
 )
 
 // policyConfig is what the plugins of admission policies are made of.
@@ -50,15 +52,30 @@ func (p policyObjects) ListOf(ctx context.Context, res *resource.Resource, names
 
 // get reads from the cache, and from the store what the cache does not have.
 func (c cachedObjects) get(ctx context.Context, res *resource.Resource, namespace, name string) (runtime.Object, error) {
+	o, err := c.stored(ctx, res, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return registry.Shared(res, o)
+}
+
+// stored is get of the object as it is kept.
+func (c cachedObjects) stored(ctx context.Context, res *resource.Resource, namespace, name string) (*cache.Object, error) {
 	req := registry.Request{Resource: res, Namespace: namespace, Name: name}
 	o, err := c.cp.registry.Get(ctx, req, "0")
 	if apierrors.IsNotFound(err) {
 		o, err = c.cp.registry.Get(ctx, req, "")
 	}
+	return o, err
+}
+
+// nodeLabels are a node's, which need not be decoded for them.
+func (c cachedObjects) nodeLabels(ctx context.Context, name string) (map[string]string, error) {
+	o, err := c.stored(ctx, c.cp.resource(corev1.SchemeGroupVersion.WithResource("nodes")), "", name)
 	if err != nil {
 		return nil, err
 	}
-	return registry.Shared(res, o)
+	return o.Labels, nil
 }
 
 // list reads from the cache what a selector selects.

@@ -7,15 +7,15 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"coracle/pkg/resource"
+	"coracle/pkg/storage/cache"
 )
 
-// selectable reads the selectable fields of encoded objects of one resource. It
-// decodes nothing but the parts of an object that they are made of: of a pod
-// that is a twentieth, and every write of one and every event of the store is
-// indexed.
-type selectable struct {
+// Partial decodes some fields of encoded objects of one resource: of a pod, what
+// one reader needs is often a twentieth.
+type Partial struct {
 	res *resource.Resource
 	// part is what is decoded; nil means everything.
 	part part
@@ -24,39 +24,73 @@ type selectable struct {
 // part is some fields of a message: those that are taken whole are nil.
 type part map[protowire.Number]part
 
-// selectableOf prepares the selectable fields of a resource. Its FieldsRead are
-// a list in the program, which a test holds against all fields.
-func selectableOf(res *resource.Resource) selectable {
-	s := selectable{res: res}
-	if len(res.FieldsRead) == 0 || res.StoredJSON {
-		return s
+// NewPartial prepares the decoding of the fields that the paths lead to, by
+// their names in JSON ("spec.nodeName"). Error: there is no such field, or the
+// resource is stored as JSON.
+func NewPartial(res *resource.Resource, paths ...string) (*Partial, error) {
+	if res.StoredJSON {
+		return nil, fmt.Errorf("%s is stored as JSON and is only decoded whole", res.Kind)
 	}
-	root := part{}
-	for _, path := range res.FieldsRead {
-		if err := root.add(reflect.TypeOf(res.New()).Elem(), strings.Split(path, ".")); err != nil {
-			return s
+	p := &Partial{res: res, part: part{}}
+	for _, path := range paths {
+		if err := p.part.add(reflect.TypeOf(res.New()).Elem(), strings.Split(path, ".")); err != nil {
+			return nil, err
 		}
 	}
-	s.part = root
-	return s
+	return p, nil
 }
 
-// fields returns the selectable fields of an object's own bytes.
-func (s *selectable) fields(raw []byte) (map[string]string, error) {
-	obj := s.res.New()
+// Decode returns an object of which the other fields are empty.
+func (p *Partial) Decode(o *cache.Object) (runtime.Object, error) {
+	raw, err := Raw(o.Value)
+	if err != nil {
+		return nil, fmt.Errorf("decode %s: %w", p.res.Kind, err)
+	}
+	obj, err := p.decode(raw)
+	if err != nil {
+		return nil, fmt.Errorf("decode %s: %w", p.res.Kind, err)
+	}
+	return obj, nil
+}
+
+// decode is Decode of an object's own bytes.
+func (p *Partial) decode(raw []byte) (runtime.Object, error) {
+	obj := p.res.New()
 	msg, ok := obj.(protoMessage)
 	if !ok {
 		return nil, fmt.Errorf("type %T has no protobuf encoding", obj)
 	}
-	if s.part != nil {
+	if p.part != nil {
 		var room [512]byte
-		few, err := s.part.take(room[:0], raw)
+		few, err := p.part.take(room[:0], raw)
 		if err != nil {
 			return nil, err
 		}
 		raw = few
 	}
-	if err := msg.Unmarshal(raw); err != nil {
+	return obj, msg.Unmarshal(raw)
+}
+
+// selectable reads the selectable fields of encoded objects of one resource, out
+// of the parts that they are made of: every write of an object and every event of
+// the store is indexed.
+type selectable struct{ Partial }
+
+// selectableOf prepares the selectable fields of a resource. Its FieldsRead are
+// a list in the program, which a test holds against all fields.
+func selectableOf(res *resource.Resource) selectable {
+	if len(res.FieldsRead) > 0 {
+		if p, err := NewPartial(res, res.FieldsRead...); err == nil {
+			return selectable{*p}
+		}
+	}
+	return selectable{Partial{res: res}}
+}
+
+// fields returns the selectable fields of an object's own bytes.
+func (s *selectable) fields(raw []byte) (map[string]string, error) {
+	obj, err := s.decode(raw)
+	if err != nil {
 		return nil, err
 	}
 	return s.res.Fields(obj), nil

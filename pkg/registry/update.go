@@ -40,6 +40,9 @@ type UpdateOptions struct {
 	// Verbatim skips the resource's own preparation, for internal writes that
 	// move fields no client may (binding sets spec.nodeName).
 	Verbatim bool
+	// Splice, when not nil, is tried before the change: it writes it into the
+	// encoded object, so that none is decoded. See Splice.
+	Splice Splice
 	// onStored replaces the change where there is an object: it works on the
 	// bytes that are kept of it, and spares making and decoding them again.
 	onStored func(current *cache.Object) (runtime.Object, error)
@@ -134,6 +137,11 @@ func (r *Registry) createByUpdate(ctx context.Context, req Request, change Chang
 // equals current.
 func (r *Registry) updateOnce(ctx context.Context, req Request, key string, current *cache.Object, change Change, opts UpdateOptions) (o *cache.Object, wrote bool, err error) {
 	res := req.Resource
+	if opts.Splice != nil && !opts.DryRun && !res.StoredJSON {
+		if o, done, err := r.splice(ctx, req, key, current, opts); done || err != nil {
+			return o, done, err
+		}
+	}
 	old, err := Shared(res, current)
 	if err != nil {
 		return nil, false, apierrors.NewInternalError(err)

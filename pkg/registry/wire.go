@@ -206,7 +206,12 @@ func sameButVersion(a, b []byte) (bool, error) {
 // metadata.resourceVersion set to rev, whatever it was before.
 func sealRevision(env envelope, m rawMeta, rev storage.Revision) []byte {
 	var room [20]byte
-	rv := strconv.AppendInt(room[:0], int64(rev), 10)
+	return sealVersion(env, m, strconv.AppendInt(room[:0], int64(rev), 10))
+}
+
+// sealVersion is sealRevision with the resourceVersion as text, which is empty in
+// the store.
+func sealVersion(env envelope, m rawMeta, rv []byte) []byte {
 	meta := env.raw[m.metaStart:m.metaEnd]
 	size := len(meta) - (m.rvEnd - m.rvStart) + 2 + len(rv)
 	whole := 1 + protowire.SizeVarint(uint64(size)) + size + len(env.raw) - m.rest

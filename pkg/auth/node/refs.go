@@ -4,6 +4,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// PodFields are the fields of a pod that SetPod reads.
+func PodFields() []string {
+	return []string{
+		"metadata.name", "metadata.namespace", "metadata.annotations",
+		"spec.nodeName", "spec.serviceAccountName", "spec.imagePullSecrets", "spec.volumes", "spec.resourceClaims",
+		"spec.initContainers.env.valueFrom", "spec.initContainers.envFrom",
+		"spec.containers.env.valueFrom", "spec.containers.envFrom",
+		"spec.ephemeralContainers",
+		"status.resourceClaimStatuses", "status.extendedResourceClaimStatus",
+	}
+}
+
 // podRefs returns what a node may read because this pod is bound to it. A
 // mirror pod gives nothing: the node itself made it.
 func podRefs(p *corev1.Pod) []ref {
