@@ -58,6 +58,7 @@ var layers = map[string][]string{
 	"pkg/quota":         {},
 	"pkg/placement":     {},
 	"pkg/volumebinding": {},
+	"pkg/podbinding":    {},
 	"pkg/localpath":     {},
 	"pkg/attachment":    {},
 	// The server side, each on what is below it.
@@ -70,7 +71,7 @@ var layers = map[string][]string{
 	// The client side: client-go and each other's contracts only.
 	"pkg/reconcile":   {},
 	"pkg/controllers": {"pkg/reconcile", "pkg/auth/rbac", "pkg/auth/bootstraptoken", "pkg/pki", "pkg/quota", "pkg/volumebinding", "pkg/localpath", "pkg/attachment"},
-	"pkg/scheduler":   {"pkg/reconcile", "pkg/placement", "pkg/volumebinding"},
+	"pkg/scheduler":   {"pkg/reconcile", "pkg/placement", "pkg/podbinding", "pkg/volumebinding"},
 	"pkg/kubelet":     {"pkg/localpath", "pkg/attachment", "pkg/pki"},
 	"pkg/proxy":       {"pkg/network"},
 	"pkg/dns":         {},

@@ -95,7 +95,8 @@ func host() string {
 
 // Eventf implements EventSink.
 func (r *Recorder) Eventf(obj runtime.Object, eventType, reason, format string, args ...any) {
-	e, now := r.event(obj, eventType, reason, format, args)
+	now := r.clock.Now()
+	e := r.event(obj, now, eventType, reason, fmt.Sprintf(format, args...))
 	if e == nil {
 		return
 	}
@@ -116,11 +117,31 @@ type Deed struct {
 // Record records a deed that obj is about. It never blocks. One that repeats
 // becomes a series.
 func (r *Recorder) Record(obj runtime.Object, d Deed, format string, args ...any) {
-	e, now := r.event(obj, d.Type, d.Reason, format, args)
-	if e == nil {
-		return
+	if e := r.deed(obj, d, r.clock.Now(), fmt.Sprintf(format, args...)); e != nil {
+		r.put(e)
 	}
-	e.EventTime, e.Action, e.ReportingInstance = metav1.NewMicroTime(now), d.Action, r.instance
+}
+
+// Write writes a deed that happened before, and does not repeat, at once: it is
+// for those who have a queue of their own.
+func (r *Recorder) Write(ctx context.Context, obj runtime.Object, d Deed, at time.Time, message string) error {
+	e := r.deed(obj, d, at, message)
+	if e == nil {
+		return nil // it was logged
+	}
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	_, err := r.client.CoreV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{})
+	return err
+}
+
+// deed is a deed as an Event; nil when obj is of no known kind.
+func (r *Recorder) deed(obj runtime.Object, d Deed, at time.Time, message string) *corev1.Event {
+	e := r.event(obj, at, d.Type, d.Reason, message)
+	if e == nil {
+		return nil
+	}
+	e.EventTime, e.Action, e.ReportingInstance = metav1.NewMicroTime(at), d.Action, r.instance
 	if d.Related != nil {
 		related, err := reference.GetReference(scheme.Scheme, d.Related)
 		if err != nil {
@@ -128,18 +149,16 @@ func (r *Recorder) Record(obj runtime.Object, d Deed, format string, args ...any
 		}
 		e.Related = related
 	}
-	r.put(e)
+	return e
 }
 
 // event is what both forms have in common; nil when obj is of no known kind.
-func (r *Recorder) event(obj runtime.Object, eventType, reason, format string, args []any) (*corev1.Event, time.Time) {
-	now := r.clock.Now()
+func (r *Recorder) event(obj runtime.Object, now time.Time, eventType, reason, message string) *corev1.Event {
 	ref, err := reference.GetReference(scheme.Scheme, obj)
 	if err != nil {
 		r.log.Error("event about an object of unknown kind", "reason", reason, "err", err)
-		return nil, now
+		return nil
 	}
-	message := fmt.Sprintf(format, args...)
 	e := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:      ref.Name + "." + strconv.FormatInt(now.UnixNano()+r.sequence.Add(1), 16),
@@ -152,7 +171,7 @@ func (r *Recorder) event(obj runtime.Object, eventType, reason, format string, a
 	if e.Namespace == "" {
 		e.Namespace = metav1.NamespaceDefault
 	}
-	return e, now
+	return e
 }
 
 func (r *Recorder) put(e *corev1.Event) {

@@ -98,6 +98,7 @@ func (s *Scheduler) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range s.meters.collectors() {
 		c.Describe(ch)
 	}
+	s.news.dropped.Describe(ch)
 	ch <- pendingDesc
 	ch <- cacheDesc
 }
@@ -107,6 +108,7 @@ func (s *Scheduler) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range s.meters.collectors() {
 		c.Collect(ch)
 	}
+	s.news.dropped.Collect(ch)
 	size := s.cluster.size()
 	gauge := func(desc *prometheus.Desc, label string, n int) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n), label)

@@ -32,6 +32,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"coracle/pkg/placement"
+	"coracle/pkg/podbinding"
 	"coracle/pkg/reconcile"
 	"coracle/pkg/scheduler/config"
 	"coracle/pkg/scheduler/devices"
@@ -80,6 +81,8 @@ type Scheduler struct {
 	slots   chan struct{} // one for each binding under way
 	settles chan struct{} // one for each pod that waits for volumes
 	meters  *meters
+	binder  *podbinding.Binder
+	news    *announcer
 	binding sync.WaitGroup // bindings and reports under way
 }
 
@@ -114,7 +117,7 @@ func New(cfg Config) (*Scheduler, error) {
 		volumes: volumes,
 		devices: devices.New(cfg.Informers, cfg.Log),
 		slots:   make(chan struct{}, bindWorkers),
-		settles: make(chan struct{}, maxSettling), meters: newMeters(),
+		settles: make(chan struct{}, maxSettling), meters: newMeters(), binder: podbinding.New(cfg.Client),
 	}
 	s.cluster.volumes, s.cluster.devices = volumes, s.devices
 	if s.cluster.profiles, err = newProfiles(cfg.Profiles, s.cluster, rand.New(rand.NewPCG(cfg.Seed, 0))); err != nil {
@@ -123,6 +126,7 @@ func New(cfg Config) (*Scheduler, error) {
 	for name := range s.cluster.profiles {
 		s.events[name] = reconcile.NewRecorder(cfg.Client, name, cfg.Clock, cfg.Log)
 	}
+	s.news = newAnnouncer(cfg.Clock, func() bool { return len(s.slots) > bindWorkers/2 }, s.announce)
 	return s, s.listen()
 }
 
@@ -222,6 +226,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	for _, r := range s.events {
 		recording.Go(func() error { return r.Run(ctx) })
 	}
+	recording.Go(func() error { return s.news.run(ctx) })
 	s.loop(ctx)
 	s.binding.Wait()
 	return recording.Wait()
@@ -327,10 +332,10 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, o *outcome) {
 	call, cancel := context.WithTimeout(ctx, bindTimeout)
 	defer cancel()
 	p := e.Pod
-	err := s.cfg.Client.CoreV1().Pods(p.Namespace()).Bind(call, &corev1.Binding{
+	err := s.binder.Bind(call, &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace(), Name: p.Name, UID: p.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
-	}, metav1.CreateOptions{})
+	})
 	if err != nil {
 		if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
 			s.cfg.Log.Warn("a pod could not be bound", "pod", p.Key(), "node", node, "error", err)
@@ -341,8 +346,7 @@ func (s *Scheduler) bind(ctx context.Context, e *entry, o *outcome) {
 		return
 	}
 	s.meters.placed(e, o.began, s.cfg.Clock.Now())
-	deed := reconcile.Deed{Type: corev1.EventTypeNormal, Reason: "Scheduled", Action: "Binding"}
-	s.events[p.Shape.Scheduler].Record(reference(p), deed, "Successfully assigned %s to %s", p.Key(), node)
+	s.news.put(announcement{p, node, s.cfg.Clock.Now()})
 }
 
 // reference is a pod to hang an Event on.
