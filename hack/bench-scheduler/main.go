@@ -91,7 +91,7 @@ func main() {
 	flag.Float64Var(&o.scale, "scale", 1, "multiplies numbers of nodes and pods: below 1 to see that everything can be measured")
 	flag.IntVar(&o.clients, "clients", 64, "requests under way at a time when objects are created and in the raw binds; the scheduler has 64 bindings under way")
 	flag.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long pods of a shape may take to be bound; what was bound until then is reported")
-	flag.StringVar(&o.profiles, "cpuprofile", "", "folder for a CPU profile of each shape while it is measured")
+	flag.StringVar(&o.profiles, "cpuprofile", "", "folder for profiles of each shape while it is measured: processor time and allocations")
 	flag.StringVar(&o.json, "json", "", "also write the results to this file")
 	flag.BoolVar(&o.noRaw, "no-raw", false, "leave out the raw binds")
 	flag.Parse()

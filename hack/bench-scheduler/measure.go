@@ -134,7 +134,7 @@ func (s *stage) run(ctx context.Context, sh *shape, f *figures) (r *running, err
 		return nil, err
 	}
 	if s.profiles != "" {
-		if stopProfile, err = profile(filepath.Join(s.profiles, sh.name+".pprof")); err != nil {
+		if stopProfile, err = profile(filepath.Join(s.profiles, sh.name)); err != nil {
 			return r, err
 		}
 	}
@@ -266,8 +266,13 @@ func (s *stage) countEvents(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-func profile(file string) (stop func(), err error) {
-	out, err := os.Create(file)
+// profile writes NAME.cpu, and what had been allocated before and after to
+// NAME.before and NAME.after (go tool pprof -sample_index=alloc_space -base).
+func profile(name string) (stop func(), err error) {
+	if err := allocations(name + ".before"); err != nil {
+		return nil, err
+	}
+	out, err := os.Create(name + ".cpu")
 	if err != nil {
 		return nil, err
 	}
@@ -276,6 +281,16 @@ func profile(file string) (stop func(), err error) {
 	}
 	return func() {
 		pprof.StopCPUProfile()
-		_ = out.Close() // a profile that cannot be written is seen to be missing
+		// A profile that cannot be written is seen to be missing.
+		_ = out.Close()
+		_ = allocations(name + ".after")
 	}, nil
+}
+
+func allocations(file string) error {
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(out, 0), out.Close())
 }
