@@ -1,9 +1,15 @@
 package scheduler
 
-import "coracle/pkg/scheduler/plugin"
+import (
+	"cmp"
+	"slices"
+
+	"coracle/pkg/scheduler/plugin"
+)
 
 // ranking orders the nodes that a class of pods may go to by score, in bands.
-// It is a forest of heaps over node indices.
+// Scores are coarse: nodes of one score are a queue, so that a node moves without
+// regard to how many others there are.
 type ranking struct {
 	// pages say where nodes are, by node index. A page is there once one of its
 	// nodes was put into a band: pods that few nodes can take cost little.
@@ -11,7 +17,6 @@ type ranking struct {
 	bands []*band
 	byKey map[bandKey]int32
 	last  int32 // the band that was looked up last
-	waits []int // scratch
 }
 
 const (
@@ -27,30 +32,29 @@ const maxParts = 12
 // bandKey is the band of a node by each plugin that has bands.
 type bandKey [maxParts]int32
 
-// band is the nodes of equal answers, best first.
+// band is the nodes of equal answers.
 type band struct {
-	key  bandKey
-	heap []rated
+	key    bandKey
+	size   int     // how many there are
+	levels []level // by score, the lowest first; some are empty
+	top    int     // no level after this one has a node
 }
 
-// rated is a node in a heap.
-type rated struct {
-	score int64
-	turn  uint32 // settles ties: the highest is first
-	node  int32
+// level is the nodes of one score, first come first served: who comes after it
+// changed, for a pod was placed there, comes last.
+type level struct {
+	score       int64
+	first, last int32 // none when it is empty
 }
 
 // slot is where a node is.
 type slot struct {
-	band int32 // its number plus one; 0 when the node cannot take the pods
-	at   int32 // place in the heap
+	band       int32 // its number plus one; 0 when the node cannot take the pods
+	prev, next int32 // among the nodes of its level, or none
+	score      int64
 }
 
 const none = -1
-
-// fanout is how many children a place in a heap has: they share a line of the
-// processor's cache.
-const fanout = 4
 
 func newRanking() *ranking { return &ranking{byKey: map[bandKey]int32{}} }
 
@@ -62,6 +66,9 @@ func (r *ranking) slot(node int32) *slot {
 	}
 	return &r.pages[at][node&(pageSize-1)]
 }
+
+// known is slot of a node that is in a band.
+func (r *ranking) known(node int32) *slot { return &r.pages[node>>pageBits][node&(pageSize-1)] }
 
 func (r *ranking) ownSlot(node int32) *slot {
 	if s := r.slot(node); s != nil {
@@ -90,112 +97,108 @@ func (r *ranking) of(key *bandKey) int32 {
 	return id
 }
 
-// put places a node in a band with a score, or moves it there.
-func (r *ranking) put(key *bandKey, n rated) {
-	s, to := r.ownSlot(n.node), r.of(key)
+// put places a node behind its equals in a band, or moves it there.
+func (r *ranking) put(to int32, score int64, node int32) {
+	s := r.ownSlot(node)
+	r.take(s)
 	b := r.bands[to]
-	if s.band == to+1 {
-		if was := b.heap[s.at]; n.better(&was) {
-			r.up(b, s.at, n)
-		} else {
-			r.down(b, s.at, n)
-		}
-		return
+	at := b.level(score)
+	l := &b.levels[at]
+	*s = slot{band: to + 1, prev: l.last, next: none, score: score}
+	if l.last == none {
+		l.first = node
+	} else {
+		r.known(l.last).next = node
 	}
-	r.drop(n.node)
-	s.band = to + 1
-	b.heap = append(b.heap, n)
-	r.up(b, int32(len(b.heap)-1), n)
+	l.last = node
+	b.size++
+	b.top = max(b.top, at)
 }
 
 // drop takes a node out.
 func (r *ranking) drop(node int32) {
-	s := r.slot(node)
-	if s == nil || s.band == 0 {
+	if s := r.slot(node); s != nil {
+		r.take(s)
+	}
+}
+
+// take takes the node of a slot out of its level.
+func (r *ranking) take(s *slot) {
+	if s.band == 0 {
 		return
 	}
-	b, at := r.bands[s.band-1], s.at
+	b := r.bands[s.band-1]
+	if s.prev == none || s.next == none {
+		l := &b.levels[b.level(s.score)]
+		if s.prev == none {
+			l.first = s.next
+		}
+		if s.next == none {
+			l.last = s.prev
+		}
+	}
+	if s.prev != none {
+		r.known(s.prev).next = s.next
+	}
+	if s.next != none {
+		r.known(s.next).prev = s.prev
+	}
 	s.band = 0
-	last := int32(len(b.heap) - 1)
-	moved := b.heap[last]
-	b.heap = b.heap[:last]
-	if at == last {
-		return
-	}
-	if at > 0 && moved.better(&b.heap[(at-1)/fanout]) {
-		r.up(b, at, moved)
-	} else {
-		r.down(b, at, moved)
-	}
+	b.size--
 }
 
-func (n *rated) better(o *rated) bool {
-	return n.score > o.score || n.score == o.score && n.turn > o.turn
-}
-
-// up puts a node at a place, or above it for as long as it is better.
-func (r *ranking) up(b *band, at int32, n rated) {
-	for at > 0 {
-		parent := (at - 1) / fanout
-		if !n.better(&b.heap[parent]) {
-			break
-		}
-		r.set(b, at, b.heap[parent])
-		at = parent
+// level is the place of the level of a score, which is made when there is none.
+func (b *band) level(score int64) int {
+	if b.top < len(b.levels) && b.levels[b.top].score == score {
+		return b.top
 	}
-	r.set(b, at, n)
+	find := func(l level, score int64) int { return cmp.Compare(l.score, score) }
+	at, ok := slices.BinarySearchFunc(b.levels, score, find)
+	if ok {
+		return at
+	}
+	if len(b.levels) == cap(b.levels) { // before it grows, what is empty goes
+		b.levels = slices.DeleteFunc(b.levels, func(l level) bool { return l.first == none })
+		b.top = max(len(b.levels)-1, 0)
+		at, _ = slices.BinarySearchFunc(b.levels, score, find)
+	}
+	b.levels = slices.Insert(b.levels, at, level{score: score, first: none, last: none})
+	if at <= b.top && len(b.levels) > 1 {
+		b.top++
+	}
+	return at
 }
 
-// down puts a node at a place, or below it for as long as others are better.
-func (r *ranking) down(b *band, at int32, n rated) {
-	for {
-		first := fanout*at + 1
-		if int(first) >= len(b.heap) {
-			break
-		}
-		best := first
-		for child := first + 1; child < first+fanout && int(child) < len(b.heap); child++ {
-			if b.heap[child].better(&b.heap[best]) {
-				best = child
+// first is the best node of a band that passes, or none, and its score. Nodes
+// are asked best first.
+func (r *ranking) first(b *band, passes func(node int32) bool) (node int32, score int64) {
+	for b.top > 0 && b.levels[b.top].first == none {
+		b.top--
+	}
+	for at := min(b.top, len(b.levels)-1); at >= 0; at-- {
+		for node := b.levels[at].first; node != none; node = r.known(node).next {
+			if passes == nil || passes(node) {
+				return node, b.levels[at].score
 			}
 		}
-		if !b.heap[best].better(&n) {
-			break
-		}
-		r.set(b, at, b.heap[best])
-		at = best
 	}
-	r.set(b, at, n)
+	return none, 0
 }
 
-func (r *ranking) set(b *band, at int32, n rated) {
-	b.heap[at] = n
-	r.pages[n.node>>pageBits][n.node&(pageSize-1)].at = at
-}
-
-// first is the best node of a band that passes, or nil. Nodes are asked best
-// first.
-func (r *ranking) first(b *band, passes func(node int32) bool) *rated {
-	if passes == nil {
-		return &b.heap[0]
-	}
-	waits := append(r.waits[:0], 0) // places in the heap, best node first
-	defer func() { r.waits = waits }()
-	for head := 0; head < len(waits); head++ {
-		at := waits[head]
-		if passes(b.heap[at].node) {
-			return &b.heap[at]
-		}
-		for child := fanout*at + 1; child <= fanout*at+fanout && child < len(b.heap); child++ {
-			i := len(waits)
-			waits = append(waits, child)
-			for ; i > head+1 && b.heap[child].better(&b.heap[waits[i-1]]); i-- {
-				waits[i] = waits[i-1]
+// count is how many nodes of a band pass, and the best of them with its score.
+func (r *ranking) count(b *band, passes func(node int32) bool) (nodes int, best int32, score int64) {
+	best = none
+	for at := len(b.levels) - 1; at >= 0; at-- {
+		for node := b.levels[at].first; node != none; node = r.known(node).next {
+			if !passes(node) {
+				continue
 			}
-			waits[i] = child
+			if nodes++; best == none {
+				best, score = node, b.levels[at].score
+			}
 		}
 	}
-	return nil
+	return nodes, best, score
 }
 
 // bandsOf are the bands by one plugin.

@@ -30,7 +30,6 @@ type class struct {
 	counts bool            // some score looks at how many nodes a band has
 
 	ranking *ranking
-	turn    uint32      // of the last node that changed; falls
 	view    plugin.View // scratch
 
 	// why is the diagnosis of the last failure, good at whyMark.
@@ -87,14 +86,34 @@ func (k *class) build(profile *plugin.Profile, c *plugin.Cluster, p *plugin.Pod,
 		return
 	}
 	k.ranking = newRanking()
-	if among != nil {
-		for _, node := range among {
-			k.look(c, node, firstTurns|r.Uint32())
-		}
-		return
+	k.fill(c, among, r)
+}
+
+// fill looks at all nodes, or those that are named, and ranks equals in an order
+// of chance.
+func (k *class) fill(c *plugin.Cluster, among []int32, r *rand.Rand) {
+	type found struct {
+		score      int64
+		node, band int32
 	}
-	for i := range c.Nodes() {
-		k.look(c, int32(i), firstTurns|r.Uint32())
+	all := len(among)
+	if among == nil {
+		all = len(c.Nodes())
+	}
+	fit := make([]found, 0, all)
+	for i := range all {
+		f := found{node: int32(i)}
+		if among != nil {
+			f.node = among[i]
+		}
+		var ok bool
+		if f.band, f.score, ok = k.rate(c, f.node); ok {
+			fit = append(fit, f)
+		}
+	}
+	r.Shuffle(len(fit), func(i, j int) { fit[i], fit[j] = fit[j], fit[i] })
+	for _, f := range fit {
+		k.ranking.put(f.band, f.score, f.node)
 	}
 }
 
@@ -107,41 +126,40 @@ func (k *class) refresh(c *plugin.Cluster) bool {
 	if k.single {
 		return c.Since(k.mark, func(int32) {})
 	}
-	changed := func(node int32) {
-		k.turn--
-		k.look(c, node, k.turn%firstTurns)
-	}
-	if !c.Since(k.mark, changed) {
+	if !c.Since(k.mark, func(node int32) { k.look(c, node) }) {
 		return false
 	}
 	k.mark = c.Mark()
 	return true
 }
 
-// firstTurns are the turns of nodes that did not change since the class was
-// built, in an order of chance. A node that changes, for a pod was placed there,
-// has its turn after all others: scores are coarse, and who was lucky once must
-// not be lucky again before the rest of equal score.
-const firstTurns = 1 << 31
+// look finds out anew about one node. It comes after its equals then: scores are
+// coarse, and who was lucky once must not be lucky again before the rest of equal
+// score.
+func (k *class) look(c *plugin.Cluster, node int32) {
+	if band, score, ok := k.rate(c, node); ok {
+		k.ranking.put(band, score, node)
+	} else {
+		k.ranking.drop(node)
+	}
+}
 
-// look finds out anew about one node, which has the turn among its equals.
-func (k *class) look(c *plugin.Cluster, node int32, turn uint32) {
+// rate is the band and the score of a node; ok is false when it cannot take the
+// pods.
+func (k *class) rate(c *plugin.Cluster, node int32) (band int32, score int64, ok bool) {
 	n := c.Nodes()[node]
 	if n == nil { // it is gone, or was never there
-		k.ranking.drop(node)
-		return
+		return 0, 0, false
 	}
 	for _, check := range k.quick {
 		if !check.Fits(n) {
-			k.ranking.drop(node)
-			return
+			return 0, 0, false
 		}
 	}
 	k.view.Node = n
 	for _, check := range k.local {
 		if v := check.Check(&k.view); !v.OK() {
-			k.ranking.drop(node)
-			return
+			return 0, 0, false
 		}
 	}
 	var key bandKey
@@ -151,11 +169,10 @@ func (k *class) look(c *plugin.Cluster, node int32, turn uint32) {
 	for i := range k.bands {
 		key[len(k.banded)+i] = k.bands[i].Band(n)
 	}
-	var score int64
 	for i := range k.nodes {
 		score += k.nodes[i].Score(n) * k.nodes[i].weight
 	}
-	k.ranking.put(&key, rated{score, turn, node})
+	return k.ranking.of(&key), score, true
 }
 
 // liveBand is a band whose nodes can take a pod.
@@ -170,20 +187,20 @@ type liveBand struct {
 func (k *class) choose(d *decider, passes func(node int32) bool) int32 {
 	live := d.live[:0]
 	for _, b := range k.ranking.bands {
-		if len(b.heap) == 0 || !k.open(b) {
+		if b.size == 0 || !k.open(b) {
 			continue
 		}
-		nodes, best := len(b.heap), (*rated)(nil)
+		l := liveBand{key: b.key, nodes: b.size}
 		if passes != nil && k.counts {
 			// The number of nodes that pass matters: ask each.
-			nodes, best = count(b, passes)
+			l.nodes, l.best, l.total = k.ranking.count(b, passes)
 		} else {
-			best = k.ranking.first(b, passes)
+			l.best, l.total = k.ranking.first(b, passes)
 		}
-		if best == nil {
+		if l.best == none {
 			continue
 		}
-		live = append(live, liveBand{key: b.key, best: best.node, nodes: nodes, total: best.score})
+		live = append(live, l)
 	}
 	d.live = live
 	if len(live) == 0 {
@@ -216,21 +233,6 @@ func (k *class) open(b *band) bool {
 		}
 	}
 	return true
-}
-
-// count is how many nodes of a band pass, and the best of them.
-func count(b *band, passes func(node int32) bool) (nodes int, best *rated) {
-	for i := range b.heap {
-		n := &b.heap[i]
-		if !passes(n.node) {
-			continue
-		}
-		nodes++
-		if best == nil || n.better(best) {
-			best = n
-		}
-	}
-	return nodes, best
 }
 
 // compare adds what the bands are worth against each other.
