@@ -24,6 +24,8 @@ type attempt struct {
 	limiters []string
 	// within, when not nil, admits the nodes that are looked at at all.
 	within func(*plugin.Node) bool
+	// view is the node that is looked at, as it is.
+	view plugin.View
 }
 
 type namedCheck struct {
@@ -103,14 +105,18 @@ func (a *attempt) check(v *plugin.View) plugin.Verdict {
 
 // node is the verdict about a node as it is. Where room is promised to pods of
 // the same or a higher priority, the pod has to fit with them there and, for
-// they may go elsewhere, without.
+// they may go elsewhere, without. A Detail of the verdict is good until the next
+// call.
 func (a *attempt) node(n *plugin.Node) plugin.Verdict {
-	if v := a.promised(n); v.Changed() {
-		if verdict := a.check(v); !verdict.OK() {
-			return verdict
+	if len(n.Nominated) > 0 {
+		if v := a.promised(n); v.Changed() {
+			if verdict := a.check(v); !verdict.OK() {
+				return verdict
+			}
 		}
 	}
-	return a.check(plugin.ViewOf(n))
+	a.view.Node = n
+	return a.check(&a.view)
 }
 
 // promised is a node with the pods on it that were promised room there and
@@ -203,7 +209,6 @@ type diagnosis struct {
 // diagnose asks about each node again, filter by filter in order.
 func (a *attempt) diagnose() diagnosis {
 	d := diagnosis{nodes: a.total(), refused: a.refused, reasons: map[string]int{}}
-	names := map[string]bool{}
 	if !a.refused.OK() {
 		d.filters = []string{a.refused.Plugin}
 		d.groups = []placement.Refusal{{Plugin: a.refused.Plugin, Reasons: a.refused.Reasons}}
@@ -219,13 +224,16 @@ func (a *attempt) diagnose() diagnosis {
 		if v.OK() {
 			continue
 		}
-		names[v.Plugin] = true
 		groups.add(n, &v)
-		for _, reason := range v.Reasons {
-			d.reasons[reason]++
-		}
 		if v.Code == plugin.Unschedulable {
 			d.preemptible = append(d.preemptible, n)
+		}
+	}
+	names := map[string]bool{}
+	for _, g := range groups.groups {
+		names[g.Plugin] = true
+		for _, reason := range g.reasons {
+			d.reasons[reason] += g.Nodes
 		}
 	}
 	if absent := d.nodes - seen; absent > 0 {

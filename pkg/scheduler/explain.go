@@ -28,31 +28,22 @@ const (
 type refusals struct {
 	pod    *plugin.Pod
 	groups map[string]*refusalGroup
+	last   *refusalGroup // that a node was added to: the next is often alike
 }
 
 type refusalGroup struct {
 	placement.Refusal
-	lacks map[corev1.ResourceName]int64
+	reasons []string // of the verdicts, where Reasons has their details
+	lacks   map[corev1.ResourceName]int64
 }
 
 // add counts a node's refusal.
 func (r *refusals) add(n *plugin.Node, v *plugin.Verdict) {
-	reasons := v.Reasons
-	if v.Detail != nil {
-		reasons = []string{v.Detail()}
+	g := r.last
+	if g == nil || v.Detail != nil || g.Plugin != v.Plugin || g.Preemptible != (v.Code == plugin.Unschedulable) || !slices.Equal(g.Reasons, v.Reasons) {
+		g = r.group(v)
 	}
-	key := v.Plugin + "\x00" + strings.Join(reasons, "\x00")
-	if v.Code == plugin.Unschedulable {
-		key += "\x00+"
-	}
-	g := r.groups[key]
-	if g == nil {
-		if r.groups == nil {
-			r.groups = map[string]*refusalGroup{}
-		}
-		g = &refusalGroup{Refusal: placement.Refusal{Plugin: v.Plugin, Reasons: reasons, Preemptible: v.Code == plugin.Unschedulable}}
-		r.groups[key] = g
-	}
+	r.last = g
 	g.Nodes++
 	if len(g.Examples) < maxExamples {
 		g.Examples = append(g.Examples, n.Name)
@@ -62,6 +53,29 @@ func (r *refusals) add(n *plugin.Node, v *plugin.Verdict) {
 			g.lack(corev1.ResourceName(name), r.pod, n)
 		}
 	}
+}
+
+// group is the one that a verdict belongs to.
+func (r *refusals) group(v *plugin.Verdict) *refusalGroup {
+	shown := v.Reasons
+	if v.Detail != nil {
+		shown = []string{v.Detail()}
+	}
+	key := v.Plugin + "\x00" + strings.Join(shown, "\x00") + "\x00\x00" + strings.Join(v.Reasons, "\x00")
+	if v.Code == plugin.Unschedulable {
+		key += "\x00+"
+	}
+	g := r.groups[key]
+	if g == nil {
+		if r.groups == nil {
+			r.groups = map[string]*refusalGroup{}
+		}
+		g = &refusalGroup{
+			Refusal: placement.Refusal{Plugin: v.Plugin, Reasons: shown, Preemptible: v.Code == plugin.Unschedulable}, reasons: v.Reasons,
+		}
+		r.groups[key] = g
+	}
+	return g
 }
 
 // lack notes the least that is missing of a resource.

@@ -112,32 +112,45 @@ func (c fitCheck) counts(n *Node, name corev1.ResourceName, want int64) bool {
 	return c.fit.delegated == nil || n != nil && n.Allocatable.Others[name] > 0 || !c.fit.delegated(string(name))
 }
 
+// Most nodes that are full lack one thing, and thousands may say so at once. None
+// of these is ever changed.
+var (
+	lacksPods      = []string{"Too many pods"}
+	lacksCPU       = []string{"Insufficient cpu"}
+	lacksMemory    = []string{"Insufficient memory"}
+	lacksEphemeral = []string{"Insufficient ephemeral-storage"}
+)
+
 // lacks says what is missing; no pods can go away to make room for more than
 // the node has.
 func (c fitCheck) lacks(n *Node, pods int64) Verdict {
 	v := Verdict{Code: Unschedulable}
-	lack := func(reason string, want, have int64) {
-		v.Reasons = append(v.Reasons, reason)
+	lack := func(reason []string, want, have int64) {
+		if v.Reasons == nil {
+			v.Reasons = reason
+		} else {
+			v.Reasons = slices.Concat(v.Reasons, reason)
+		}
 		if want > have {
 			v.Code = Unresolvable
 		}
 	}
 	r, u, a := c.r, &n.Used, &n.Allocatable
 	if pods+1 > n.MaxPods {
-		lack("Too many pods", 0, 0)
+		lack(lacksPods, 0, 0)
 	}
 	if r.MilliCPU > 0 && r.MilliCPU > a.MilliCPU-u.MilliCPU {
-		lack("Insufficient cpu", r.MilliCPU, a.MilliCPU)
+		lack(lacksCPU, r.MilliCPU, a.MilliCPU)
 	}
 	if r.Memory > 0 && r.Memory > a.Memory-u.Memory {
-		lack("Insufficient memory", r.Memory, a.Memory)
+		lack(lacksMemory, r.Memory, a.Memory)
 	}
 	if r.Ephemeral > 0 && r.Ephemeral > a.Ephemeral-u.Ephemeral {
-		lack("Insufficient ephemeral-storage", r.Ephemeral, a.Ephemeral)
+		lack(lacksEphemeral, r.Ephemeral, a.Ephemeral)
 	}
 	for _, name := range sortedNames(r.Others) {
 		if want := r.Others[name]; want > a.Others[name]-u.Others[name] && c.counts(n, name, want) {
-			lack("Insufficient "+string(name), want, a.Others[name])
+			lack([]string{"Insufficient " + string(name)}, want, a.Others[name])
 		}
 	}
 	return v
