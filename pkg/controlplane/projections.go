@@ -73,7 +73,7 @@ func (cp *ControlPlane) projection(gvr schema.GroupVersionResource, set func(run
 
 // podProjection feeds the node authorizer. A pod without a node is no node's
 // business and need not be decoded; of one that has a node only the fields that
-// name other objects are, and they are not kept, since nobody else reads them.
+// name other objects are, and not kept, since nobody else reads them.
 func (cp *ControlPlane) podProjection() registry.Projection {
 	nodes := cp.nodes
 	p := cp.projection(corev1.SchemeGroupVersion.WithResource("pods"), nil, nodes.DeletePod)
@@ -81,14 +81,15 @@ func (cp *ControlPlane) podProjection() registry.Projection {
 	if err != nil {
 		panic("the node authorizer reads what pods do not have: " + err.Error()) // a bug: the list's own test fails first
 	}
+	var pod corev1.Pod // used again and again: the calls are ordered, and nothing of it is kept
 	p.Raw = func(o *cache.Object) error {
 		if o.Fields["spec.nodeName"] == "" {
 			nodes.DeletePod(o.Namespace, o.Name)
 			return nil
 		}
-		obj, err := fields.Decode(o)
+		err := fields.Decode(o, &pod)
 		if err == nil {
-			nodes.SetPod(obj.(*corev1.Pod))
+			nodes.SetPod(&pod)
 		}
 		return err
 	}

@@ -54,7 +54,7 @@ func TestPodFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rnd := rand.New(rand.NewPCG(5, 6))
+	rnd, read := rand.New(rand.NewPCG(5, 6)), &corev1.Pod{}
 	for i := range 300 {
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns"}}
 		fillNames(rnd, reflect.ValueOf(&p.Spec).Elem(), 0)
@@ -66,12 +66,11 @@ func TestPodFields(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		obj, err := partial.Decode(&cache.Object{Value: value})
-		if err != nil {
+		if err := partial.Decode(&cache.Object{Value: value}, read); err != nil {
 			t.Fatal(err)
 		}
 		var got, want node.Graph
-		got.SetPod(obj.(*corev1.Pod))
+		got.SetPod(read)
 		want.SetPod(p)
 		if !reflect.DeepEqual(&got, &want) {
 			t.Fatalf("of pod %d: got\n%v, want\n%v", i, &got, &want)

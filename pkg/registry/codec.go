@@ -16,6 +16,7 @@ import (
 type protoMessage interface {
 	Marshal() ([]byte, error)
 	Unmarshal([]byte) error
+	Reset()
 	// Size is how long the message is, MarshalToSizedBuffer writes it at the end of
 	// a buffer.
 	Size() int

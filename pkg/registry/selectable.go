@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -40,57 +41,63 @@ func NewPartial(res *resource.Resource, paths ...string) (*Partial, error) {
 	return p, nil
 }
 
-// Decode returns an object of which the other fields are empty.
-func (p *Partial) Decode(o *cache.Object) (runtime.Object, error) {
+// Decode fills obj, which is the resource's and may have been used before, with
+// the fields of o. Its other fields are empty then.
+func (p *Partial) Decode(o *cache.Object, obj runtime.Object) error {
 	raw, err := Raw(o.Value)
-	if err != nil {
-		return nil, fmt.Errorf("decode %s: %w", p.res.Kind, err)
+	if err == nil {
+		err = p.decode(raw, obj)
 	}
-	obj, err := p.decode(raw)
 	if err != nil {
-		return nil, fmt.Errorf("decode %s: %w", p.res.Kind, err)
+		return fmt.Errorf("decode %s: %w", p.res.Kind, err)
 	}
-	return obj, nil
+	return nil
 }
 
 // decode is Decode of an object's own bytes.
-func (p *Partial) decode(raw []byte) (runtime.Object, error) {
-	obj := p.res.New()
+func (p *Partial) decode(raw []byte, obj runtime.Object) error {
 	msg, ok := obj.(protoMessage)
 	if !ok {
-		return nil, fmt.Errorf("type %T has no protobuf encoding", obj)
+		return fmt.Errorf("type %T has no protobuf encoding", obj)
 	}
+	msg.Reset()
 	if p.part != nil {
 		var room [512]byte
 		few, err := p.part.take(room[:0], raw)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		raw = few
 	}
-	return obj, msg.Unmarshal(raw)
+	return msg.Unmarshal(raw)
 }
 
 // selectable reads the selectable fields of encoded objects of one resource, out
 // of the parts that they are made of: every write of an object and every event of
 // the store is indexed.
-type selectable struct{ Partial }
+type selectable struct {
+	Partial
+	used sync.Pool // of objects that were read
+}
 
 // selectableOf prepares the selectable fields of a resource. Its FieldsRead are
 // a list in the program, which a test holds against all fields.
-func selectableOf(res *resource.Resource) selectable {
+func selectableOf(res *resource.Resource) *selectable {
+	s := &selectable{Partial: Partial{res: res}}
+	s.used.New = func() any { return res.New() }
 	if len(res.FieldsRead) > 0 {
 		if p, err := NewPartial(res, res.FieldsRead...); err == nil {
-			return selectable{*p}
+			s.part = p.part
 		}
 	}
-	return selectable{Partial{res: res}}
+	return s
 }
 
 // fields returns the selectable fields of an object's own bytes.
 func (s *selectable) fields(raw []byte) (map[string]string, error) {
-	obj, err := s.decode(raw)
-	if err != nil {
+	obj := s.used.Get().(runtime.Object)
+	defer s.used.Put(obj)
+	if err := s.decode(raw, obj); err != nil {
 		return nil, err
 	}
 	return s.res.Fields(obj), nil

@@ -214,7 +214,7 @@ func (s *shape) run(b testing.TB, d *decider, pods []*plugin.Pod) {
 			d.explain(p)
 			continue
 		}
-		d.cluster.Place(p, n.Name)
+		d.cluster.PlaceOn(p, n)
 		if s.churn > 0 && i%s.churn == 0 && i > 0 {
 			again := *changed
 			again.MaxPods += int64(i)

@@ -83,7 +83,7 @@ func (c *cluster) attemptGang(g *gang, first *entry, clock func() time.Time) *ga
 	out.placed = true
 	for _, m := range out.members {
 		if m.o.node != "" {
-			c.assume(m.e, m.o.node, now)
+			c.assume(m.e, m.o.at, now)
 		}
 	}
 	// The others go their own way from now on, as far as their nodes are free.
@@ -205,7 +205,7 @@ func (c *cluster) bestTrial(g *gang, entries []*entry, clock func() time.Time) (
 	for _, m := range trials[best].members {
 		if m.o.node != "" {
 			c.promise(&m.o)
-			c.records.Place(m.e.Pod, m.o.node)
+			c.records.PlaceOn(m.e.Pod, m.o.at)
 		}
 	}
 	return trials[best], nil
@@ -267,7 +267,7 @@ func (c *cluster) try(g *gang, entries []*entry, within func(*plugin.Node) bool,
 		t.members = append(t.members, decided{e, o, stale})
 		rest--
 		if o.node != "" {
-			c.records.Place(e.Pod, o.node)
+			c.records.PlaceOn(e.Pod, o.at)
 			t.fit++
 			placed++
 		}

@@ -204,6 +204,9 @@ type outcome struct {
 	plan    plan                  // how room is made, when it can be
 	nodes   int                   // how many there were
 	scores  []placement.NodeScore // of the best, when they were kept
+	// at is the node's record; it is good for as long as the lock is held under
+	// which it was chosen.
+	at *plugin.Node
 	// facts are the node's; volumes and devices the work that comes before the
 	// binding.
 	facts   *plugin.Facts
@@ -230,7 +233,7 @@ func (c *cluster) attempt(clock func() time.Time) (e *entry, o outcome, next tim
 	o, stale := c.choose(e.Pod, nil, clock)
 	switch {
 	case o.node != "":
-		c.assume(e, o.node, now)
+		c.assume(e, o.at, now)
 	case !stale:
 		o.plan = c.preempt(o.profile, e.Pod, o.why, now)
 	}
@@ -279,7 +282,7 @@ func (c *cluster) choose(p *plugin.Pod, within func(*plugin.Node) bool, clock fu
 		c.devices.Promise(work.Grant)
 		o.devices = work
 	}
-	o.node, o.facts = node.Name, node.Facts
+	o.node, o.at, o.facts = node.Name, node, node.Facts
 	if within == nil {
 		o.scores = c.scores.keep(d, p, node, clock)
 	}
@@ -308,8 +311,8 @@ func (c *cluster) release(o *outcome) {
 }
 
 // assume puts a popped pod on its node before it is bound there. c.mu is held.
-func (c *cluster) assume(e *entry, node string, now time.Time) {
-	c.records.Place(e.Pod, node)
+func (c *cluster) assume(e *entry, node *plugin.Node, now time.Time) {
+	c.records.PlaceOn(e.Pod, node)
 	c.unnominate(e.UID, now)
 	c.assumed[e.UID] = true
 	c.queue.Done(e, now)

@@ -207,15 +207,19 @@ func (c *Cluster) release(n *Node) {
 }
 
 // Place puts a pod on a node, or moves or updates it.
-func (c *Cluster) Place(p *Pod, node string) {
+func (c *Cluster) Place(p *Pod, node string) { c.PlaceOn(p, c.record(node)) }
+
+// PlaceOn is Place for who has the node. Among many nodes, finding one by its name
+// is the dearest part of placing a pod.
+func (c *Cluster) PlaceOn(p *Pod, n *Node) {
 	if old, ok := c.places[p.UID]; ok {
-		if old.node.name() == node && old.pod.Shape == p.Shape && old.pod.Group == p.Group {
+		if old.node == n && old.pod.Shape == p.Shape && old.pod.Group == p.Group {
 			c.replace(old.node, p)
 			return
 		}
 		c.Remove(p.UID)
+		n = c.record(n.name()) // it may have been dropped with its last pod
 	}
-	n := c.record(node)
 	c.places[p.UID] = place{p, n}
 	c.rank(p, +1)
 	n.sum(p, +1)
