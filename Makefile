@@ -1,6 +1,6 @@
 # Coracle: build, test, run. "make up" makes a cluster, "make test" proves
 # that the project works.
-.PHONY: all build clients test lint unit e2e bench bench-node bench-api bench-scheduler bench-controllers bench-scale up down packages clean generate
+.PHONY: all build clients test lint unit e2e bench bench-node bench-api bench-scheduler bench-controllers bench-scale up down reproducible sbom packages clean generate
 
 GO ?= go
 # One set of flags for programs and tests, so that everything is compiled once.
@@ -19,6 +19,12 @@ all: build
 
 build: ## The programs, into bin/.
 	$(GO) build -ldflags "-s -w" -o bin/ ./cmd/...
+
+reproducible: ## Builds twice, in two folders and from nothing, and compares the programs. Takes long.
+	hack/reproducible
+
+sbom: build ## The modules in each program, with their versions and checksums, into bin/sbom.txt.
+	$(GO) version -m bin/apiserver bin/scheduler bin/kubelet bin/ctl > bin/sbom.txt
 
 up: ## A three-node cluster named coracle (CLUSTER and NODES change that).
 	hack/cluster-up.sh

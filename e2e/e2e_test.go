@@ -66,6 +66,7 @@ func TestCluster(t *testing.T) {
 	s.demo()
 	s.survivesNodeKill()
 	s.survivesPartition()
+	s.replacesAuthority()
 	s.survivesRestart()
 	s.survivesPowerCut()
 }
@@ -129,12 +130,7 @@ func (s *suite) eventually(what string, limit time.Duration, ok func(ctx context
 func (s *suite) create() {
 	begin := time.Now()
 	s.t.Log(s.ctl("cluster", "create", name, "--nodes", "3", "--images", filepath.Join(s.root, "bin", "images")))
-	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	config.QPS = -1 // what it measures is the cluster, not its own limit
-	s.client = kubernetes.NewForConfigOrDie(config)
+	s.connect()
 	s.run("first", "sleep", "1000000")
 	s.eventually("the first pod runs", time.Minute, s.running("default", "first"))
 	s.t.Logf("cluster create to first pod Running: %.2f s", time.Since(begin).Seconds())
@@ -143,6 +139,16 @@ func (s *suite) create() {
 	if out, err := s.tryCtl("cluster", "create", name); err == nil || !strings.Contains(out, "exists") {
 		s.t.Errorf("creating a cluster that exists: %v, %s", err, out)
 	}
+}
+
+// connect makes the client of the kubeconfig as it is now.
+func (s *suite) connect() {
+	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	config.QPS = -1 // what it measures is the cluster, not its own limit
+	s.client = kubernetes.NewForConfigOrDie(config)
 }
 
 // run makes a bare busybox pod.
