@@ -155,6 +155,29 @@ func (b *bounded) Write(p []byte) (int, error) {
 // failed notes for the audit log why a request was refused.
 func (r *recorder) failed(s *metav1.Status) { r.reason, r.message = string(s.Reason), s.Message }
 
+// noteRefusal keeps what there is to say about a credential that was refused, until
+// the audit log knows the request.
+func noteRefusal(ctx context.Context, err error) {
+	remarked, ok := errors.AsType[*auth.RemarkedError](err)
+	if !ok {
+		return
+	}
+	if info, ok := ctx.Value(infoKey).(*requestInfo); ok {
+		info.remark = &remarked.Remark
+	}
+}
+
+// passOn tells the audit log and the client what there is to say about a request's
+// credential.
+func passOn(ctx context.Context, info *requestInfo) {
+	if info.audit != nil {
+		info.audit.Annotate(info.remark.Key, info.remark.Value)
+	}
+	if text := info.remark.Warning; text != "" {
+		warner(ctx)(text)
+	}
+}
+
 // annotator returns a function that adds to what the audit log says of the
 // request.
 func annotator(ctx context.Context) func(key, value string) {

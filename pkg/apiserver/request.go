@@ -44,6 +44,9 @@ type requestInfo struct {
 	auditID  string
 	received time.Time
 	audit    *audit.Record
+	// remark is what there is to say about the sender's credential; set with the
+	// sender, nil for nothing.
+	remark *auth.Remark
 }
 
 // parseRequest reads a request line. It does not know which resources exist.

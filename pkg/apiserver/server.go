@@ -226,6 +226,12 @@ func (s *Server) identify(r *http.Request, info *requestInfo, authenticate func(
 	if lost := s.beginAudit(r, info, user); lost != nil {
 		return r.Context(), lost
 	}
+	if user != nil && user.Remark != nil {
+		info.remark = user.Remark
+	}
+	if info.remark != nil {
+		passOn(r.Context(), info)
+	}
 	if err != nil {
 		return r.Context(), err
 	}
@@ -306,6 +312,7 @@ func (s *Server) authenticate(r *http.Request) (*auth.User, error) {
 	s.metrics.access.authenticated(user, ok, err, time.Since(began))
 	if err != nil {
 		s.cfg.Log.Info("a request was not authenticated", "path", r.URL.Path, "reason", err.Error())
+		noteRefusal(r.Context(), err)
 	}
 	if err != nil || !ok {
 		return nil, apierrors.NewUnauthorized("Unauthorized")

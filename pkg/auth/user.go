@@ -57,7 +57,31 @@ type User struct {
 	Groups []string
 	// Extra is what else the authenticator knows; keys are lower case.
 	Extra map[string][]string
+	// Remark is what there is to say about the credential, nil for nothing. It is
+	// no part of who the user is.
+	Remark *Remark
 }
+
+// Remark is what an authenticator has to say about a credential.
+type Remark struct {
+	// Key and Value are for the audit log.
+	Key, Value string
+	// Warning is for the client, empty for none.
+	Warning string
+}
+
+// RemarkedError is the refusal of a credential that there is something to say
+// about.
+type RemarkedError struct {
+	Remark Remark
+	Err    error
+}
+
+// Error implements error.
+func (e *RemarkedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the refusal.
+func (e *RemarkedError) Unwrap() error { return e.Err }
 
 // InGroup says whether the user is in the group.
 func (u *User) InGroup(group string) bool {

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,6 +73,16 @@ func (t *tokenSecrets) TokenUsed(ctx context.Context, s *corev1.Secret, day stri
 	if err != nil {
 		t.cp.cfg.Log.Warn("the use of a token in a secret could not be noted", "namespace", s.Namespace, "secret", s.Name, "error", err)
 	}
+}
+
+// Generated implements token.Secrets.
+func (t *tokenSecrets) Generated(ctx context.Context, account string, s *corev1.Secret) (bool, error) {
+	obj, err := t.cp.object(ctx, corev1.SchemeGroupVersion.WithResource("serviceaccounts"), s.Namespace, account)
+	if err != nil {
+		return false, err
+	}
+	a, ok := obj.(*corev1.ServiceAccount)
+	return ok && slices.ContainsFunc(a.Secrets, func(r corev1.ObjectReference) bool { return r.Name == s.Name }), nil
 }
 
 func (t *tokenSecrets) mayTry(uid types.UID, now time.Time) bool {
