@@ -45,6 +45,7 @@ type options struct {
 	encryption  string
 	audit       auditOptions
 	fairness    bool
+	failure     failureOptions
 	scheduler   string
 	compatible  compatible
 }
@@ -101,6 +102,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.authzModes, "authorization-mode", []string{"Node", "RBAC"}, "accepted for compatibility; Node and RBAC are always on")
 	f.StringSliceVar(&s.EnableAdmission, "enable-admission-plugins", nil, "admission plugins to run beside those that are on by default")
 	f.StringSliceVar(&s.DisableAdmission, "disable-admission-plugins", nil, "admission plugins to leave out")
+	o.failure.addFlags(f)
 	o.audit.addFlags(f)
 	f.BoolVar(&o.fairness, "enable-priority-and-fairness", true, "let requests in by FlowSchemas and PriorityLevelConfigurations")
 	f.IntVar(&s.MaxRequests, "max-requests-inflight", apiserver.DefaultMaxReading, "requests that only read served at once; with priority and fairness, part of the sum that its levels share")
@@ -141,6 +143,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if err := o.limits(); err != nil {
+		return err
+	}
+	if err := o.failure.apply(s); err != nil {
 		return err
 	}
 	if err := o.configureScheduler(log); err != nil {

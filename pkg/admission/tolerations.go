@@ -7,13 +7,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// notReadySeconds is how long a pod stays on a node that went away, unless it
-// says otherwise.
-const notReadySeconds = 300
-
 // DefaultTolerationSeconds lets pods stay for a while on a node that is not
-// ready or cannot be reached.
-type DefaultTolerationSeconds struct{}
+// ready or cannot be reached, unless they say otherwise.
+type DefaultTolerationSeconds struct {
+	// NotReady and Unreachable are how many seconds they stay.
+	NotReady, Unreachable int64
+}
 
 // Name implements Plugin.
 func (DefaultTolerationSeconds) Name() string { return "DefaultTolerationSeconds" }
@@ -24,16 +23,19 @@ func (DefaultTolerationSeconds) Handles(r schema.GroupResource) bool {
 }
 
 // Admit implements Mutator.
-func (DefaultTolerationSeconds) Admit(_ context.Context, a *Attributes) error {
+func (p DefaultTolerationSeconds) Admit(_ context.Context, a *Attributes) error {
 	pod, ok := isPod(a)
 	if !ok || a.Operation != Create && a.Operation != Update {
 		return nil
 	}
-	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
-		if !tolerates(pod, key) {
+	for _, taint := range []struct {
+		key     string
+		seconds int64
+	}{{corev1.TaintNodeNotReady, p.NotReady}, {corev1.TaintNodeUnreachable, p.Unreachable}} {
+		if !tolerates(pod, taint.key) {
 			pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{
-				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute,
-				TolerationSeconds: new(int64(notReadySeconds)),
+				Key: taint.key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute,
+				TolerationSeconds: new(taint.seconds),
 			})
 		}
 	}

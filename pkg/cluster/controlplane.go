@@ -40,6 +40,14 @@ func controlPlaneArgs(f folder, s *Spec) []string {
 	if s.Hardened {
 		args = append(args, "--hardened")
 	}
+	if n := s.NodeFailure; n != nil {
+		args = append(args,
+			"--node-monitor-grace-period="+n.Grace.Duration.String(),
+			"--node-monitor-period=1s",
+			"--default-not-ready-toleration-seconds="+strconv.FormatInt(n.NotReadySeconds, 10),
+			"--default-unreachable-toleration-seconds="+strconv.FormatInt(n.UnreachableSeconds, 10),
+		)
+	}
 	return append(args,
 		"--all-in-one",
 		"--enable-bootstrap-token-auth",

@@ -49,6 +49,9 @@ type CreateOptions struct {
 	Egress bool
 	// Hardened has the API server refuse some of what Kubernetes accepts.
 	Hardened bool
+	// NodeFailure says when a lost node's pods run elsewhere; nil means
+	// DefaultNodeFailure.
+	NodeFailure *NodeFailure
 	// NoKubeconfig leaves the user's kubeconfig alone.
 	NoKubeconfig bool
 	// Ensure makes an existing cluster no error: it is started when it does
@@ -203,6 +206,10 @@ func newSpec(opts CreateOptions, programs Programs, others []*Spec) (*Spec, erro
 	if err != nil {
 		return nil, err
 	}
+	failure := DefaultNodeFailure()
+	if opts.NodeFailure != nil {
+		failure = *opts.NodeFailure
+	}
 	s := &Spec{
 		Name:          opts.Name,
 		Created:       time.Now().UTC(),
@@ -210,6 +217,7 @@ func newSpec(opts CreateOptions, programs Programs, others []*Spec) (*Spec, erro
 		Port:          port,
 		Egress:        opts.Egress,
 		Hardened:      opts.Hardened,
+		NodeFailure:   &failure,
 		ClusterDomain: "cluster.local",
 		ServiceCIDR:   netip.MustParsePrefix("10.96.0.0/16"),
 		ClusterDNS:    netip.MustParseAddr("10.96.0.10"),

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // DefaultRoot is the folder that holds one folder per cluster.
@@ -51,7 +53,10 @@ type Spec struct {
 	Port   int  `json:"port"`
 	Egress bool `json:"egress"`
 	// Hardened has the API server refuse some of what Kubernetes accepts.
-	Hardened      bool         `json:"hardened,omitempty"`
+	Hardened bool `json:"hardened,omitempty"`
+	// NodeFailure says when a lost node's pods run elsewhere; nil is the API
+	// server's default.
+	NodeFailure   *NodeFailure `json:"nodeFailure,omitempty"`
 	ClusterDomain string       `json:"clusterDomain"`
 	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
 	ClusterDNS    netip.Addr   `json:"clusterDNS"`
@@ -65,6 +70,25 @@ type Spec struct {
 	Programs       Programs `json:"programs"`
 	// Kubeconfig is the file that the context was merged into, empty for none.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
+}
+
+// NodeFailure says when a node is given up and how long its pods wait then.
+type NodeFailure struct {
+	// Grace is how long a node may be silent.
+	Grace metav1.Duration `json:"grace"`
+	// NotReadySeconds and UnreachableSeconds are how long pods that say nothing
+	// about it stay on a node whose agent says that it is not ready, and on one
+	// that is silent.
+	NotReadySeconds    int64 `json:"notReadySeconds"`
+	UnreachableSeconds int64 `json:"unreachableSeconds"`
+}
+
+// DefaultNodeFailure has a dead node's pods run elsewhere within 30 s. Nodes
+// renew their lease every 10 s, so that an agent may stand still for 15 s.
+// Silence that long is proof enough to move pods at once; an agent that says
+// that it is not ready is alive, as after a reboot, and gets a while.
+func DefaultNodeFailure() NodeFailure {
+	return NodeFailure{Grace: metav1.Duration{Duration: 26 * time.Second}, NotReadySeconds: 30, UnreachableSeconds: 0}
 }
 
 // NodeSpec is one node of a cluster.

@@ -43,6 +43,10 @@ func standInAPIServer(args []string) error {
 	port := flags.Int("secure-port", 0, "")
 	flags.String("service-cluster-ip-range", "", "")
 	flags.String("load-balancer-range", "", "")
+	flags.Duration("node-monitor-grace-period", 0, "")
+	flags.Duration("node-monitor-period", 0, "")
+	flags.Int64("default-not-ready-toleration-seconds", 0, "")
+	flags.Int64("default-unreachable-toleration-seconds", 0, "")
 	flags.String("cluster-cidr", "", "")
 	if err := flags.Parse(args); err != nil {
 		return err

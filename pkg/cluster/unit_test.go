@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestParseHierarchies(t *testing.T) {
@@ -321,6 +323,37 @@ func TestTail(t *testing.T) {
 	}
 	if got := lastLines(file+"x", 2); got != "" {
 		t.Errorf("last lines of no file %q", got)
+	}
+}
+
+// TestNodeFailureReachesTheServer: a dead node's pods run elsewhere in 30 s unless
+// the user wants it otherwise, and clusters of before stay as they were.
+func TestNodeFailureReachesTheServer(t *testing.T) {
+	for _, tc := range []struct {
+		opts CreateOptions
+		want []string
+	}{
+		{CreateOptions{Name: "a"}, []string{"--node-monitor-grace-period=26s", "--node-monitor-period=1s",
+			"--default-not-ready-toleration-seconds=30", "--default-unreachable-toleration-seconds=0"}},
+		{CreateOptions{Name: "a", NodeFailure: &NodeFailure{Grace: metav1.Duration{Duration: 50 * time.Second}, NotReadySeconds: 300, UnreachableSeconds: 300}},
+			[]string{"--node-monitor-grace-period=50s", "--default-not-ready-toleration-seconds=300", "--default-unreachable-toleration-seconds=300"}},
+	} {
+		s, err := newSpec(tc.opts, Programs{}, nil)
+		must(t, err)
+		data, err := json.Marshal(s)
+		must(t, err)
+		var read Spec
+		must(t, json.Unmarshal(data, &read))
+		args := controlPlaneArgs(folder("/f/a"), &read)
+		for _, want := range tc.want {
+			if !slices.Contains(args, want) {
+				t.Errorf("no %s in %v", want, args)
+			}
+		}
+	}
+	s := &Spec{Name: "a", Subnet: netip.MustParsePrefix("10.89.3.0/24")}
+	if args := strings.Join(controlPlaneArgs(folder("/f/a"), s), " "); strings.Contains(args, "toleration") || strings.Contains(args, "node-monitor") {
+		t.Errorf("a cluster of before: %v", args)
 	}
 }
 

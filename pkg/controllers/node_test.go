@@ -80,8 +80,8 @@ func TestDeadNodesPodsAreReplaced(t *testing.T) {
 		begin := time.Now()
 		c.node.change(func(s *simulator) { s.dead["node-2"] = true })
 		c.wantTaints("node-2", "node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute")
-		if after := time.Since(begin); after < 30*time.Second || after > time.Minute {
-			t.Errorf("the dead node was given up after %v, want about the grace of 40 s", after)
+		if after := time.Since(begin); after < 40*time.Second || after > time.Minute {
+			t.Errorf("the dead node was given up after %v, want about the grace of 50 s", after)
 		}
 		c.eventually("its pods leave the service", func() error {
 			if _, ready := c.slices("web"); len(ready) >= 6 || len(ready) == 0 {
@@ -105,8 +105,8 @@ func TestDeadNodesPodsAreReplaced(t *testing.T) {
 			}
 			return nil
 		})
-		if after := time.Since(begin); after < 60*time.Second || after > 90*time.Second {
-			t.Errorf("replaced after %v, want grace and toleration, 70 s", after)
+		if after := time.Since(begin); after < 70*time.Second || after > 95*time.Second {
+			t.Errorf("replaced after %v, want grace and toleration, 80 s", after)
 		}
 		c.node.change(func(s *simulator) { s.dead["node-2"] = false })
 		c.wantTaints("node-2")

@@ -47,7 +47,7 @@ func (cp *ControlPlane) plugins() ([]placed, error) {
 		{Plugin: podSecurity},
 		{Plugin: admission.PodNodeSelector{Objects: objects}, off: true},
 		{Plugin: admission.Priority{Objects: objects}},
-		{Plugin: admission.DefaultTolerationSeconds{}},
+		{Plugin: admission.DefaultTolerationSeconds{NotReady: *cp.cfg.NotReadySeconds, Unreachable: *cp.cfg.UnreachableSeconds}},
 		{Plugin: admission.PodTolerationRestriction{Objects: objects}, off: true},
 		{Plugin: admission.ExtendedResourceToleration{}, off: true},
 		{Plugin: admission.DefaultStorageClass{Objects: objects}},

@@ -42,6 +42,7 @@ import (
 	"coracle/pkg/auth/policy"
 	"coracle/pkg/auth/rbac"
 	"coracle/pkg/callout"
+	"coracle/pkg/controllers/nodelifecycle"
 	"coracle/pkg/pki"
 	"coracle/pkg/placement"
 	"coracle/pkg/registry"
@@ -73,6 +74,13 @@ type Config struct {
 	// LoadBalancers are the addresses for Services of type LoadBalancer; the
 	// zero value leaves those to others.
 	LoadBalancers netip.Prefix
+	// NodeLifecycle says when a silent node is given up; its zero value is
+	// Kubernetes' default, 50 s.
+	NodeLifecycle nodelifecycle.Config
+	// NotReadySeconds and UnreachableSeconds are how long a pod that says nothing
+	// about it stays on a node that is not ready, or silent; nil is Kubernetes'
+	// default, 300.
+	NotReadySeconds, UnreachableSeconds *int64
 	// Advertise is where clients reach this API server; the kubernetes
 	// Service's endpoints say so. The zero value publishes none.
 	Advertise netip.AddrPort
@@ -175,6 +183,9 @@ type ControlPlane struct {
 // the kubernetes Service, the DNS and a few more.
 const maxServiceBits = 28
 
+// tolerationSeconds is how long pods stay on a lost node when nobody says.
+const tolerationSeconds = 300
+
 func (c *Config) complete() error {
 	if c.Backend == nil {
 		return errors.New("a control plane needs a storage backend")
@@ -191,6 +202,12 @@ func (c *Config) complete() error {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.NotReadySeconds == nil {
+		c.NotReadySeconds = new(int64(tolerationSeconds))
+	}
+	if c.UnreachableSeconds == nil {
+		c.UnreachableSeconds = new(int64(tolerationSeconds))
 	}
 	if c.PodSecurity == (admission.PodSecurityLevels{}) {
 		c.PodSecurity = admission.PodSecurityLevels{Enforce: "privileged", Warn: "baseline", Audit: "restricted"}

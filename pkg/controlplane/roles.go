@@ -82,6 +82,7 @@ func (cp *ControlPlane) controllers(factory informers.SharedInformerFactory) (*c
 		CABundle:        cp.rootCA(),
 		ClusterCIDR:     cp.cfg.ClusterCIDR,
 		LoadBalancers:   cp.cfg.LoadBalancers,
+		NodeLifecycle:   cp.cfg.NodeLifecycle,
 		Signer:          cp.signer(),
 		TokenOf:         cp.tokenOf(),
 		SecretsOf:       secretsOf,

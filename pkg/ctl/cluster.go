@@ -39,6 +39,8 @@ func nameOf(args []string) string {
 
 func (t *tool) clusterCreate() *cobra.Command {
 	var opts cluster.CreateOptions
+	failure := cluster.DefaultNodeFailure()
+	opts.NodeFailure = &failure
 	var images []string
 	cmd := &cobra.Command{
 		Use:   "create [NAME]",
@@ -60,6 +62,9 @@ func (t *tool) clusterCreate() *cobra.Command {
 	f.StringSliceVar(&images, "images", nil, "archives of images, or folders of them, to load into every node")
 	f.BoolVar(&opts.Egress, "egress", false, "let pods and nodes reach addresses outside of the cluster")
 	f.BoolVar(&opts.Hardened, "hardened", false, "refuse some of what Kubernetes accepts: docs/security.md has the list")
+	f.DurationVar(&failure.Grace.Duration, "node-monitor-grace-period", failure.Grace.Duration, "how long a node may be silent before it counts as lost; nodes renew their lease every 10s")
+	f.Int64Var(&failure.NotReadySeconds, "default-not-ready-toleration-seconds", failure.NotReadySeconds, "how long pods that do not say stay on a node that is not ready")
+	f.Int64Var(&failure.UnreachableSeconds, "default-unreachable-toleration-seconds", failure.UnreachableSeconds, "how long pods that do not say stay on a node that is lost")
 	f.BoolVar(&opts.Ensure, "ensure", false, "start the cluster when it exists, instead of failing")
 	f.BoolVar(&opts.NoKubeconfig, "no-kubeconfig", false, "do not add a context to the kubeconfig")
 	return cmd

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"coracle/pkg/auth"
 	"coracle/pkg/kubelet"
@@ -29,14 +30,17 @@ func (n *Node) Stop() { n.stop() }
 
 // AddNode adds a simulated node of 8 CPUs and 16 GiB; it ends with the test.
 // Its pods have addresses in 10.244.index.0/24, so each node has an index of
-// its own.
-func (c *Cluster) AddNode(t testing.TB, index int) *Node {
+// its own. Each change is made to the agent's way to the API server.
+func (c *Cluster) AddNode(t testing.TB, index int, change ...func(*rest.Config)) *Node {
 	t.Helper()
 	name := fmt.Sprintf("node-%d", index)
 	n := &Node{Name: name, Runtime: crifake.New(crifake.Config{
 		PodCIDR: netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", index)),
 	})}
 	config := c.RESTConfig(&auth.User{Name: "system:node:" + name, Groups: []string{auth.GroupNodes, auth.GroupAuthenticated}})
+	for _, f := range change {
+		f(config)
+	}
 	agent, err := kubelet.New(kubelet.Config{
 		NodeName: name, NodeIPs: []string{fmt.Sprintf("192.0.2.%d", index)},
 		Client: kubernetes.NewForConfigOrDie(config), Runtime: n.Runtime, Simulated: true,

@@ -51,6 +51,57 @@ func stale(n *corev1.Node, p pulse, grace, startup time.Duration, now time.Time)
 	return now.Sub(p.seen) >= grace
 }
 
+// renewal is the longest that a node which is well is silent for: agents renew
+// their leases every 10 s, and after a late renewal two seconds later.
+const renewal = 12 * time.Second
+
+// vigil tells the silence of nodes that died from that of nodes which nobody
+// could hear: when all are silent at once, a store that stood still is more
+// likely than a common death.
+type vigil struct {
+	limit time.Duration // of a silence of all that is nothing special
+	heard time.Time     // when any node's sign of life last changed
+	// proved is since when the store is known to take writes while all are
+	// silent; zero when it is not known.
+	proved time.Time
+}
+
+// hear notes whether a node's sign of life changed now, and reports whether
+// that ends a time in which nobody could be heard: it counts against no one.
+func (v *vigil) hear(one bool, now time.Time) (again bool) {
+	if !one && !v.heard.IsZero() {
+		return false
+	}
+	again = v.mute(now) && !v.heard.IsZero()
+	v.heard, v.proved = now, time.Time{}
+	return again
+}
+
+// mute reports whether all nodes have been silent for suspiciously long.
+func (v *vigil) mute(now time.Time) bool { return now.Sub(v.heard) > v.limit }
+
+// question is what must be known before a silent node counts as lost.
+type question int
+
+const (
+	nothing  question = iota // others are heard: it is lost
+	takesAny                 // does the store take writes at all?
+	moreTime                 // it does; the nodes have not had the time to use it
+)
+
+// ask returns what is to be known now.
+func (v *vigil) ask(now time.Time) question {
+	switch {
+	case !v.mute(now):
+		return nothing
+	case v.proved.IsZero():
+		return takesAny
+	case now.Sub(v.proved) <= renewal:
+		return moreTime
+	}
+	return nothing
+}
+
 func condition(n *corev1.Node, t corev1.NodeConditionType) *corev1.NodeCondition {
 	for i := range n.Status.Conditions {
 		if n.Status.Conditions[i].Type == t {

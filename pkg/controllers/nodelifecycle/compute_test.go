@@ -174,22 +174,32 @@ func TestRate(t *testing.T) {
 	}
 }
 
-func TestExcuseForCommonSilence(t *testing.T) {
-	m := watchman{Controller: &Controller{cfg: Config{Grace: 40 * time.Second}}, pulses: map[string]pulse{
-		"a": {seen: now}, "b": {seen: now.Add(5 * time.Second)},
-	}}
-	if m.excuse(now.Add(30 * time.Second)) {
-		t.Error("excused while b was heard lately")
+func TestVigil(t *testing.T) {
+	at := func(seconds int) time.Time { return now.Add(time.Duration(seconds) * time.Second) }
+	v := vigil{limit: 13 * time.Second}
+	if v.hear(true, now) {
+		t.Error("the first sign ends a silence that was none")
 	}
-	if !m.excuse(now.Add(35 * time.Second)) {
-		t.Error("common silence is not excused")
+	if q := v.ask(at(13)); q != nothing {
+		t.Errorf("within the limit there is a question, %v", q)
 	}
-	m.reset(now.Add(35 * time.Second))
-	if m.excuse(now.Add(70 * time.Second)) {
-		t.Error("the same silence is excused twice")
+	if v.hear(true, at(13)) {
+		t.Error("nodes that all renew at one time are taken for mute")
 	}
-	m.pulses["a"] = pulse{seen: now.Add(80 * time.Second)}
-	if m.excuse(now.Add(80*time.Second)) || m.excused {
-		t.Error("a node was heard: the excuse must be over")
+	if q := v.ask(at(27)); q != takesAny {
+		t.Errorf("all are silent, and the question is %v", q)
+	}
+	v.proved = at(27)
+	if q := v.ask(at(39)); q != moreTime {
+		t.Errorf("the nodes had no time to renew, and the question is %v", q)
+	}
+	if q := v.ask(at(40)); q != nothing {
+		t.Errorf("the nodes had the time to renew, and the question is %v", q)
+	}
+	if !v.hear(true, at(41)) || !v.proved.IsZero() {
+		t.Error("the silence is over, and counts")
+	}
+	if v.hear(false, at(60)) {
+		t.Error("a silence that goes on is excused")
 	}
 }

@@ -7,7 +7,9 @@
 // node's lease or heartbeat that it saw; the nodes' clocks do not matter. A
 // node is called silent only after the API server itself was asked for its
 // lease and has proved that it takes writes: when it does not answer in time
-// no node could have spoken, and all get their full grace again.
+// no node could have spoken, and all get their full grace again. The same holds
+// when no node at all was heard for a while: then the store must have taken
+// writes for longer than a renewal takes before silence counts.
 package nodelifecycle
 
 import (
@@ -31,8 +33,8 @@ import (
 
 // Config sets the pace. The zero value of a field means its default.
 type Config struct {
-	// Grace is how long a node may be silent; default 40 s. It must be a few
-	// times the period in which nodes renew their lease.
+	// Grace is how long a node may be silent; default 50 s. It must be a few
+	// times the 10 s in which nodes renew their lease.
 	Grace time.Duration
 	// StartupGrace is Grace for a node that has never spoken; default 60 s.
 	StartupGrace time.Duration
@@ -53,7 +55,7 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	if c.Grace <= 0 {
-		c.Grace = 40 * time.Second
+		c.Grace = 50 * time.Second
 	}
 	if c.StartupGrace <= 0 {
 		c.StartupGrace = 60 * time.Second

@@ -26,7 +26,7 @@ func (c *Controller) monitor(ctx context.Context) {
 	if !cache.WaitFor(ctx, "", c.nodes.HasSyncedChecker(), c.leases.HasSyncedChecker()) {
 		return
 	}
-	m := watchman{Controller: c, pulses: map[string]pulse{}}
+	m := watchman{Controller: c, pulses: map[string]pulse{}, vigil: vigil{limit: max(renewal+c.cfg.Period, c.cfg.Grace/2)}}
 	last := c.env.Clock.Now()
 	for {
 		now := c.env.Clock.Now()
@@ -48,8 +48,7 @@ func (c *Controller) monitor(ctx context.Context) {
 type watchman struct {
 	*Controller
 	pulses map[string]pulse // by node
-	// excused: the present silence of all nodes has been excused once.
-	excused bool
+	vigil  vigil
 }
 
 // reset gives every node its full grace again.
@@ -63,59 +62,61 @@ func (m *watchman) reset(now time.Time) {
 // look takes all pulses and deals with nodes that are silent.
 func (m *watchman) look(ctx context.Context, now time.Time) {
 	nodes := m.all()
-	seen := make(map[string]bool, len(nodes))
-	for _, n := range nodes {
-		seen[n.Name] = true
-		m.pulses[n.Name] = m.pulses[n.Name].beat(signOf(n, m.renewTime(n.Name)), now)
-	}
-	for name := range m.pulses {
-		if !seen[name] {
-			delete(m.pulses, name)
-		}
-	}
-	if m.excuse(now) {
+	if m.vigil.hear(m.listen(nodes, now), now) {
 		m.reset(now)
 	}
 	for _, n := range nodes {
 		if !stale(n, m.pulses[n.Name], m.cfg.Grace, m.cfg.StartupGrace, now) || unknown(n, now) == nil {
 			continue
 		}
-		if err := m.mark(ctx, n.Name); err != nil {
+		var err error
+		switch m.vigil.ask(now) {
+		case moreTime:
+			return
+		case takesAny:
+			err = m.prove(ctx, n)
+		default:
+			err = m.mark(ctx, n.Name)
+		}
+		if err != nil {
 			if ctx.Err() == nil {
 				m.env.Log.Warn("API server is slow or away: all nodes get their grace again", "node", n.Name, "err", err)
 			}
+			m.vigil.proved = time.Time{}
 			m.reset(m.env.Clock.Now())
 			return
 		}
 	}
 }
 
-// excuse reports whether all nodes fell silent together: that is more likely
-// to be a store that stood still, after which they need time to be heard
-// again. It is believed once, until a node is heard. The threshold is high,
-// for healthy nodes may renew their leases all at one time.
-func (m *watchman) excuse(now time.Time) bool {
-	silent := len(m.pulses) > 0
-	for _, p := range m.pulses {
-		silent = silent && now.Sub(p.seen) >= m.cfg.Grace*3/4
+// listen takes the pulses of the nodes and forgets those of others. It reports
+// whether a sign of life changed.
+func (m *watchman) listen(nodes []*corev1.Node, now time.Time) (heard bool) {
+	seen := make(map[string]bool, len(nodes))
+	for _, n := range nodes {
+		seen[n.Name] = true
+		was := m.pulses[n.Name]
+		p := was.beat(signOf(n, m.renewTime(n.Name)), now)
+		heard = heard || p.sign != was.sign
+		m.pulses[n.Name] = p
 	}
-	if !silent {
-		m.excused = m.excused && !m.heard(now)
-		return false
-	}
-	first := !m.excused
-	m.excused = true
-	return first
-}
-
-// heard reports whether a node's sign of life changed at now.
-func (m *watchman) heard(now time.Time) bool {
-	for _, p := range m.pulses {
-		if p.seen.Equal(now) {
-			return true
+	for name := range m.pulses {
+		if !seen[name] {
+			delete(m.pulses, name)
 		}
 	}
-	return false
+	return heard
+}
+
+// prove finds out whether the store takes writes while no node is heard.
+func (m *watchman) prove(ctx context.Context, n *corev1.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if err := m.announce(ctx, n, "NodesSilent", "No node has given a sign of life for a while, "+n.Name+" among them"); err != nil {
+		return fmt.Errorf("the server does not take writes: %w", err)
+	}
+	m.vigil.proved = m.env.Clock.Now()
+	return nil
 }
 
 // mark asks the server about a silent node and, if that has nothing newer,
@@ -140,7 +141,7 @@ func (m *watchman) mark(ctx context.Context, name string) error {
 	}
 	// The event tells users, and proves that the store takes writes: while it
 	// does not, no node can renew its lease.
-	if err := m.announce(ctx, node); err != nil {
+	if err := m.announce(ctx, node, "NodeNotReady", "Node "+name+" status is now: NodeNotReady"); err != nil {
 		return fmt.Errorf("the server does not take writes: %w", err)
 	}
 	now := m.env.Clock.Now()
@@ -169,13 +170,13 @@ func (m *watchman) mark(ctx context.Context, name string) error {
 	return nil
 }
 
-// announce writes the event that node is silent.
-func (m *watchman) announce(ctx context.Context, node *corev1.Node) error {
+// announce writes an event about a silent node.
+func (m *watchman) announce(ctx context.Context, node *corev1.Node, reason, message string) error {
 	now := metav1.Time{Time: m.env.Clock.Now()}
 	_, err := m.env.Client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Name: node.Name + "." + strconv.FormatInt(now.UnixNano(), 16), Namespace: metav1.NamespaceDefault},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID},
-		Type:           corev1.EventTypeNormal, Reason: "NodeNotReady", Message: "Node " + node.Name + " status is now: NodeNotReady",
+		Type:           corev1.EventTypeNormal, Reason: reason, Message: message,
 		Source: corev1.EventSource{Component: "node-controller"}, ReportingController: "node-controller",
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
