@@ -25,12 +25,12 @@ import (
 	"coracle/pkg/pki"
 )
 
-func request(t *testing.T, name, commonName string, groups ...string) *certificatesv1.CertificateSigningRequest {
+func request(t testing.TB, name, commonName string, groups ...string) *certificatesv1.CertificateSigningRequest {
 	t.Helper()
 	return requestOf(t, name, x509.CertificateRequest{Subject: pkix.Name{CommonName: commonName, Organization: groups}})
 }
 
-func requestOf(t *testing.T, name string, what x509.CertificateRequest) *certificatesv1.CertificateSigningRequest {
+func requestOf(t testing.TB, name string, what x509.CertificateRequest) *certificatesv1.CertificateSigningRequest {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

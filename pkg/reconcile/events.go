@@ -53,6 +53,8 @@ const (
 	eventTimeout = 10 * time.Second
 	// eventMessage is the longest message that the API accepts.
 	eventMessage = 1024
+	// maxName is the longest name of an object.
+	maxName = 253
 	// maxHost leaves room for a source in the 128 bytes of a reporting instance.
 	maxHost = 64
 )
@@ -161,7 +163,7 @@ func (r *Recorder) event(obj runtime.Object, now time.Time, eventType, reason, m
 	}
 	e := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:      ref.Name + "." + strconv.FormatInt(now.UnixNano()+r.sequence.Add(1), 16),
+			Name:      EventName(ref.Name, now.UnixNano()+r.sequence.Add(1)),
 			Namespace: ref.Namespace,
 		},
 		InvolvedObject: *ref,
@@ -172,6 +174,14 @@ func (r *Recorder) event(obj runtime.Object, now time.Time, eventType, reason, m
 		e.Namespace = metav1.NamespaceDefault
 	}
 	return e
+}
+
+// EventName is that of an event about an object: as much of the object's as
+// leaves room for the number.
+func EventName(object string, number int64) string {
+	suffix := "." + strconv.FormatInt(number, 16)
+	object = object[:min(len(object), maxName-len(suffix))]
+	return strings.TrimRight(object, ".-") + suffix
 }
 
 func (r *Recorder) put(e *corev1.Event) {

@@ -44,3 +44,18 @@ func TestRecordBecomesASeries(t *testing.T) {
 		t.Errorf("series %+v, want three until two seconds later", e.Series)
 	}
 }
+
+// TestEventsOfLongNames: an object whose name leaves no room for a number has
+// events all the same.
+func TestEventsOfLongNames(t *testing.T) {
+	for object, want := range map[string]string{
+		"web":                              "web.ff",
+		strings.Repeat("x", 250):           strings.Repeat("x", 250) + ".ff",
+		strings.Repeat("x", 253):           strings.Repeat("x", 250) + ".ff",
+		strings.Repeat("x", 248) + "-.yyy": strings.Repeat("x", 248) + ".ff",
+	} {
+		if got := EventName(object, 255); got != want {
+			t.Errorf("the event of %s has the name %s", object, got)
+		}
+	}
+}

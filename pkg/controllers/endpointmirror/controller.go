@@ -55,5 +55,10 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 	if mirrored(svc, e) {
 		changes = compute(e, have)
 	}
-	return reconcile.Result{}, endpointset.Write(ctx, req, c.env.Client, c.slices, changes)
+	err := endpointset.Write(ctx, req, c.env.Client, c.slices, changes)
+	if err != nil && e != nil && !reconcile.Transient(err) {
+		c.env.Events.Eventf(e, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices",
+			"Error updating Endpoint Slices for Endpoints %s/%s: %v", e.Namespace, e.Name, err)
+	}
+	return reconcile.Result{}, err
 }

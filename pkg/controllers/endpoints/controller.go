@@ -78,10 +78,22 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 		return reconcile.Result{}, nil
 	}
 	if err != nil {
+		c.tell(want, have == nil, err)
 		return reconcile.Result{}, fmt.Errorf("write endpoints: %w", err)
 	}
 	req.Wrote(c.endpoints, got)
 	return reconcile.Result{}, nil
+}
+
+// tell records that the Endpoints of a Service could not be written.
+func (c *Controller) tell(want *corev1.Endpoints, create bool, err error) {
+	switch {
+	case reconcile.Transient(err):
+	case create:
+		c.env.Events.Eventf(want, corev1.EventTypeWarning, "FailedToCreateEndpoint", "Failed to create endpoint for service %s/%s: %v", want.Namespace, want.Name, err)
+	default:
+		c.env.Events.Eventf(want, corev1.EventTypeWarning, "FailedToUpdateEndpoint", "Failed to update endpoint %s/%s: %v", want.Namespace, want.Name, err)
+	}
 }
 
 // clean removes the Endpoints of a Service that is gone. Hand-made objects,

@@ -96,6 +96,10 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 		return ""
 	}, c.cause(req.Key, svc, pods))
 	if err := endpointset.Write(ctx, req, c.env.Client, c.slices, changes); err != nil {
+		if !reconcile.Transient(err) {
+			c.env.Events.Eventf(svc, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices",
+				"Error updating Endpoint Slices for Service %s/%s: %v", svc.Namespace, svc.Name, err)
+		}
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{}, nil

@@ -149,6 +149,9 @@ func (c *Controller) reconcile(ctx context.Context, req *reconcile.Request) (rec
 		return reconcile.Result{}, nil // the event of its end frees the range
 	case err != nil:
 		// The range stays the node's: the write may have happened.
+		if !reconcile.Transient(err) {
+			c.env.Events.Eventf(node, corev1.EventTypeNormal, "CIDRAssignmentFailed", "Node %s status is now: CIDRAssignmentFailed: %v", node.Name, err)
+		}
 		return reconcile.Result{}, fmt.Errorf("give node %s the range %s: %w", node.Name, p, err)
 	}
 	req.Wrote(c.nodes, got)

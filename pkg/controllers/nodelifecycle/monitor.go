@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+
+	"coracle/pkg/reconcile"
 )
 
 // promptly is how soon a healthy API server answers. Above it, nodes may be
@@ -26,7 +27,7 @@ func (c *Controller) monitor(ctx context.Context) {
 	if !cache.WaitFor(ctx, "", c.nodes.HasSyncedChecker(), c.leases.HasSyncedChecker()) {
 		return
 	}
-	m := watchman{Controller: c, pulses: map[string]pulse{}, vigil: vigil{limit: max(renewal+c.cfg.Period, c.cfg.Grace/2)}}
+	m := watchman{Controller: c, pulses: map[string]pulse{}, refused: map[string]time.Time{}, vigil: vigil{limit: max(renewal+c.cfg.Period, c.cfg.Grace/2)}}
 	last := c.env.Clock.Now()
 	for {
 		now := c.env.Clock.Now()
@@ -49,6 +50,9 @@ type watchman struct {
 	*Controller
 	pulses map[string]pulse // by node
 	vigil  vigil
+	// refused are the nodes that the server would not let be marked, and when that
+	// is tried again.
+	refused map[string]time.Time
 }
 
 // reset gives every node its full grace again.
@@ -67,6 +71,9 @@ func (m *watchman) look(ctx context.Context, now time.Time) {
 	}
 	for _, n := range nodes {
 		if !stale(n, m.pulses[n.Name], m.cfg.Grace, m.cfg.StartupGrace, now) || unknown(n, now) == nil {
+			continue
+		}
+		if now.Before(m.refused[n.Name]) {
 			continue
 		}
 		var err error
@@ -103,6 +110,7 @@ func (m *watchman) listen(nodes []*corev1.Node, now time.Time) (heard bool) {
 	for name := range m.pulses {
 		if !seen[name] {
 			delete(m.pulses, name)
+			delete(m.refused, name)
 		}
 	}
 	return heard
@@ -141,7 +149,7 @@ func (m *watchman) mark(ctx context.Context, name string) error {
 	}
 	// The event tells users, and proves that the store takes writes: while it
 	// does not, no node can renew its lease.
-	if err := m.announce(ctx, node, "NodeNotReady", "Node "+name+" status is now: NodeNotReady"); err != nil {
+	if err := m.announce(ctx, node, "NodeNotReady", "Node "+name+" status is now: NodeNotReady"); err != nil && !refusal(err) {
 		return fmt.Errorf("the server does not take writes: %w", err)
 	}
 	now := m.env.Clock.Now()
@@ -163,6 +171,11 @@ func (m *watchman) mark(ctx context.Context, name string) error {
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return nil // it changed just now: it is alive, or gone
 	}
+	if refusal(err) {
+		m.refused[name] = now.Add(refusedAgain)
+		m.env.Log.Warn("a silent node cannot be marked: the server refuses it", "node", name, "err", err)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("mark node unknown: %w", err)
 	}
@@ -170,11 +183,20 @@ func (m *watchman) mark(ctx context.Context, name string) error {
 	return nil
 }
 
+// refusedAgain is how soon a node is marked again of which the server refused it.
+const refusedAgain = time.Minute
+
+// refusal reports whether err is the answer of a server that works, such as that
+// of a webhook or a quota: it says nothing about other nodes.
+func refusal(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+}
+
 // announce writes an event about a silent node.
 func (m *watchman) announce(ctx context.Context, node *corev1.Node, reason, message string) error {
 	now := metav1.Time{Time: m.env.Clock.Now()}
 	_, err := m.env.Client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Name: node.Name + "." + strconv.FormatInt(now.UnixNano(), 16), Namespace: metav1.NamespaceDefault},
+		ObjectMeta:     metav1.ObjectMeta{Name: reconcile.EventName(node.Name, now.UnixNano()), Namespace: metav1.NamespaceDefault},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID},
 		Type:           corev1.EventTypeNormal, Reason: reason, Message: message,
 		Source: corev1.EventSource{Component: "node-controller"}, ReportingController: "node-controller",

@@ -45,16 +45,20 @@ func Disrupt(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, 
 	return nil
 }
 
-// Evict tells why a pod goes, and deletes it with its grace. tell runs between
-// the two: it records the Event. It is no error when the pod is gone.
+// Evict tells why a pod goes, and deletes it with its grace. tell records the
+// Event, also when the server refuses the rest. It is no error when the pod is gone.
 func Evict(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, d Disruption, now time.Time, tell func()) error {
-	if err := Disrupt(ctx, client, pod, d, now); apierrors.IsNotFound(err) {
+	err := Disrupt(ctx, client, pod, d, now)
+	if apierrors.IsNotFound(err) {
 		return nil
-	} else if err != nil {
+	}
+	if !apierrors.IsConflict(err) {
+		tell()
+	}
+	if err != nil {
 		return err
 	}
-	tell()
-	err := client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+	err = client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("evict pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
