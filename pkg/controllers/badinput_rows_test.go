@@ -1,20 +1,16 @@
 package controllers_test
 
 import (
-	"crypto/rand"
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/pkg/controllers"
-	"coracle/pkg/pki"
 )
 
 // The resources of the rows.
@@ -32,6 +28,9 @@ const (
 	endpoints   = "/v1/endpoints"
 	sliceLists  = "discovery.k8s.io/v1/endpointslices"
 	deployments = "apps/v1/deployments"
+	requests    = "certificates.k8s.io/v1/certificatesigningrequests"
+	podRequests = "certificates.k8s.io/v1/podcertificaterequests"
+	cidrs       = "networking.k8s.io/v1/servicecidrs"
 )
 
 // misfits is a row for each controller.
@@ -151,7 +150,7 @@ func misfitCluster() map[string]misfit {
 			drop(configMaps, "default", owner.Name)(c)
 		}
 	}
-	const quotas, ranges, migrations = "/v1/resourcequotas", "networking.k8s.io/v1/servicecidrs", "storagemigration.k8s.io/v1/storageversionmigrations"
+	const quotas, migrations = "/v1/resourcequotas", "storagemigration.k8s.io/v1/storageversionmigrations"
 	accounts, once := "/v1/serviceaccounts", "it keeps one object, which no other waits for"
 	return map[string]misfit{
 		// Upstream's tell nobody of the next four: what is missing, or there, says it.
@@ -179,12 +178,12 @@ func misfitCluster() map[string]misfit {
 		},
 		"service-cidrs-controller": {
 			before: func(c *cluster) {
-				put(ranges, "bad", `{spec: {cidrs: [10.200.0.0/24]}}`)(c)
+				put(cidrs, "bad", `{spec: {cidrs: [10.200.0.0/24]}}`)(c)
 				time.Sleep(5 * time.Second)
 				put(services, "user", `{metadata: {namespace: default}, spec: {clusterIP: 10.200.0.5, ports: [{port: 80}]}}`)(c)
 			},
-			bad: drop(ranges, "", "bad"), told: says(ranges, "", "bad", "Ready", "False", "Terminating"),
-			good: put(ranges, "good", `{spec: {cidrs: [10.201.0.0/24]}}`), served: says(ranges, "", "good", "Ready", "True", ""),
+			bad: drop(cidrs, "", "bad"), told: says(cidrs, "", "bad", "Ready", "False", "Terminating"),
+			good: put(cidrs, "good", `{spec: {cidrs: [10.201.0.0/24]}}`), served: says(cidrs, "", "good", "Ready", "True", ""),
 		},
 		"storage-version-migrator-controller": {
 			bad:  put(migrations, "bad", `{spec: {resource: {group: example.com, resource: nothings}}}`),
@@ -282,42 +281,13 @@ func misfitServices() map[string]misfit {
 }
 
 func misfitCertificates() map[string]misfit {
-	const requests, podRequests = "certificates.k8s.io/v1/certificatesigningrequests", "certificates.k8s.io/v1/podcertificaterequests"
-	approved := func(name string, groups ...string) func(*cluster) {
-		return func(c *cluster) {
-			client := c.Client.CertificatesV1().CertificateSigningRequests()
-			r, err := client.Create(c.t.Context(), request(c.t, name, "system:node:node-1", groups...), metav1.CreateOptions{})
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "ByHand"}}
-			if _, err := client.UpdateApproval(c.t.Context(), name, r, metav1.UpdateOptions{}); err != nil {
-				c.t.Fatal(err)
-			}
-		}
-	}
-	asked := func(name string) func(*cluster) {
-		return func(c *cluster) {
-			data, err := os.ReadFile("../resource/testdata/kinds/podcertificaterequests.certificates.k8s.io.yaml")
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			put(podRequests, name, strings.ReplaceAll(string(data), "namespace: shop", "namespace: default"))(c)
-		}
-	}
 	ended := func(id string) func(*cluster) {
 		return func(c *cluster) { c.bootstrapToken(id, time.Now().Add(10*time.Second), false) }
 	}
 	return map[string]misfit{
 		"certificate-controller": {
-			config: func(cfg *controllers.Config) {
-				ca, err := pki.NewCA("test", 0, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), rand.Reader)
-				if err != nil {
-					panic(err)
-				}
-				cfg.Signer = ca
-			},
-			bad: approved("bad", "system:nodes", "system:masters"), told: says(requests, "", "bad", "Failed", "True", "SignerValidationFailure"),
+			config: signing,
+			bad:    approved("bad", "system:nodes", "system:masters"), told: says(requests, "", "bad", "Failed", "True", "SignerValidationFailure"),
 			good: approved("good", "system:nodes"), served: has(requests, "", "good", "status.certificate", ""),
 		},
 		"podcertificaterequestcleaner": { // upstream's tells nobody

@@ -4,8 +4,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	resourcev1 "k8s.io/api/resource/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/pkg/testcluster/sidecar"
 )
@@ -68,29 +66,6 @@ func misfitStorage() map[string]misfit {
 func misfitClaims() map[string]misfit {
 	scratch := `{metadata: {namespace: default}, spec: {schedulerName: nobody, containers: [{name: c, image: v1}], volumes: [{name: scratch, ephemeral: {
 		volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], storageClassName: none, resources: {requests: {storage: 1Gi}}}}}}]}}`
-	device := func(name string) func(*cluster) {
-		return func(c *cluster) {
-			p, err := c.Client.CoreV1().Pods("default").Create(c.t.Context(), &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Name: name},
-				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}, NodeName: "node-1",
-					ResourceClaims: []corev1.PodResourceClaim{ofTemplate("gpu", "gpu")}},
-			}, metav1.CreateOptions{})
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			c.allocate(c.wantClaim(name, "gpu"), p)
-		}
-	}
-	broken := func(pool string) func(*cluster) {
-		return func(c *cluster) {
-			rule := &resourcev1.DeviceTaintRule{ObjectMeta: metav1.ObjectMeta{Name: pool}, Spec: resourcev1.DeviceTaintRuleSpec{
-				DeviceSelector: &resourcev1.DeviceTaintSelector{Pool: &pool},
-				Taint:          resourcev1.DeviceTaint{Key: "broken", Effect: resourcev1.DeviceTaintEffectNoExecute}}}
-			if _, err := c.Client.ResourceV1().DeviceTaintRules().Create(c.t.Context(), rule, metav1.CreateOptions{}); err != nil {
-				c.t.Fatal(err)
-			}
-		}
-	}
 	waiting := func(name, template string) func(*cluster) {
 		return func(c *cluster) { c.podWithClaims(name, ofTemplate("gpu", template)) }
 	}
@@ -106,11 +81,11 @@ func misfitClaims() map[string]misfit {
 			good: waiting("good", "gpu"), served: has(pods, "default", "good", "status.resourceClaimStatuses", "good-gpu"),
 		},
 		"device-taint-eviction-controller": {
-			before: func(c *cluster) { c.gpuTemplate("gpu"); device("bad")(c) },
+			before: func(c *cluster) { c.gpuTemplate("gpu"); withDevice("bad")(c) },
 			refuse: []string{pods},
 			// Both have the device; the good one is not there when the rule comes.
 			bad: broken("p"), told: event("default", "bad", "DeviceTaintManagerEviction"),
-			good: device("good"), served: lacks(pods, "default", "good"),
+			good: withDevice("good"), served: lacks(pods, "default", "good"),
 		},
 	}
 }

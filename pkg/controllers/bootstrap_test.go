@@ -30,6 +30,27 @@ func (c *cluster) bootstrapToken(id string, expires time.Time, signing bool) *co
 	return s
 }
 
+// signedBy wants cluster-info to have this content, and the signatures of exactly
+// these tokens.
+func (c *cluster) signedBy(content string, ids ...string) func() error {
+	return func() error {
+		m, err := c.Client.CoreV1().ConfigMaps("kube-public").Get(c.t.Context(), "cluster-info", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if len(m.Data) != len(ids)+1 {
+			return fmt.Errorf("cluster-info has %v", m.Data)
+		}
+		for _, id := range ids {
+			tok := bootstraptoken.Token{ID: id, Secret: "0123456789" + id}
+			if !tok.Verify(content, m.Data["jws-kubeconfig-"+id]) {
+				return fmt.Errorf("the signature of %s in %v is not good", id, m.Data)
+			}
+		}
+		return nil
+	}
+}
+
 // TestBootstrapTokens: cluster-info is signed by exactly the tokens that are
 // there, and a token goes when it ends, unless it was prolonged.
 func TestBootstrapTokens(t *testing.T) {
@@ -43,25 +64,7 @@ func TestBootstrapTokens(t *testing.T) {
 		c.bootstrapToken("aaaaaa", time.Time{}, true)
 		c.bootstrapToken("bbbbbb", time.Now().Add(time.Minute), true)
 		c.bootstrapToken("cccccc", time.Time{}, false)
-		signedBy := func(content string, ids ...string) func() error {
-			return func() error {
-				m, err := maps.Get(t.Context(), "cluster-info", metav1.GetOptions{})
-				if err != nil {
-					return err
-				}
-				if len(m.Data) != len(ids)+1 {
-					return fmt.Errorf("cluster-info has %v", m.Data)
-				}
-				for _, id := range ids {
-					tok := bootstraptoken.Token{ID: id, Secret: "0123456789" + id}
-					if !tok.Verify(content, m.Data["jws-kubeconfig-"+id]) {
-						return fmt.Errorf("the signature of %s in %v is not good", id, m.Data)
-					}
-				}
-				return nil
-			}
-		}
-		c.eventually("cluster-info is signed", signedBy("the way in", "aaaaaa", "bbbbbb"))
+		c.eventually("cluster-info is signed", c.signedBy("the way in", "aaaaaa", "bbbbbb"))
 		m, err := maps.Get(t.Context(), "cluster-info", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -70,14 +73,14 @@ func TestBootstrapTokens(t *testing.T) {
 		if _, err := maps.Update(t.Context(), m, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		c.eventually("what changed is signed anew", signedBy("another way", "aaaaaa", "bbbbbb"))
+		c.eventually("what changed is signed anew", c.signedBy("another way", "aaaaaa", "bbbbbb"))
 		c.eventually("the token that ended is gone", func() error {
 			if _, err := secrets.Get(t.Context(), "bootstrap-token-bbbbbb", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 				return fmt.Errorf("got %w", errors.Join(err, errors.New("it is there")))
 			}
 			return nil
 		})
-		c.eventually("and so is its signature", signedBy("another way", "aaaaaa"))
+		c.eventually("and so is its signature", c.signedBy("another way", "aaaaaa"))
 		if _, err := secrets.Get(t.Context(), "bootstrap-token-aaaaaa", metav1.GetOptions{}); err != nil {
 			t.Errorf("a token without an end: %v", err)
 		}

@@ -365,7 +365,9 @@ var kindsOfScripts = strings.Fields(`v1/namespaces v1/pods v1/services v1/endpoi
 	apps/v1/daemonsets apps/v1/controllerrevisions batch/v1/jobs batch/v1/cronjobs discovery.k8s.io/v1/endpointslices
 	policy/v1/poddisruptionbudgets storage.k8s.io/v1/volumeattachments storage.k8s.io/v1/volumeattributesclasses
 	v1/nodes v1/serviceaccounts autoscaling/v2/horizontalpodautoscalers rbac.authorization.k8s.io/v1/clusterroles
-	resource.k8s.io/v1/resourceclaims storagemigration.k8s.io/v1/storageversionmigrations scheduling.k8s.io/v1beta1/podgroups`)
+	resource.k8s.io/v1/resourceclaims storagemigration.k8s.io/v1/storageversionmigrations scheduling.k8s.io/v1beta1/podgroups
+	certificates.k8s.io/v1/certificatesigningrequests certificates.k8s.io/v1/podcertificaterequests
+	networking.k8s.io/v1/servicecidrs networking.k8s.io/v1/ipaddresses resource.k8s.io/v1/devicetaintrules`)
 
 func (c *cluster) all() []metav1.PartialObjectMetadata {
 	c.t.Helper()

@@ -15,7 +15,8 @@ import (
 // scripts is one entry per controller, or per way of its that may be disturbed.
 func scripts() []script {
 	return slices.Concat(scriptsOfWorkloads(), scriptsOfJobs(), scriptsOfOwners(), scriptsOfStorage(), scriptsOfOthers(),
-		scriptsOfServices(), scriptsOfCluster(), scriptsOfTokens(), scriptsOfHelpers())
+		scriptsOfServices(), scriptsOfCluster(), scriptsOfTokens(), scriptsOfHelpers(),
+		scriptsOfAdmittance(), scriptsOfRanges(), scriptsOfDevices())
 }
 
 func scriptsOfWorkloads() []script {
