@@ -88,7 +88,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.ProxyClientCertFile, "proxy-client-cert-file", "", "certificate that proves to aggregated API servers that requests come from this server")
 	f.StringVar(&s.ProxyClientKeyFile, "proxy-client-key-file", "", "key of --proxy-client-cert-file")
 	f.StringVar(&o.serviceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "addresses of Services")
-	f.StringVar(&o.nodeCIDR, "cluster-cidr", "10.244.0.0/16", "addresses of pods, from which each node gets a part (with --all-in-one)")
+	f.StringVar(&o.nodeCIDR, "cluster-cidr", "10.244.0.0/16", "addresses of pods, from which each node gets a part; empty leaves that to others (with --all-in-one)")
 	f.StringVar(&o.balancers, "load-balancer-range", "", "addresses of the nodes' network for Services of type LoadBalancer; empty leaves those to others (with --all-in-one)")
 	f.StringSliceVar(&s.ServiceAccountKeyFiles, "service-account-key-file", nil, "further keys that verify service account tokens")
 	f.StringVar(&s.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "", "key that signs service account tokens")
@@ -128,8 +128,10 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	if s.ServiceCIDR, err = netip.ParsePrefix(o.serviceCIDR); err != nil {
 		return fmt.Errorf("--service-cluster-ip-range %q is not a CIDR: %w", o.serviceCIDR, err)
 	}
-	if s.ClusterCIDR, err = netip.ParsePrefix(o.nodeCIDR); err != nil {
-		return fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", o.nodeCIDR, err)
+	if o.nodeCIDR != "" {
+		if s.ClusterCIDR, err = netip.ParsePrefix(o.nodeCIDR); err != nil {
+			return fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", o.nodeCIDR, err)
+		}
 	}
 	if o.balancers != "" {
 		if s.LoadBalancers, err = netip.ParsePrefix(o.balancers); err != nil {

@@ -21,6 +21,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--storage-backend", "bolt"}, "use etcd3 or memory"},
 		{[]string{"--authorization-mode", "AlwaysAllow"}, "by Node and RBAC only"},
 		{[]string{"--service-cluster-ip-range", "10.0.0.0"}, "is not a CIDR"},
+		{[]string{"--cluster-cidr", "10.1.0.0"}, "is not a CIDR"},
 		{[]string{"--storage-backend", "memory", "--secure-port", "0"}, "needs a folder for its certificates"},
 		{[]string{"--data-dir", t.TempDir(), "--audit-log-maxage", "-1"}, "must not be negative"},
 		{[]string{"--data-dir", t.TempDir(), "--audit-policy-file", "/dev/null"}, "want apiVersion audit.k8s.io/v1"},
@@ -56,6 +57,7 @@ func TestCompatible(t *testing.T) {
 		{[]string{"--runtime-config=apps/v1=false"}, "all the same"},
 		{[]string{"--runtime-config=api/beta=false"}, ""},
 		{[]string{"--feature-gates=Some=true"}, "gate=Some"},
+		{[]string{"--cluster-cidr="}, ""}, // as an unset one of kube-controller-manager
 	} {
 		var said strings.Builder
 		cmd := newCommand(slog.New(slog.NewTextHandler(&said, nil)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -102,15 +103,15 @@ func (f *FrontProxy) authenticator(cp *ControlPlane) (*auth.FrontProxy, error) {
 // servers behind this one. What is under way under a certificate of one that is
 // trusted no more ends.
 func (cp *ControlPlane) setClientCA(ctx context.Context, bundle []byte) error {
-	clients := cp.cfg.Identity.Clients
-	before := clients.Pool()
-	if err := clients.Set(bundle); err != nil {
+	id := cp.cfg.Identity
+	before := id.Clients.Pool()
+	if err := errors.Join(id.Clients.Set(bundle), id.ask(bundle)); err != nil {
 		return err
 	}
 	cp.clientCA.Store(&bundle)
 	now := cp.cfg.Clock.Now()
 	if n := cp.connections.end(func(c *x509.Certificate) bool {
-		return vouchedFor(c, before, now) && !vouchedFor(c, clients.Pool(), now)
+		return vouchedFor(c, before, now) && !vouchedFor(c, id.Clients.Pool(), now)
 	}); n > 0 {
 		cp.cfg.Log.Info("connections under authorities that are trusted no more are closed", "connections", n)
 	}

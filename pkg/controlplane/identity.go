@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"net/netip"
 	"time"
 
@@ -26,6 +27,9 @@ import (
 type Identity struct {
 	// Clients are the authorities whose client certificates count.
 	Clients *pki.LivePool
+	// asked are the authorities of whose certificates clients are asked for one:
+	// Clients, and those of front proxies. Set by ask.
+	asked pki.LivePool
 	// ClientCA is their PEM bundle, which servers behind this one are told.
 	ClientCA []byte
 	// Revoked are client certificates that are refused; nil are none.
@@ -54,6 +58,18 @@ type Identity struct {
 	CA *pki.LiveCA
 	// RootCA is the PEM bundle that pods verify the API server with; nil is none.
 	RootCA *pki.Bundle
+}
+
+// ask has clients asked for certificates of the bundle's authorities, and of front
+// proxies', from the next connection on.
+func (id *Identity) ask(bundle []byte) error {
+	if id.FrontProxy != nil {
+		bundle = slices.Concat(bundle, []byte("\n"), id.FrontProxy.CA.Bytes())
+	}
+	if len(bundle) == 0 {
+		return nil
+	}
+	return id.asked.Set(bundle)
 }
 
 // Version is the Kubernetes version this control plane behaves as.

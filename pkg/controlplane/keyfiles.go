@@ -50,6 +50,9 @@ func (o *ServeOptions) identity(files *Files) (*Identity, error) {
 	if id.FrontProxy, err = o.frontProxy(files); err != nil {
 		return nil, err
 	}
+	if err := id.ask(bundle); err != nil {
+		return nil, fmt.Errorf("read the authorities of client certificates: %w", err)
+	}
 	if files.CA != nil {
 		if id.Kubelet, err = o.kubeletClient(files); err != nil {
 			return nil, err

@@ -1,12 +1,15 @@
 package controlplane_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +57,28 @@ func within(t *testing.T, what string, check func() error) {
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
+}
+
+// asks says whether the server names the authority when it asks a client for a
+// certificate, by which browsers and others choose the one that they show.
+func asks(t *testing.T, server *rest.Config, ca *pki.CA) bool {
+	t.Helper()
+	found := false
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(server.CAData)
+	// The request comes before the end of the handshake, whatever the answer.
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(server.Host, "https://"), &tls.Config{RootCAs: roots, ServerName: server.ServerName,
+		GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			found = slices.ContainsFunc(r.AcceptableCAs, func(name []byte) bool { return bytes.Equal(name, ca.Cert.RawSubject) })
+			return new(tls.Certificate), nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	return found
 }
 
 // TestFilesAreFollowed: signing keys, the serving certificate and the authorities
@@ -176,8 +201,14 @@ func TestFilesAreFollowed(t *testing.T) {
 	if err := jane(second); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a client of an unknown authority: %v", err)
 	}
+	if !asks(t, config, first) || asks(t, config, second) {
+		t.Error("clients are not asked for a certificate of the first authority alone")
+	}
 	put(t, file("clients.crt"), second.CertPEM())
 	within(t, "the second authority counts", func() error { return jane(second) })
+	if asks(t, config, first) || !asks(t, config, second) {
+		t.Error("clients are not asked for a certificate of the second authority alone")
+	}
 	if err := jane(first); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a client of the authority that is gone: %v", err)
 	}

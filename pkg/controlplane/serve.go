@@ -253,11 +253,9 @@ func (o *ServeOptions) prepare(addr net.Addr) (*Files, *tls.Config, error) {
 		}
 		o.followAuthorities(files)
 	}
-	config := pki.ServerConfig(files.serving, nil)
 	// Certificates are asked for, and verified by the authenticator: a client may
 	// show one of another cluster beside its token.
-	config.ClientAuth = tls.RequestClientCert
-	return files, config, nil
+	return files, pki.ServerConfig(files.serving, &o.Identity.asked), nil
 }
 
 // advertise is the address that the kubernetes Service's endpoints publish.
