@@ -207,7 +207,9 @@ func touchSecrets(t *testing.T, admin *rest.Config) []string {
 		{"PATCH", path + "/s?fieldManager=m&force=true", apply, strings.Replace(good, value, second, 1), 200}, {"PATCH", path + "/s?fieldManager=n", apply, good, 409},
 		{"POST", path, "application/json", `{"data":{"k":"` + bad + `"` /* cut off */, 400}, {"POST", path, "application/yaml", "data:\n  k: " + bad + "\n k: [", 400},
 		{"POST", path, "application/json", `{"metadata":{"name":"t"},"data":{"k":"` + bad + ` is not base64!"}}`, 400},
-		{"POST", path, "application/vnd.kubernetes.protobuf", "k8s\x00" + bad, 400}, {"PATCH", path + "/s", merge, `{"data":"` + bad + `"}`, 400},
+		{"POST", path, "application/vnd.kubernetes.protobuf", "k8s\x00" + bad, 400}, {"PATCH", path + "/s", merge, `{"data":"` + bad + `"}`, 422},
+		{"PATCH", path + "/s", strategic, `{"data":"` + bad + `"}`, 422}, {"PATCH", path + "/s?fieldValidation=Strict", merge, `{"dta":{"k":"` + bad + `"}}`, 422},
+		{"POST", path, "application/json", bad + ": no JSON", 400},
 		{"GET", path + "/s", "", "", 200}, {"GET", path, "", "", 200},
 	} {
 		if code := send(admin, c.method, c.path, c.content, c.body); code != c.code && (c.code < 400 || code < 400) {

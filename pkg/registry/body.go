@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strings"
@@ -107,7 +106,7 @@ func (d *Decoder) Decode(data []byte, media MediaType, want schema.GroupVersionK
 	case runtime.IsNotRegisteredError(err):
 		return nil, errWrongKind(want, got)
 	case err != nil:
-		return nil, apierrors.NewBadRequest(describeDecodeError(err, got, want, data))
+		return nil, apierrors.NewBadRequest(describeDecodeError(err, got, want))
 	}
 	if *got != want {
 		return nil, errWrongKind(want, got)
@@ -230,10 +229,11 @@ func errWrongKind(want schema.GroupVersionKind, got *schema.GroupVersionKind) er
 }
 
 // describeDecodeError names the kind that could not be decoded and keeps the
-// library's field and reason. got is nil when not even the kind was found.
-func describeDecodeError(err error, got *schema.GroupVersionKind, want schema.GroupVersionKind, data []byte) string {
+// library's field and reason. got is nil when not even the kind was found. The
+// body is not shown: it may be a Secret's.
+func describeDecodeError(err error, got *schema.GroupVersionKind, want schema.GroupVersionKind) string {
 	if got == nil || got.Kind == "" {
-		return fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", want.Kind, err, beginning(data))
+		return fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v", want.Kind, err)
 	}
 	return undecodable(got.Kind, got.Version, want.Kind) + err.Error()
 }
@@ -242,20 +242,4 @@ func describeDecodeError(err error, got *schema.GroupVersionKind, want schema.Gr
 // is made of.
 func undecodable(kind, version, want string) string {
 	return fmt.Sprintf("%s in version %q cannot be handled as a %s: ", kind, version, want)
-}
-
-// beginning shows enough of a body to know it by.
-func beginning(data []byte) string {
-	const most = 30
-	short, more := data, ""
-	if len(data) > most {
-		short, more = data[:most], " ..."
-	}
-	switch {
-	case len(data) == 0:
-		return "<empty>"
-	case data[0] == '{':
-		return string(short) + more
-	}
-	return hex.EncodeToString(short) + more
 }

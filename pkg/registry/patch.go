@@ -319,9 +319,10 @@ func (p *patcher) unfit(err error) error {
 	return p.invalid(strings.TrimPrefix(err.Error(), undecodable(gvk.Kind, gvk.Version, gvk.Kind)))
 }
 
-// invalid says that the patch is at fault, and why.
+// invalid says that the patch is at fault, and why. It does not show the patch,
+// which may be a Secret's: answers that refuse are in the audit log.
 func (p *patcher) invalid(why string) error {
-	return Invalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), string(p.patch), why)})
+	return Invalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), field.OmitValueType{}, why)})
 }
 
 // onJSON runs a patch over the object's JSON document and decodes the result.
