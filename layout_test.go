@@ -102,7 +102,7 @@ var owners = []struct {
 	{"k8s.io/cri-api", []string{"pkg/kubelet", "hack/bench-node"}, "only the node agent talks to the container runtime, and the benchmark that compares it with bare calls"},
 	{"github.com/container-storage-interface/spec", []string{"pkg/kubelet/csi", "pkg/kubelet/csifake"}, "one place makes the calls of CSI, in words of its own; the fake driver answers them"},
 	{"k8s.io/kubelet", []string{"pkg/kubelet"}, "the registration of plugins and the services they offer are the node agent's"},
-	{"github.com/containerd/containerd", []string{"pkg/image"}, "only images go around CRI"},
+	{"github.com/containerd/containerd", []string{"pkg/image", "pkg/kubelet/imageview"}, "only images go around CRI"},
 	{"github.com/google/go-containerregistry", []string{"pkg/image"}, "only images go around CRI"},
 	{"github.com/miekg/dns", []string{"pkg/dns"}, "one DNS server"},
 	{"github.com/robfig/cron", []string{"pkg/controllers/cronjob"}, "validation of schedules is in every program that reads objects, and does without it"},

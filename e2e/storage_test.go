@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/pkg/cluster"
@@ -41,9 +42,34 @@ spec:
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 `
 
-// storage: a claim of the default class just works, its data outlive its pods,
-// and its folder goes with it.
+// showing reads a file of an image that is a volume.
+const showing = `
+apiVersion: v1
+kind: Pod
+metadata: {name: showing}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: busybox
+    command: ["sh", "-c", "test -x /image/bin/busybox && ! touch /image/new"]
+    volumeMounts: [{name: image, mountPath: /image}]
+  volumes:
+  - {name: image, image: {reference: busybox}}
+`
+
+// storage: an image can be a volume; a claim of the default class just works, its
+// data outlive its pods, and its folder goes with it.
 func (s *suite) storage() {
+	s.apply(showing)
+	s.eventually("a pod reads an image that is a volume", time.Minute, func(ctx context.Context) error {
+		pod, err := s.client.CoreV1().Pods("default").Get(ctx, "showing", metav1.GetOptions{})
+		if err == nil && pod.Status.Phase != corev1.PodSucceeded {
+			err = fmt.Errorf("it is %s: %v", pod.Status.Phase, pod.Status.ContainerStatuses)
+		}
+		return err
+	})
+	s.ctl("delete", "pod", "showing")
 	s.apply(database)
 	for _, pod := range []string{"database-0", "database-1"} {
 		s.eventually(pod+" runs on its volume", time.Minute, s.running("default", pod))

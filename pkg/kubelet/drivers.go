@@ -14,6 +14,7 @@ import (
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"coracle/pkg/kubelet/csi"
+	"coracle/pkg/kubelet/imageview"
 	"coracle/pkg/kubelet/plugins"
 	"coracle/pkg/kubelet/server"
 	"coracle/pkg/kubelet/volume"
@@ -26,10 +27,18 @@ const attachPatience = 2*time.Minute + 3*time.Second
 // composeVolumes adds what the pods of a real machine get their volumes from.
 func (k *Kubelet) composeVolumes(factory informers.SharedInformerFactory) error {
 	k.drivers = newDrivers(k, factory)
+	var images volume.Images
+	if k.dialled != nil {
+		views, err := imageview.New(k.cfg.RuntimeEndpoint)
+		if err != nil {
+			return err
+		}
+		k.views, images = views, shownImages{views, k}
+	}
 	volumes := volume.New(volume.Config{
 		RootDir: k.cfg.RootDir, Client: k.cfg.Client, Clock: k.cfg.Clock, Log: k.cfg.Log,
 		NodeAllocatable: k.allocatable, OnChange: k.volumeChanged, RecursiveReadOnly: k.recursiveReadOnly,
-		NodeName: k.cfg.NodeName, CSI: k.drivers.csi, Node: k.nodeSeen,
+		NodeName: k.cfg.NodeName, CSI: k.drivers.csi, Images: images, Node: k.nodeSeen,
 		ReportInUse: func() { k.node.CheckNow() },
 		Event: func(pod *corev1.Pod, eventType, reason, message string) {
 			k.event(pod, "", eventType, reason, message)

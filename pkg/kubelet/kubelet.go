@@ -22,6 +22,7 @@ import (
 	"coracle/pkg/kubelet/criconfig"
 	"coracle/pkg/kubelet/eviction"
 	"coracle/pkg/kubelet/image"
+	"coracle/pkg/kubelet/imageview"
 	"coracle/pkg/kubelet/logs"
 	"coracle/pkg/kubelet/node"
 	"coracle/pkg/kubelet/probe"
@@ -36,6 +37,8 @@ type Kubelet struct {
 	log     *slog.Logger
 	runtime cri.Runtime
 	dialled *cri.Client // to close at the end; nil when the runtime was given
+	// views shows images as volumes, to close at the end; nil like dialled.
+	views *imageview.Viewer
 
 	volumes  volumes
 	inUse    func() ([]corev1.UniqueVolumeName, bool) // volumes that must not be detached; nil on a simulated node
@@ -120,7 +123,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.volumes, k.cgroups = noVolumes{cfg.Client}, noCgroups{}
 	if !cfg.Simulated {
 		if err := k.composeVolumes(factory); err != nil {
-			return nil, fmt.Errorf("kubelet: watch the node: %w", err)
+			return nil, fmt.Errorf("kubelet: prepare volumes: %w", err)
 		}
 	}
 	k.images = image.New(image.Config{
@@ -223,6 +226,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.running.Wait()
 	if k.dialled != nil {
 		_ = k.dialled.Close()
+	}
+	if k.views != nil {
+		_ = k.views.Close()
 	}
 	close(errs)
 	var all []error

@@ -37,6 +37,7 @@ func kinds() []kind {
 		claimKind(),
 		ephemeralKind(),
 		csiKind(),
+		imageKind(),
 	}
 }
 

@@ -47,6 +47,8 @@ type Config struct {
 	NodeName string
 	// CSI finds the node's CSI drivers. Nil means that the node has none.
 	CSI CSIDrivers
+	// Images shows images as volumes. Nil means that the node cannot.
+	Images Images
 	// Node gives the newest version of the Node that was seen, nil if none was.
 	// Nil means the same.
 	Node func() *corev1.Node
@@ -273,6 +275,9 @@ func (m *Manager) Unmount(ctx context.Context, podUID types.UID) error {
 	}
 	dir := m.PodDir(podUID)
 	if err := unmountBeneath(ctx, dir); err != nil {
+		return err
+	}
+	if err := m.dropImages(ctx, podUID); err != nil {
 		return err
 	}
 	if err := removeTree(filepath.Dir(dir), filepath.Base(dir)); err != nil {
