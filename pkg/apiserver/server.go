@@ -404,14 +404,14 @@ func writeJSON(w http.ResponseWriter, v any) {
 type warnings struct {
 	mu     sync.Mutex
 	header http.Header     // guarded by mu
-	seen   map[string]bool // guarded by mu
+	seen   map[string]bool // guarded by mu; made with the first
 	size   int             // guarded by mu
 }
 
 const maxWarningBytes = 4 << 10
 
 func withWarnings(ctx context.Context, h http.Header) context.Context {
-	return context.WithValue(ctx, warningsKey, &warnings{header: h, seen: map[string]bool{}})
+	return context.WithValue(ctx, warningsKey, &warnings{header: h})
 }
 
 // warner returns a function that adds a Warning header (code 299, RFC 7234).
@@ -425,6 +425,9 @@ func warner(ctx context.Context) func(string) {
 		defer ws.mu.Unlock()
 		if ws.seen[text] || ws.size+len(text) > maxWarningBytes {
 			return
+		}
+		if ws.seen == nil {
+			ws.seen = map[string]bool{}
 		}
 		ws.seen[text] = true
 		ws.size += len(text)
