@@ -99,15 +99,18 @@ func (c *Cache) followFrom(ctx context.Context, from storage.Revision) error {
 // take applies one batch of the watch. What the cache wrote itself has been
 // applied before most of the time and costs nothing here.
 func (c *Cache) take(batch *storage.Batch) {
-	applied := c.Revision()
-	if batch.Progress <= applied {
+	if batch.Progress <= c.Revision() {
 		return
 	}
 	table := c.table()
 	changes := make([]change, 0, len(batch.Events))
 	for i := range batch.Events {
 		ev := &batch.Events[i]
-		if ev.KV.ModRevision <= applied {
+		if ev.KV.ModRevision <= c.Revision() {
+			continue // perhaps only since this batch was begun with
+		}
+		if own, ok := c.waits(ev.KV.ModRevision); ok {
+			changes = append(changes, own)
 			continue
 		}
 		ch := change{key: ev.KV.Key, rev: ev.KV.ModRevision, kind: table.find(ev.KV.Key)}
@@ -121,6 +124,15 @@ func (c *Cache) take(batch *storage.Batch) {
 		c.applyLocked(changes, batch.Progress)
 		c.drainLocked()
 	})
+}
+
+// waits returns the own commit of a revision if it waits for its predecessors: it
+// has been indexed.
+func (c *Cache) waits(rev storage.Revision) (change, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch, ok := c.pending[rev]
+	return ch, ok
 }
 
 // history calls f for each event under prefix after a revision up to another

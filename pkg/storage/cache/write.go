@@ -45,6 +45,10 @@ func (c *Cache) put(ctx context.Context, key string, value []byte, expect storag
 	if err != nil {
 		return nil, c.refused(err)
 	}
+	if seen, ok := k.at(key, rev); ok { // the watch was first
+		c.settle(ctx, key, rev)
+		return seen, nil
+	}
 	ch := change{key: key, rev: rev, kind: k, stored: value, own: true}
 	if expect == 0 {
 		ch.created = rev
@@ -57,10 +61,16 @@ func (c *Cache) put(ctx context.Context, key string, value []byte, expect storag
 		return nil, ch.corrupt
 	}
 	// The watch may have been first; what readers share is what is remembered.
-	if seen, ok := k.state.Load().objects.Get(key); ok && seen.Revision == rev {
+	if seen, ok := k.at(key, rev); ok {
 		return seen, nil
 	}
 	return ch.obj, nil
+}
+
+// at returns the object of a key if it is at that revision now.
+func (k *kind) at(key string, rev storage.Revision) (*Object, bool) {
+	o, ok := k.state.Load().objects.Get(key)
+	return o, ok && o.Revision == rev
 }
 
 // Delete removes a key that is at revision expect and returns its last state,
@@ -115,9 +125,14 @@ func (c *Cache) commit(ctx context.Context, ch change) {
 			c.pending[ch.rev] = ch
 		}
 	})
-	if err := c.waitApplied(ctx, ch.rev, ownWait); err != nil {
+	c.settle(ctx, ch.key, ch.rev)
+}
+
+// settle waits until a write has been applied, or for a while.
+func (c *Cache) settle(ctx context.Context, key string, rev storage.Revision) {
+	if err := c.waitApplied(ctx, rev, ownWait); err != nil {
 		// A consistent read of a sole writer asks nobody, so it must know.
-		raise(&c.floor, ch.rev)
-		c.log.Warn("A write has happened and is not in the watch cache yet", "key", ch.key, "revision", ch.rev, "error", err)
+		raise(&c.floor, rev)
+		c.log.Warn("A write has happened and is not in the watch cache yet", "key", key, "revision", rev, "error", err)
 	}
 }
